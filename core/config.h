@@ -1,0 +1,163 @@
+/* core/config.h: the configuration file as plain data. Parsed by libfyaml, driven by one schema table
+ * (config.def); says nothing of what the values mean together (policy/ does). A loaded config is immutable; its
+ * strings live in its arena. */
+#ifndef CORE_CONFIG_H
+#define CORE_CONFIG_H
+
+#include "core/arena.h"
+#include "core/ip.h"
+#include "core/log.h"
+
+/* Where a value came from; line 0 = the built-in default. Both count from 1. */
+struct mark {
+    int line, column;
+};
+
+/* Errors for people: every problem of a file, in order, with what was expected and what to write. */
+struct diag {
+    struct gbuf text; /* "FILE:LINE:COLUMN: error: ..." or "... warning: ..." lines */
+    const char *file; /* set by the caller before use */
+    unsigned error_count, warning_count;
+};
+void diag_error(struct diag *d, struct mark m, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void diag_warning(struct diag *d, struct mark m, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void diag_free(struct diag *d);
+
+enum host_kind { HOST_NAME, HOST_IP };
+
+struct cfg_host { /* "10.0.0.5", "[2001:db8::5]:2526", "mx2.example.com:2525" */
+    enum host_kind kind;
+    str_t name;    /* lower-cased A-label host name, or the address as text */
+    struct ip ip;  /* HOST_IP */
+    uint16_t port; /* always set: own, else the route's, else 25 */
+    struct mark mark;
+};
+
+enum route_protocol { ROUTE_SMTP, ROUTE_LMTP };
+enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY };
+
+struct cfg_route {
+    struct cfg_host *hosts; /* at least one when the route is set */
+    size_t host_count;
+    uint16_t port;
+    bool mx; /* look names up as MX; never for addresses */
+    enum route_protocol protocol;
+    enum tls_level tls; /* default TLS_MAY */
+    uint32_t connections_max; /* per worker, default 20 */
+    struct mark mark;
+};
+
+struct cfg_domain { /* name: a domain, "*.domain", or "user@domain" */
+    str_t name;     /* lower-cased A-labels; for an address the local part as written */
+    bool is_address, is_wildcard;
+    bool local;
+    bool has_route;
+    struct cfg_route route;
+    struct mark mark;
+};
+
+struct cfg_network { /* address, CIDR, or a host name that is resolved at boot, at reload and every 5 minutes */
+    bool is_name;
+    str_t name;
+    struct cidr cidr;
+    struct mark mark;
+};
+
+struct cfg_listener {
+    struct endpoint at;
+    struct mark mark;
+};
+
+enum destination_mode { DEST_DNS, DEST_EDGE };
+enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
+
+struct config {
+    struct arena arena; /* owns every string and array below */
+    str_t file;
+
+    str_t hostname;       /* default: gethostname(), must be a FQDN-shaped name */
+    uint32_t workers;     /* 0 = auto: one per core */
+    struct cfg_listener *listeners;
+    size_t listener_count;
+
+    str_t spool_directory;      /* default /var/spool/postern */
+    uint64_t ring_size_bytes;   /* per worker, default 256MiB, min 16MiB */
+    uint32_t commit_delay_us;   /* spool.commit_delay: wait at most this long for company, default 0..2000 */
+    uint32_t high_water_percent; /* spool.high_water, default 90 */
+
+    enum destination_mode destination_mode; /* default dns */
+    struct cfg_route destination;           /* DEST_EDGE: exactly one host */
+    bool has_edge_networks;                 /* else: what destination.host is or resolves to */
+    struct cfg_network *edge_networks;
+    size_t edge_network_count;
+    struct cfg_network *trusted_networks;
+    size_t trusted_network_count;
+    struct cfg_domain *domains;
+    size_t domain_count;
+
+    struct { /* limits: semantics 4.6 and 4.8 */
+        uint64_t message_size;       /* 20971520; 0 = none but the ring's */
+        uint32_t recipients;         /* 1000 per message */
+        uint32_t line_length;        /* 2048: command lines; RFC 5321 4.5.3.1 floor 512 */
+        uint32_t header_size;        /* 102400 bytes of headers looked at */
+        uint32_t hops;               /* 50 Received lines */
+        uint32_t errors;             /* 20 errors end a session with 421 */
+        uint32_t junk_commands;      /* 100 of NOOP, RSET, VRFY, HELP since the last message */
+        uint32_t messages_per_session; /* 0 = no limit */
+        uint32_t sessions;           /* 20000 open over all workers */
+        uint32_t sessions_per_client; /* 50 for strangers, never edge or trusted; 0 = no limit */
+    } limits;
+
+    struct { /* timeouts, milliseconds */
+        uint32_t command;     /* 300 s */
+        uint32_t data_block;  /* 180 s between reads of content */
+        uint32_t data_total;  /* 3600 s for one message */
+        uint32_t session;     /* 0 = none */
+        uint32_t shutdown;    /* 30 s: SIGTERM drain */
+        uint32_t connect, greeting, helo, mail, rcpt, data_init, data_send, data_done; /* client: 30,300,300,300,300,120,180,600 s */
+        uint32_t idle;        /* 5 s: a warm outbound connection without work */
+        uint32_t quit;        /* 10 s */
+    } timeouts;
+
+    enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
+
+    struct { /* retry */
+        uint32_t first_s, max_s;      /* 300, 4000 */
+        uint32_t lifetime_s;          /* 5 d */
+        uint32_t dsn_lifetime_s;      /* 5 d, for null senders */
+    } retry;
+
+    struct { /* dns */
+        bool has_resolver;
+        struct endpoint resolver; /* default: /etc/resolv.conf */
+        uint32_t timeout_ms;      /* 10 s */
+        bool use_hosts_file;      /* true */
+    } dns;
+
+    struct { /* tls, inbound; certificate and key both or none */
+        str_t certificate, key;
+    } tls;
+
+    struct { /* admin */
+        bool has_listen;
+        struct endpoint listen; /* HTTP: /metrics and the read-only API; default none */
+        str_t socket;           /* default /run/postern/admin.sock */
+    } admin;
+
+    struct { /* log */
+        enum log_level level;   /* info */
+        enum log_format format; /* logfmt */
+        str_t file;             /* none = standard error */
+    } log;
+
+    str_t postmaster; /* default postmaster@hostname: From: of DSNs is MAILER-DAEMON@hostname */
+};
+
+/* Boot and reload only; any one thread. On errors: ERR_CONFIG, *out = NULL and every problem in `d`. */
+err_t config_load_file(const char *path, struct config **out, struct diag *d) WARN_UNUSED;
+err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
+void config_free(struct config *c);
+/* The reference of all keys with type, default, bounds and prose, as Markdown; from the schema table. */
+void config_write_docs(struct gbuf *out);
+
+#endif

@@ -1,0 +1,84 @@
+/* smtp/client/client.h: the client side of one SMTP or LMTP connection as a pure engine: pipelined within and across messages
+ * (RFC 2920: content, ".", and the next message's MAIL/RCPT/DATA leave in one write). No socket, no clock, no disk. */
+#ifndef SMTP_CLIENT_CLIENT_H
+#define SMTP_CLIENT_CLIENT_H
+
+#include "smtp/proto/envelope.h"
+#include "smtp/proto/reply.h"
+
+struct smtpc;
+
+enum smtpc_tls { SMTPC_TLS_OFF, SMTPC_TLS_MAY, SMTPC_TLS_REQUIRE };
+
+struct smtpc_options {
+    str_t helo_name; /* copied */
+    bool lmtp;
+    enum smtpc_tls tls;
+};
+
+/* What the server offered in EHLO. */
+struct smtpc_features {
+    bool esmtp, pipelining, size, eightbit, smtputf8, starttls, enhanced, chunking, dsn;
+    uint64_t size_max; /* 0 = unknown */
+};
+
+/* Where in the dialogue something happened; for time-outs, logs and triage. */
+enum smtpc_stage { STAGE_CONNECT, STAGE_GREETING, STAGE_HELO, STAGE_TLS, STAGE_MAIL, STAGE_RCPT, STAGE_DATA, STAGE_CONTENT,
+                   STAGE_DOT, STAGE_QUIT, STAGE_IDLE };
+const char *smtpc_stage_name(enum smtpc_stage s);
+
+/* One message for this connection; embedded in its owner, alive until tx_done. */
+struct smtpc_tx {
+    str_t sender;          /* "" = null */
+    const str_t *rcpts;    /* addresses without <> */
+    uint32_t rcpt_count;
+    uint64_t size;         /* for SIZE=; 0 = do not say */
+    enum body_type body;
+    bool smtputf8;
+    void *owner;
+    /* client-private */
+    struct smtpc_tx *next;
+    uint32_t rcpts_sent, rcpts_answered, rcpts_ok, dots_answered;
+    uint8_t state;
+    bool mail_refused, data_refused, content_done;
+};
+
+struct smtpc_host {
+    /* Bytes to send: copied before return. */
+    void (*send)(void *host, const char *p, size_t n);
+    /* Now stream this message's content (dot-stuffed, ends in CRLF) behind what was sent, in order; then call smtpc_content_end. */
+    void (*content)(void *host, struct smtpc_tx *tx);
+    /* The outcome of one recipient, once each. `reply` is the server's; accepted = the server took responsibility (after "."). */
+    void (*rcpt_done)(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at, const struct smtp_reply *reply);
+    /* All recipients of tx have their outcome; the engine forgets tx. */
+    void (*tx_done)(void *host, struct smtpc_tx *tx);
+    /* The dialogue is up, or a tx left: smtpc_slots() more may be given. Called after smtpc_input, not from inside smtpc_deliver. */
+    void (*ready)(void *host);
+    void (*starttls)(void *host); /* run the handshake, then smtpc_secured */
+    /* The connection is no use any more: refused at `at` (reply may be NULL: broken dialogue or closed). Transactions without outcome
+     * are handed back first through tx_lost. Then the host closes the socket. */
+    void (*failed)(void *host, enum smtpc_stage at, const struct smtp_reply *reply);
+    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, so it may have been taken (duplicate window). */
+    void (*tx_lost)(void *host, struct smtpc_tx *tx, bool maybe_delivered);
+    void (*quit_done)(void *host); /* after smtpc_quit: close the socket */
+};
+
+err_t smtpc_create(struct smtpc **out, const struct smtpc_host *ops, void *host, const struct smtpc_options *opt) WARN_UNUSED;
+void smtpc_destroy(struct smtpc *c); /* no callbacks; transactions are the caller's */
+void smtpc_start(struct smtpc *c);   /* the socket is connected */
+void smtpc_input(struct smtpc *c, const uint8_t *p, size_t n); /* takes all */
+/* The peer closed, the socket broke, or a time-out: ends in `failed`. */
+void smtpc_closed(struct smtpc *c, err_t why);
+void smtpc_secured(struct smtpc *c, err_t err);
+
+uint32_t smtpc_slots(const struct smtpc *c); /* how many more tx it takes now (0 while greeting; 2 when pipelining: one in content, one behind) */
+void smtpc_deliver(struct smtpc *c, struct smtpc_tx *tx);
+void smtpc_content_end(struct smtpc *c, struct smtpc_tx *tx); /* all content was handed to the socket: sends ".\r\n" and what follows */
+/* Content cannot be read to its end: the connection must die without ending the data. Ends in tx_lost and failed. */
+void smtpc_content_abort(struct smtpc *c, struct smtpc_tx *tx);
+void smtpc_quit(struct smtpc *c);  /* when idle */
+bool smtpc_idle(const struct smtpc *c); /* up, and no tx */
+enum smtpc_stage smtpc_stage(const struct smtpc *c); /* what it waits for now: picks the time-out */
+const struct smtpc_features *smtpc_features(const struct smtpc *c);
+
+#endif

@@ -1,0 +1,31 @@
+/* smtp/proto/envelope.h: what a message is besides its content, and its bytes on disk. The queue stores these blobs without
+ * looking inside; versioned, length-prefixed, unknown optional tags skipped. Pure. */
+#ifndef SMTP_PROTO_ENVELOPE_H
+#define SMTP_PROTO_ENVELOPE_H
+
+#include "core/arena.h"
+#include "core/ip.h"
+#include "smtp/proto/command.h"
+
+struct envelope_rcpt {
+    str_t address; /* as it goes out in RCPT TO:<...> */
+    /* Room for RFC 3461 NOTIFY and ORCPT. */
+};
+
+struct envelope {
+    str_t sender; /* empty (not absent) for the null sender */
+    enum body_type body;
+    bool smtputf8;
+    uint8_t client_class; /* enum client_class; how it came in */
+    struct ip client;
+    str_t helo;
+    bool is_dsn; /* made by us */
+};
+
+/* Written to `out`; out->overflow when it did not fit. */
+void envelope_encode(const struct envelope *e, struct sbuf *out);
+err_t envelope_decode(str_t blob, struct envelope *out) WARN_UNUSED; /* views into blob; ERR_VERSION, ERR_CORRUPT */
+void envelope_rcpt_encode(const struct envelope_rcpt *r, struct sbuf *out);
+err_t envelope_rcpt_decode(str_t blob, struct envelope_rcpt *out) WARN_UNUSED;
+
+#endif

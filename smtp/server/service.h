@@ -1,0 +1,32 @@
+/* smtp/server/service.h: SMTP sessions of one worker: sockets, engines, the queue and the log brought together. Loop thread only. */
+#ifndef SMTP_SERVER_SERVICE_H
+#define SMTP_SERVER_SERVICE_H
+
+#include "net/listener.h"
+#include "net/tls.h"
+#include "policy/policy.h"
+#include "queue/queue.h"
+
+struct smtpd_service;
+
+struct smtpd_service_options {
+    struct loop *loop;
+    struct queue *queue;
+    const struct policy *policy;
+    struct tls_context *tls; /* NULL: STARTTLS is not offered; the service takes its own reference */
+    unsigned worker;
+    void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
+    void (*empty)(void *ctx);                    /* after smtpd_service_drain: the last session is gone */
+    void *ctx;
+};
+
+err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt) WARN_UNUSED;
+void smtpd_service_destroy(struct smtpd_service *s); /* no sessions may be left */
+void smtpd_service_accept(struct smtpd_service *s, int fd, const struct endpoint *peer, const struct endpoint *local);
+/* Reload. Sessions in a transaction keep the old snapshot until its end; `old` is released when smtpd_service_policy_users says 0. */
+void smtpd_service_set_policy(struct smtpd_service *s, const struct policy *p, struct tls_context *tls);
+uint32_t smtpd_service_policy_users(const struct smtpd_service *s, const struct policy *p);
+uint32_t smtpd_service_session_count(const struct smtpd_service *s);
+void smtpd_service_drain(struct smtpd_service *s, bool now);
+
+#endif
