@@ -1,0 +1,34 @@
+/* daemon/gateway.h: the process: what boot made, what reload swaps, what drain takes down. Main thread unless said. */
+#ifndef DAEMON_GATEWAY_H
+#define DAEMON_GATEWAY_H
+
+#include <pthread.h>
+
+#include "admin/admin.h"
+#include "daemon/worker.h"
+
+struct gateway {
+    const char *config_path;
+    int lock_fd;                    /* the spool's lock; held until exit */
+    uint64_t started_wall_ns;
+    struct dns *dns;                /* owned */
+    struct tls_context *tls_client, *tls_client_verify; /* counted */
+    struct worker *workers;         /* owned */
+    unsigned worker_count;
+    struct admin *admin;            /* owned */
+
+    pthread_mutex_t lock;           /* guards what follows; the admin thread reads it and reloads */
+    pthread_cond_t changed;
+    struct snapshot *current;       /* counted */
+    unsigned drained_count;
+    bool draining;
+};
+
+/* Boots everything from `path`: 0, or an exit status of sysexits.h after telling why on standard error. */
+int gateway_boot(struct gateway *g, const char *path);
+/* Serves until SIGTERM or SIGINT, reloads on SIGHUP, then drains. Returns the exit status. */
+int gateway_run(struct gateway *g);
+/* Any thread. The configuration file again; on errors the old one stays and `text` says why. */
+err_t gateway_reload(struct gateway *g, struct gbuf *text);
+
+#endif

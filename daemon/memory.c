@@ -1,0 +1,64 @@
+/* daemon/memory.c: see memory.h. */
+#include "daemon/memory.h"
+
+#include "core/metrics.h"
+
+#ifdef POSTERN_JEMALLOC
+#include <jemalloc/jemalloc.h>
+
+static size_t stat_bytes(const char *name)
+{
+    size_t v = 0, n = sizeof v;
+    return mallctl(name, &v, &n, NULL, 0) == 0 ? v : 0;
+}
+
+static void collect(void *ctx, struct gbuf *out)
+{
+    static const struct {
+        const char *label, *name;
+    } rows[] = {{"allocated", "stats.allocated"}, {"active", "stats.active"},     {"metadata", "stats.metadata"},
+                {"resident", "stats.resident"},   {"mapped", "stats.mapped"},     {"retained", "stats.retained"}};
+    uint64_t epoch = 1;
+    size_t n = sizeof epoch;
+
+    (void)mallctl("epoch", &epoch, &n, &epoch, n); /* refreshes the cached statistics */
+    gbuf_cstr(out, "# HELP postern_memory_bytes memory as the allocator sees it\n# TYPE postern_memory_bytes gauge\n");
+    for (size_t i = 0; i < COUNT_OF(rows); i++)
+        gbuf_printf(out, "postern_memory_bytes{state=\"%s\"} %zu\n", rows[i].label, stat_bytes(rows[i].name));
+}
+
+void memory_start(void)
+{
+    metrics_add_collector(collect, NULL);
+}
+
+void memory_thread_start(void)
+{
+    unsigned arena = 0;
+    size_t n = sizeof arena;
+    /* One writer per arena: no lock is ever contended. A failure leaves the thread on a shared arena, which works too. */
+    if (mallctl("arenas.create", &arena, &n, NULL, 0) == 0)
+        (void)mallctl("thread.arena", NULL, NULL, &arena, sizeof arena);
+}
+
+const char *memory_allocator(void)
+{
+    return "jemalloc " JEMALLOC_VERSION;
+}
+
+#else
+
+void memory_start(void)
+{
+}
+
+void memory_thread_start(void)
+{
+}
+
+const char *memory_allocator(void)
+{
+    return "the C library's malloc";
+}
+
+#endif

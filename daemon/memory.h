@@ -1,0 +1,11 @@
+/* daemon/memory.h: jemalloc: an arena per worker, and its statistics in the metrics. Without jemalloc (sanitizers) all no-ops. */
+#ifndef DAEMON_MEMORY_H
+#define DAEMON_MEMORY_H
+
+#include "core/base.h"
+
+void memory_start(void);        /* boot: registers the metrics collector */
+void memory_thread_start(void); /* a worker's thread: gives it an arena of its own */
+const char *memory_allocator(void);
+
+#endif

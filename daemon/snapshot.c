@@ -1,0 +1,95 @@
+/* daemon/snapshot.c: see snapshot.h. */
+#include <errno.h>
+
+#include "daemon/snapshot.h"
+
+static size_t resolve_name(void *ctx, str_t name, struct ip *out, size_t max)
+{
+    struct dns_query q = {.kind = DNS_ADDRESS};
+    if (name.n > DNS_NAME_MAX)
+        return 0;
+    memcpy(q.name, name.p, name.n);
+    dns_ask_blocking(ctx, &q);
+    size_t n = q.err ? 0 : MIN((size_t)q.count, max);
+    memcpy(out, q.addresses, n * sizeof *out);
+    return n;
+}
+
+static err_t load_tls(struct snapshot *s, const struct config *c, struct diag *d)
+{
+    char text[512];
+    struct sbuf error = SBUF_ON(text);
+    if (!c->tls.certificate.n)
+        return 0;
+    err_t err = tls_context_server(&s->tls_server, c->tls.certificate, c->tls.key, &error);
+    if (err)
+        diag_error(d, (struct mark){0}, "tls: " STR_FMT, STR_ARG(sbuf_view(&error)));
+    return err;
+}
+
+err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, uint64_t generation, struct diag *d)
+{
+    *out = NULL;
+    struct snapshot *s = calloc(1, sizeof *s);
+    if (!s) {
+        config_free(c);
+        return -ENOMEM;
+    }
+    s->refs = 1;
+    s->generation = generation;
+    struct policy_resolver resolver = {.resolve = resolve_name, .ctx = dns};
+    err_t err = load_tls(s, c, d);
+    if (err) {
+        config_free(c);
+    } else {
+        err = policy_build(&s->policy, c, &resolver, d);
+    }
+    if (err) {
+        snapshot_unref(s);
+        return ERR_CONFIG;
+    }
+    *out = s;
+    return 0;
+}
+
+err_t snapshot_load(struct snapshot **out, const char *path, struct dns *dns, uint64_t generation, struct diag *d)
+{
+    struct config *c;
+    struct dns *own = NULL;
+    char text[256];
+    struct sbuf error = SBUF_ON(text);
+
+    *out = NULL;
+    d->file = path;
+    err_t err = config_load_file(path, &c, d);
+    if (err)
+        return err;
+    if (!dns) {
+        err = dns_start(&own, c, &error);
+        if (err) {
+            diag_error(d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
+            config_free(c);
+            return err;
+        }
+        dns = own;
+    }
+    err = snapshot_build(out, c, dns, generation, d);
+    if (own)
+        dns_stop(own);
+    return err;
+}
+
+struct snapshot *snapshot_ref(struct snapshot *s)
+{
+    __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+void snapshot_unref(struct snapshot *s)
+{
+    if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    tls_context_unref(s->tls_server);
+    policy_free(s->policy);
+    free(s);
+}
