@@ -1,4 +1,5 @@
-/* daemon/backend.c: see backend.h. Each worker fills its part on its own thread between two ticks; the admin thread waits. */
+/* daemon/backend.c: see backend.h. Each worker fills its part on its own thread between two ticks; the admin
+ * thread waits. */
 #include "daemon/backend.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@
 #define ANSWER_WAIT_S  5
 #define QUEUE_LIST_MAX 10000 /* a longer listing would hold the worker up for too long */
 
-/* One question to all workers. The last of asker and answerers frees it: an asker that gave up leaves the rest behind safely. */
+/* One question to all workers. The last of asker and answerers frees it: an asker that gave up leaves the
+ * rest behind safely. */
 struct question {
     pthread_mutex_t lock;
     pthread_cond_t answered;
@@ -121,14 +123,17 @@ static json_t *worker_status(struct worker *w, size_t limit)
     const struct loop_features *f = loop_features(w->loop);
     (void)limit;
     queue_stats(w->queue, &qs);
-    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:b, s:b, s:o}, s:{s:b, s:b, s:b, s:b, s:b, s:b, s:b}}", "id",
-                     (int)w->index, "sessions", (int)smtpd_service_session_count(w->service), "queue_messages",
-                     (json_int_t)qs.message_count, "queue_recipients", (json_int_t)qs.pending_rcpt_count, "oldest_arrived_ms",
-                     (json_int_t)relay_oldest_arrived_ms(w->relay), "ring", "bytes", (json_int_t)qs.ring_bytes, "used",
-                     (json_int_t)qs.used_bytes, "damaged_records", (json_int_t)qs.damaged_records, "direct_io", qs.direct_io, "full",
-                     qs.full, "error", qs.error ? json_string(err_text(qs.error)) : json_null(), "features", "single_issuer",
-                     f->single_issuer, "defer_taskrun", f->defer_taskrun, "coop_taskrun", f->coop_taskrun, "msg_ring", f->msg_ring,
-                     "multishot_accept", f->multishot_accept, "multishot_recv", f->multishot_recv, "buffer_ring", f->buffer_ring);
+    return json_pack(
+        "{s:i, s:i, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:b, s:b, s:o}, s:{s:b, s:b, s:b, s:b, s:b, s:b, s:b}}",
+        "id", (int)w->index, "sessions", (int)smtpd_service_session_count(w->service), "queue_messages",
+        (json_int_t)qs.message_count, "queue_recipients", (json_int_t)qs.pending_rcpt_count,
+        "oldest_arrived_ms", (json_int_t)relay_oldest_arrived_ms(w->relay), "ring", "bytes",
+        (json_int_t)qs.ring_bytes, "used", (json_int_t)qs.used_bytes, "damaged_records",
+        (json_int_t)qs.damaged_records, "direct_io", qs.direct_io, "full", qs.full, "error",
+        qs.error ? json_string(err_text(qs.error)) : json_null(), "features", "single_issuer",
+        f->single_issuer, "defer_taskrun", f->defer_taskrun, "coop_taskrun", f->coop_taskrun, "msg_ring",
+        f->msg_ring, "multishot_accept", f->multishot_accept, "multishot_recv", f->multishot_recv,
+        "buffer_ring", f->buffer_ring);
 }
 
 static json_t *backend_status(void *ctx)
@@ -151,11 +156,13 @@ static json_t *backend_status(void *ctx)
     }
     pthread_mutex_lock(&g->lock);
     const struct config *c = policy_config(g->current->policy);
-    json_t *status = json_pack("{s:s, s:i, s:o, s:f, s:I, s:s, s:s, s:b, s:{s:I, s:I, s:f}, s:o}", "version", POSTERN_VERSION, "pid",
-                               (int)getpid(), "hostname", json_str(c->hostname), "uptime_s",
-                               seconds_since(g->started_wall_ns / NS_PER_MS), "generation", (json_int_t)g->current->generation,
-                               "config_file", g->config_path, "tls", tls_library(), "draining", g->draining, "queue", "messages",
-                               messages, "recipients", recipients, "oldest_age_s", seconds_since((uint64_t)oldest), "workers", workers);
+    json_t *status =
+        json_pack("{s:s, s:i, s:o, s:f, s:I, s:s, s:s, s:b, s:{s:I, s:I, s:f}, s:o}", "version",
+                  POSTERN_VERSION, "pid", (int)getpid(), "hostname", json_str(c->hostname), "uptime_s",
+                  seconds_since(g->started_wall_ns / NS_PER_MS), "generation",
+                  (json_int_t)g->current->generation, "config_file", g->config_path, "tls", tls_library(),
+                  "draining", g->draining, "queue", "messages", messages, "recipients", recipients,
+                  "oldest_age_s", seconds_since((uint64_t)oldest), "workers", workers);
     pthread_mutex_unlock(&g->lock);
     return status;
 }
@@ -179,10 +186,11 @@ static bool list_message(void *ctx, struct qmsg *m)
     }
     relay_message_info(l->w->relay, m, &i);
     size_t n = qid_format(i.id, id);
-    json_t *o = json_pack("{s:s%, s:o, s:f, s:I, s:I, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:i}", "id", id, n, "arrived",
-                          json_time(i.arrived_ms), "age_s", seconds_since(i.arrived_ms), "arrived_ms", (json_int_t)i.arrived_ms, "size",
-                          (json_int_t)i.bytes, "attempts", (int)i.attempts, "recipients", (int)i.rcpt_count, "pending",
-                          (int)i.rcpt_pending, "state", i.state, "due", json_time(i.due_ms), "reason", json_str(i.last_text),
+    json_t *o = json_pack("{s:s%, s:o, s:f, s:I, s:I, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:i}", "id", id, n,
+                          "arrived", json_time(i.arrived_ms), "age_s", seconds_since(i.arrived_ms),
+                          "arrived_ms", (json_int_t)i.arrived_ms, "size", (json_int_t)i.bytes, "attempts",
+                          (int)i.attempts, "recipients", (int)i.rcpt_count, "pending", (int)i.rcpt_pending,
+                          "state", i.state, "due", json_time(i.due_ms), "reason", json_str(i.last_text),
                           "destination", json_str(i.destination), "worker", (int)l->w->index);
     if (o)
         json_array_append_new(l->out, o);
@@ -193,7 +201,8 @@ static json_t *worker_queue(struct worker *w, size_t limit)
 {
     struct queue_stats qs;
     queue_stats(w->queue, &qs);
-    struct listing l = {.w = w, .out = json_array(), .skip = qs.message_count > limit ? qs.message_count - limit : 0};
+    struct listing l = {
+        .w = w, .out = json_array(), .skip = qs.message_count > limit ? qs.message_count - limit : 0};
     queue_each(w->queue, list_message, &l);
     return l.out;
 }
@@ -239,9 +248,10 @@ struct destinations {
 static void list_destination(void *ctx, const struct relay_destination_info *d)
 {
     struct destinations *l = ctx;
-    json_t *o = json_pack("{s:o, s:i, s:i, s:i, s:i, s:b, s:o, s:o}", "key", json_str(d->key), "worker", (int)l->w->index,
-                          "connections", (int)d->connections, "window", (int)d->window, "jobs", (int)d->jobs, "down", d->down,
-                          "retry_at", json_time(d->retry_at_ms), "last_text", json_str(d->last_text));
+    json_t *o = json_pack("{s:o, s:i, s:i, s:i, s:i, s:b, s:o, s:o}", "key", json_str(d->key), "worker",
+                          (int)l->w->index, "connections", (int)d->connections, "window", (int)d->window,
+                          "jobs", (int)d->jobs, "down", d->down, "retry_at", json_time(d->retry_at_ms),
+                          "last_text", json_str(d->last_text));
     if (o)
         json_array_append_new(l->out, o);
 }

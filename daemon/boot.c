@@ -1,5 +1,6 @@
-/* daemon/boot.c: boot order. What can fail is done before the first message could be taken: configuration, lock, rings, ports; a
- * failure says what to do about it and undoes nothing that matters (the rings are recovered again next time). */
+/* daemon/boot.c: boot order. What can fail is done before the first message could be taken: configuration,
+ * lock, rings, ports; a failure says what to do about it and undoes nothing that matters (the rings are
+ * recovered again next time). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -63,20 +64,23 @@ static err_t start_log(const struct config *c, struct gbuf *notes)
         fd = open(c->log.file.p, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
         if (fd < 0) {
             err_t err = -errno;
-            gbuf_printf(notes, "log.file: cannot open " STR_FMT ": %s\n", STR_ARG(c->log.file), err_text(err));
+            gbuf_printf(notes, "log.file: cannot open " STR_FMT ": %s\n", STR_ARG(c->log.file),
+                        err_text(err));
             return err;
         }
     }
     return log_start(fd, c->log.format, c->log.level);
 }
 
-/* One process per spool. The rings have locks of their own besides: a dead process's last write may still be in flight. */
+/* One process per spool. The rings have locks of their own besides: a dead process's last write may still be
+ * in flight. */
 static err_t lock_spool(struct gateway *g, str_t directory, struct gbuf *notes)
 {
     char path[4096];
     if (mkdir(directory.p, 0700) < 0 && errno != EEXIST) {
         err_t err = -errno;
-        gbuf_printf(notes, "spool.directory: cannot make " STR_FMT ": %s\n", STR_ARG(directory), err_text(err));
+        gbuf_printf(notes, "spool.directory: cannot make " STR_FMT ": %s\n", STR_ARG(directory),
+                    err_text(err));
         return err;
     }
     snprintf(path, sizeof path, STR_FMT "/lock", STR_ARG(directory));
@@ -89,7 +93,9 @@ static err_t lock_spool(struct gateway *g, str_t directory, struct gbuf *notes)
     char pid[32] = "";
     if (flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         ssize_t n = pread(g->lock_fd, pid, sizeof pid - 1, 0);
-        gbuf_printf(notes, "the spool " STR_FMT " is in use by another posternd (pid %.*s); stop that one first, or give this one a spool.directory of its own\n",
+        gbuf_printf(notes,
+                    "the spool " STR_FMT " is in use by another posternd (pid %.*s); stop that one first, or "
+                                         "give this one a spool.directory of its own\n",
                     STR_ARG(directory), (int)(n > 0 ? strcspn(pid, "\n") : 1), n > 0 ? pid : "?");
         return ERR_LOCKED;
     }
@@ -105,7 +111,8 @@ static unsigned count_workers(const struct config *c)
     return c->workers ? c->workers : (unsigned)MAX(cores, 1L);
 }
 
-/* Rings beyond the number of workers belong to an earlier, larger configuration: worker 0 takes their messages over. */
+/* Rings beyond the number of workers belong to an earlier, larger configuration: worker 0 takes their
+ * messages over. */
 static err_t adopt_orphans(struct gateway *g, str_t directory, struct gbuf *notes)
 {
     DIR *dir = opendir(directory.p);
@@ -114,7 +121,8 @@ static err_t adopt_orphans(struct gateway *g, str_t directory, struct gbuf *note
     err_t err = 0;
     for (struct dirent *e; !err && (e = readdir(dir));) {
         unsigned ring, end = 0;
-        if (sscanf(e->d_name, "ring-%u%n", &ring, (int *)&end) != 1 || e->d_name[end] || ring < g->worker_count)
+        if (sscanf(e->d_name, "ring-%u%n", &ring, (int *)&end) != 1 || e->d_name[end] ||
+            ring < g->worker_count)
             continue;
         err = worker_adopt(&g->workers[0], ring, notes);
     }
@@ -131,7 +139,8 @@ static err_t open_workers(struct gateway *g, const struct config *c, struct gbuf
         return -ENOMEM;
     err_t err = 0;
     for (unsigned i = 0; !err && i < g->worker_count; i++)
-        err = worker_open(&g->workers[i], i, g->current, g->worker_count <= (unsigned)cores ? (int)i : -1, notes);
+        err = worker_open(&g->workers[i], i, g->current, g->worker_count <= (unsigned)cores ? (int)i : -1,
+                          notes);
     if (!err)
         err = adopt_orphans(g, c->spool_directory, notes);
     for (unsigned i = 0; !err && i < g->worker_count; i++)
@@ -238,8 +247,9 @@ int gateway_boot(struct gateway *g, const char *path)
     (void)metrics_thread_start();
     gbuf_str(&notes, gbuf_view(&d.text)); /* warnings */
     diag_free(&d);
-    LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()), LF_U64("workers", count_workers(conf)),
-        LF_STR("hostname", conf->hostname), LF_CSTR("tls", tls_library()), LF_CSTR("malloc", memory_allocator()));
+    LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()),
+        LF_U64("workers", count_workers(conf)), LF_STR("hostname", conf->hostname),
+        LF_CSTR("tls", tls_library()), LF_CSTR("malloc", memory_allocator()));
     notes_to_log(&notes, EV_boot_note);
 
     err = lock_spool(g, conf->spool_directory, &notes);
@@ -249,13 +259,17 @@ int gateway_boot(struct gateway *g, const char *path)
     if (err) {
         bool no_ring = g->workers && !g->workers[0].loop;
         discard_workers(g);
-        return fail(&notes, no_ring ? EX_CONFIG : err == -EADDRINUSE || err == -EACCES ? EX_UNAVAILABLE : EX_OSERR);
+        return fail(&notes, no_ring                                ? EX_CONFIG
+                            : err == -EADDRINUSE || err == -EACCES ? EX_UNAVAILABLE
+                                                                   : EX_OSERR);
     }
     note_features(loop_features(g->workers[0].loop), &notes);
     notes_to_log(&notes, EV_boot_note);
     err = start_services(g, &notes);
     if (err)
-        return fail(&notes, EX_OSERR); /* workers may run already: the process ends, the rings are recovered next time */
+        return fail(
+            &notes,
+            EX_OSERR); /* workers may run already: the process ends, the rings are recovered next time */
     log_ready(g);
     return 0;
 }

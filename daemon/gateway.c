@@ -24,7 +24,8 @@ static bool has_named_networks(const struct config *c)
         if (c->trusted_networks[i].is_name)
             return true;
     }
-    return c->destination_mode == DEST_EDGE && !c->has_edge_networks && c->destination.hosts[0].kind == HOST_NAME;
+    return c->destination_mode == DEST_EDGE && !c->has_edge_networks &&
+           c->destination.hosts[0].kind == HOST_NAME;
 }
 
 /* What only a restart changes: said, never half-applied. */
@@ -35,7 +36,8 @@ static void warn_restart_needed(const struct config *was, const struct config *n
         diag_warning(d, (struct mark){0}, text, "workers");
     bool same = was->listener_count == now->listener_count;
     for (size_t i = 0; same && i < now->listener_count; i++)
-        same = ip_eq(&was->listeners[i].at.ip, &now->listeners[i].at.ip) && was->listeners[i].at.port == now->listeners[i].at.port;
+        same = ip_eq(&was->listeners[i].at.ip, &now->listeners[i].at.ip) &&
+               was->listeners[i].at.port == now->listeners[i].at.port;
     if (!same)
         diag_warning(d, (struct mark){0}, text, "listeners");
     if (!str_eq(was->spool_directory, now->spool_directory) || was->ring_size_bytes != now->ring_size_bytes ||
@@ -45,7 +47,8 @@ static void warn_restart_needed(const struct config *was, const struct config *n
         !ip_eq(&was->dns.resolver.ip, &now->dns.resolver.ip) || was->dns.timeout_ms != now->dns.timeout_ms)
         diag_warning(d, (struct mark){0}, text, "dns");
     if (!str_eq(was->admin.socket, now->admin.socket) || was->admin.has_listen != now->admin.has_listen ||
-        was->admin.listen.port != now->admin.listen.port || !ip_eq(&was->admin.listen.ip, &now->admin.listen.ip))
+        was->admin.listen.port != now->admin.listen.port ||
+        !ip_eq(&was->admin.listen.ip, &now->admin.listen.ip))
         diag_warning(d, (struct mark){0}, text, "admin");
     if (!str_eq(was->log.file, now->log.file))
         diag_warning(d, (struct mark){0}, text, "log.file");

@@ -1,4 +1,5 @@
-/* daemon/gateway.h: the process: what boot made, what reload swaps, what drain takes down. Main thread unless said. */
+/* daemon/gateway.h: the process: what boot made, what reload swaps, what drain takes down. Main thread unless
+ * said. */
 #ifndef DAEMON_GATEWAY_H
 #define DAEMON_GATEWAY_H
 
@@ -9,17 +10,17 @@
 
 struct gateway {
     const char *config_path;
-    int lock_fd;                    /* the spool's lock; held until exit */
+    int lock_fd; /* the spool's lock; held until exit */
     uint64_t started_wall_ns;
-    struct dns *dns;                /* owned */
+    struct dns *dns;                                    /* owned */
     struct tls_context *tls_client, *tls_client_verify; /* counted */
-    struct worker *workers;         /* owned */
+    struct worker *workers;                             /* owned */
     unsigned worker_count;
-    struct admin *admin;            /* owned */
+    struct admin *admin; /* owned */
 
-    pthread_mutex_t lock;           /* guards what follows; the admin thread reads it and reloads */
+    pthread_mutex_t lock; /* guards what follows; the admin thread reads it and reloads */
     pthread_cond_t changed;
-    struct snapshot *current;       /* counted */
+    struct snapshot *current; /* counted */
     unsigned drained_count;
     bool draining;
 };

@@ -16,13 +16,15 @@ static void collect(void *ctx, struct gbuf *out)
 {
     static const struct {
         const char *label, *name;
-    } rows[] = {{"allocated", "stats.allocated"}, {"active", "stats.active"},     {"metadata", "stats.metadata"},
-                {"resident", "stats.resident"},   {"mapped", "stats.mapped"},     {"retained", "stats.retained"}};
+    } rows[] = {{"allocated", "stats.allocated"}, {"active", "stats.active"}, {"metadata", "stats.metadata"},
+                {"resident", "stats.resident"},   {"mapped", "stats.mapped"}, {"retained", "stats.retained"}};
     uint64_t epoch = 1;
     size_t n = sizeof epoch;
 
     (void)mallctl("epoch", &epoch, &n, &epoch, n); /* refreshes the cached statistics */
-    gbuf_cstr(out, "# HELP postern_memory_bytes memory as the allocator sees it\n# TYPE postern_memory_bytes gauge\n");
+    gbuf_cstr(
+        out,
+        "# HELP postern_memory_bytes memory as the allocator sees it\n# TYPE postern_memory_bytes gauge\n");
     for (size_t i = 0; i < COUNT_OF(rows); i++)
         gbuf_printf(out, "postern_memory_bytes{state=\"%s\"} %zu\n", rows[i].label, stat_bytes(rows[i].name));
 }
@@ -36,7 +38,8 @@ void memory_thread_start(void)
 {
     unsigned arena = 0;
     size_t n = sizeof arena;
-    /* One writer per arena: no lock is ever contended. A failure leaves the thread on a shared arena, which works too. */
+    /* One writer per arena: no lock is ever contended. A failure leaves the thread on a shared arena, which
+     * works too. */
     if (mallctl("arenas.create", &arena, &n, NULL, 0) == 0)
         (void)mallctl("thread.arena", NULL, NULL, &arena, sizeof arena);
 }

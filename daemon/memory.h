@@ -1,4 +1,5 @@
-/* daemon/memory.h: jemalloc: an arena per worker, and its statistics in the metrics. Without jemalloc (sanitizers) all no-ops. */
+/* daemon/memory.h: jemalloc: an arena per worker, and its statistics in the metrics. Without jemalloc
+ * (sanitizers) all no-ops. */
 #ifndef DAEMON_MEMORY_H
 #define DAEMON_MEMORY_H
 

@@ -27,7 +27,8 @@ static err_t load_tls(struct snapshot *s, const struct config *c, struct diag *d
     return err;
 }
 
-err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, uint64_t generation, struct diag *d)
+err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, uint64_t generation,
+                     struct diag *d)
 {
     *out = NULL;
     struct snapshot *s = calloc(1, sizeof *s);
@@ -52,7 +53,8 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, u
     return 0;
 }
 
-err_t snapshot_load(struct snapshot **out, const char *path, struct dns *dns, uint64_t generation, struct diag *d)
+err_t snapshot_load(struct snapshot **out, const char *path, struct dns *dns, uint64_t generation,
+                    struct diag *d)
 {
     struct config *c;
     struct dns *own = NULL;

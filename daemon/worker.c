@@ -62,9 +62,9 @@ err_t worker_listen(struct worker *w, struct gbuf *notes)
             struct sbuf at = SBUF_ON(text);
             endpoint_format(&c->listeners[i].at, &at);
             gbuf_printf(notes, "cannot listen on " STR_FMT ": %s%s\n", STR_ARG(sbuf_view(&at)), err_text(err),
-                        err == -EADDRINUSE   ? "; another server is there (see ss -ltnp)"
-                        : err == -EACCES     ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-                                             : "");
+                        err == -EADDRINUSE ? "; another server is there (see ss -ltnp)"
+                        : err == -EACCES   ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+                                           : "");
             return err;
         }
         w->listener_count++;
@@ -198,7 +198,8 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client, struct tls_context *tls_verify)
+err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
+                    struct tls_context *tls_verify)
 {
     w->dns = dns;
     w->tls_client = tls_client ? tls_context_ref(tls_client) : NULL;
@@ -226,7 +227,8 @@ static void take_snapshot(struct mail *m)
     struct worker *w = sm->w;
 
     if (w->state != WORKER_RUNNING || w->retired_count == WORKER_RETIRED_MAX) {
-        snapshot_unref(sm->s); /* ending anyway, or so many reloads within one transaction that the newest can wait */
+        snapshot_unref(
+            sm->s); /* ending anyway, or so many reloads within one transaction that the newest can wait */
         free(sm);
         return;
     }
@@ -289,7 +291,8 @@ static void step_drain(struct mail *m)
 {
     struct worker *w = container_of(m, struct worker, step);
     w->step_posted = false;
-    if (w->state == WORKER_DRAINING_SESSIONS && !w->listeners_open && !smtpd_service_session_count(w->service))
+    if (w->state == WORKER_DRAINING_SESSIONS && !w->listeners_open &&
+        !smtpd_service_session_count(w->service))
         drain_relay(w);
     else if (w->state == WORKER_DRAINING_RELAY && w->relay_idle)
         close_queue(w);

@@ -1,5 +1,5 @@
-/* daemon/worker.h: one worker: a pinned thread with its loop, ring, sessions, relay and listeners. Everything inside belongs to its
- * thread once worker_launch() returned; other threads talk to it by loop_post(). */
+/* daemon/worker.h: one worker: a pinned thread with its loop, ring, sessions, relay and listeners. Everything
+ * inside belongs to its thread once worker_launch() returned; other threads talk to it by loop_post(). */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
@@ -10,9 +10,16 @@
 #include "relay/relay.h"
 #include "smtp/server/service.h"
 
-enum worker_state { WORKER_RUNNING, WORKER_DRAINING_SESSIONS, WORKER_DRAINING_RELAY, WORKER_CLOSING_QUEUE, WORKER_DRAINED };
+enum worker_state {
+    WORKER_RUNNING,
+    WORKER_DRAINING_SESSIONS,
+    WORKER_DRAINING_RELAY,
+    WORKER_CLOSING_QUEUE,
+    WORKER_DRAINED
+};
 
-#define WORKER_RETIRED_MAX 64 /* generations still used by open transactions; more reloads than this wait their turn */
+#define WORKER_RETIRED_MAX                                                                                   \
+    64 /* generations still used by open transactions; more reloads than this wait their turn */
 
 struct worker {
     unsigned index;
@@ -20,41 +27,43 @@ struct worker {
     bool launched;
     enum worker_state state;
 
-    struct loop *loop;                 /* owned */
-    struct queue *queue;               /* owned until queue_close */
-    struct smtpd_service *service;     /* owned */
-    struct relay *relay;               /* owned */
-    struct listener **listeners;       /* owned; each frees itself after listener_close */
+    struct loop *loop;             /* owned */
+    struct queue *queue;           /* owned until queue_close */
+    struct smtpd_service *service; /* owned */
+    struct relay *relay;           /* owned */
+    struct listener **listeners;   /* owned; each frees itself after listener_close */
     size_t listener_count, listeners_open;
-    struct dns *dns;                   /* the process's */
+    struct dns *dns;                                    /* the process's */
     struct tls_context *tls_client, *tls_client_verify; /* counted references */
-    struct snapshot *current;          /* counted reference */
+    struct snapshot *current;                           /* counted reference */
     struct snapshot *retired[WORKER_RETIRED_MAX];
     size_t retired_count;
 
-    struct qmsg **recovered;           /* owned until started: what the ring held at boot */
+    struct qmsg **recovered; /* owned until started: what the ring held at boot */
     size_t recovered_count, recovered_cap;
 
     struct mail start, drain, step;
     bool step_posted, relay_idle;
     struct timer retire_timer, drain_timer, gauge_timer;
     uint64_t drain_until_ms;
-    void (*drained)(void *ctx);        /* on the worker's thread */
+    void (*drained)(void *ctx); /* on the worker's thread */
     void *drained_ctx;
 };
 
 /* Boot, on the main thread, in this order; text for people in `notes` (one line each). */
-err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu, struct gbuf *notes) WARN_UNUSED;
+err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
+                  struct gbuf *notes) WARN_UNUSED;
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
 err_t worker_listen(struct worker *w, struct gbuf *notes) WARN_UNUSED;
-err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client, struct tls_context *tls_verify) WARN_UNUSED;
+err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
+                    struct tls_context *tls_verify) WARN_UNUSED;
 /* Undoes worker_open/listen when boot fails before worker_launch. */
 void worker_discard(struct worker *w);
 
 /* Any thread. `s` is referenced by the call. */
 void worker_set_snapshot(struct worker *w, struct snapshot *s);
-/* Any thread, once. `drained` is called on the worker's thread when its sessions and deliveries ended and its ring is closed; then
- * worker_join(). */
+/* Any thread, once. `drained` is called on the worker's thread when its sessions and deliveries ended and its
+ * ring is closed; then worker_join(). */
 void worker_drain(struct worker *w, void (*drained)(void *ctx), void *ctx);
 void worker_join(struct worker *w);
 
