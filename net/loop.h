@@ -17,6 +17,8 @@
 struct loop;
 struct op;
 
+/* op, timer, tick_hook: zero-initialise before the first use. */
+
 /* res as io_uring gives it (>= 0, or -errno). `more`: further completions of this op follow (multishot). */
 typedef void op_fn(struct op *op, int32_t res, uint32_t cqe_flags, bool more);
 
@@ -44,9 +46,10 @@ struct loop_features {
     bool single_issuer, defer_taskrun, coop_taskrun, msg_ring, multishot_accept, multishot_recv, buffer_ring, send_zc;
 };
 
-/* Without io_uring in the kernel (ENOSYS, EPERM by sysctl or seccomp) returns the errno; the text for people comes
+/* net/ring.c is the kernel's side, net/ring_tick.c the turns. Linux 5.19 is the floor (provided buffer rings):
+ * an older kernel gives ERR_UNSUPPORTED. Without io_uring in the kernel (ENOSYS, EPERM by sysctl or seccomp) returns the errno; the text for people comes
  * from loop_create_hint(). May be created on another thread than the one that runs it only if loop_run() is
- * the first use of the ring (the ring starts disabled and is enabled by its own thread). */
+ * the first use of the ring (the ring starts disabled; the first operation or loop_run() makes the calling thread its owner for ever). */
 err_t loop_create(struct loop **out, const struct loop_options *opt) WARN_UNUSED;
 const char *loop_create_hint(err_t err);
 void loop_destroy(struct loop *l); /* after loop_run returned; no op may be in flight */
@@ -69,7 +72,8 @@ struct tick_hook {
 };
 void loop_at_tick_end(struct loop *l, struct tick_hook *h);
 
-/* Timers: 8 ms granularity, never early. Re-arming an armed timer moves it. Both O(1). */
+/* Timers: 8 ms granularity, never early (counted from loop_now_ms; over 50 days is cut to that). Re-arming an armed
+ * timer moves it. Both O(1). */
 void timer_arm(struct loop *l, struct timer *t, uint64_t after_ms);
 void timer_disarm(struct loop *l, struct timer *t);
 bool timer_armed(const struct timer *t);

@@ -1,0 +1,212 @@
+/* net/listener.c: see listener.h. */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "net/listener.h"
+
+#define BACKLOG  4096
+#define RETRY_MS 100 /* after a failed accept: time for sessions to end and give descriptors back */
+
+struct listener {
+    struct endpoint at;
+    int fd; /* owned */
+    bool started, paused, closing;
+    bool any;       /* a wildcard address: the local one differs per connection */
+    bool exhausted; /* an episode without descriptors, logged once */
+    struct loop *loop;
+    struct op accept;
+    struct timer retry;
+    struct tick_hook closed;
+    const struct listener_ops *ops;
+    void *ctx; /* the owner's */
+};
+
+/* ---- opening ---- */
+
+static err_t set_option(int fd, int level, int option)
+{
+    int on = 1;
+    return setsockopt(fd, level, option, &on, sizeof on) ? -errno : 0;
+}
+
+static err_t set_options(int fd, int family)
+{
+    err_t err = set_option(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (!err)
+        err = set_option(fd, SOL_SOCKET, SO_REUSEPORT);
+    if (!err)
+        err =
+            set_option(fd, IPPROTO_TCP, TCP_NODELAY); /* accepted sockets inherit it: one syscall less each */
+    if (!err && family == AF_INET6)
+        err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    return err;
+}
+
+static err_t bind_and_listen(struct listener *ln, const struct sockaddr_storage *sa, socklen_t len)
+{
+    err_t err = set_options(ln->fd, sa->ss_family);
+    if (err)
+        return err;
+    if (bind(ln->fd, (const struct sockaddr *)sa, len) || listen(ln->fd, BACKLOG))
+        return -errno;
+    struct sockaddr_storage bound;
+    socklen_t bound_len = sizeof bound;
+    if (getsockname(ln->fd, (struct sockaddr *)&bound, &bound_len))
+        return -errno;
+    return endpoint_from_sockaddr((struct sockaddr *)&bound, &ln->at);
+}
+
+err_t listener_open(struct listener **out, const struct endpoint *at)
+{
+    *out = NULL;
+    struct listener *ln = calloc(1, sizeof *ln);
+    if (!ln)
+        return -ENOMEM;
+    struct sockaddr_storage sa;
+    socklen_t len = endpoint_to_sockaddr(at, &sa);
+    ln->any = ip_is_any(&at->ip);
+    ln->fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    err_t err = ln->fd < 0 ? -errno : bind_and_listen(ln, &sa, len);
+    if (err) {
+        if (ln->fd >= 0)
+            close(ln->fd);
+        free(ln);
+        return err;
+    }
+    *out = ln;
+    return 0;
+}
+
+const struct endpoint *listener_endpoint(const struct listener *ln)
+{
+    return &ln->at;
+}
+
+/* ---- accepting ---- */
+
+static void arm(struct listener *ln)
+{
+    if (!ln->paused && !ln->closing && ln->accept.inflight == 0 && !timer_armed(&ln->retry))
+        op_accept_multishot(ln->loop, &ln->accept, ln->fd);
+}
+
+static void retry(struct timer *t)
+{
+    arm(container_of(t, struct listener, retry));
+}
+
+static void accept_one(struct listener *ln, int fd)
+{
+    struct sockaddr_storage sa;
+    struct endpoint peer, local = ln->at;
+    socklen_t len = sizeof sa;
+    bool ok = getpeername(fd, (struct sockaddr *)&sa, &len) == 0 &&
+              endpoint_from_sockaddr((struct sockaddr *)&sa, &peer) == 0;
+    if (ok && ln->any) {
+        len = sizeof sa;
+        ok = getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+             endpoint_from_sockaddr((struct sockaddr *)&sa, &local) == 0;
+    }
+    if (ok)
+        ln->ops->accepted(ln->ctx, fd, &peer, &local);
+    else
+        close(fd); /* gone already: ENOTCONN */
+}
+
+static void accept_failed(struct listener *ln, err_t err)
+{
+    switch (err) {
+    case -ECANCELED: /* paused */
+    case -ECONNABORTED:
+    case -EPROTO:
+    case -EINTR:
+    case -EAGAIN: return; /* this connection is lost, the next may be fine */
+    case -EMFILE:
+    case -ENFILE:
+        if (!ln->exhausted)
+            LOG(internal, LF_CSTR("text", "out of file descriptors, accepting pauses; raise LimitNOFILE="),
+                LF_ERR("err", err));
+        ln->exhausted = true;
+        break;
+    default: break; /* no memory for sockets, or something that must not turn into a busy loop */
+    }
+    timer_arm(ln->loop, &ln->retry, RETRY_MS);
+}
+
+static void finish_close(struct listener *ln)
+{
+    close(ln->fd);
+    timer_disarm(ln->loop, &ln->retry);
+    list_remove(&ln->closed.link);
+    ln->ops->closed(ln->ctx, ln);
+    free(ln);
+}
+
+static void accepted(struct op *op, int32_t res, uint32_t cqe_flags, bool more)
+{
+    struct listener *ln = container_of(op, struct listener, accept);
+    if (ln->closing) {
+        if (res >= 0)
+            close(res);
+        if (!more)
+            finish_close(ln);
+        return;
+    }
+    if (res >= 0) {
+        ln->exhausted = false;
+        accept_one(ln, res);
+    } else {
+        accept_failed(ln, res);
+    }
+    arm(ln); /* listener_close() in the callback is fine: it frees later */
+}
+
+static void closed_later(struct tick_hook *h)
+{
+    finish_close(container_of(h, struct listener, closed));
+}
+
+void listener_start(struct listener *ln, struct loop *l, const struct listener_ops *ops, void *ctx)
+{
+    must(!ln->started);
+    ln->started = true;
+    ln->loop = l;
+    ln->ops = ops;
+    ln->ctx = ctx;
+    ln->accept.done = accepted;
+    ln->retry.fire = retry;
+    ln->closed.run = closed_later;
+    arm(ln);
+}
+
+void listener_pause(struct listener *ln)
+{
+    must(ln->started);
+    ln->paused = true;
+    op_cancel(ln->loop, &ln->accept);
+}
+
+void listener_resume(struct listener *ln)
+{
+    must(ln->started);
+    ln->paused = false;
+    arm(ln); /* while the cancel of listener_pause() is on its way, its completion arms */
+}
+
+void listener_close(struct listener *ln)
+{
+    if (!ln->started) {
+        close(ln->fd);
+        free(ln);
+        return;
+    }
+    if (ln->closing)
+        return;
+    ln->closing = true;
+    if (ln->accept.inflight > 0)
+        op_cancel(ln->loop, &ln->accept);
+    else
+        loop_at_tick_end(ln->loop, &ln->closed);
+}
