@@ -1,0 +1,189 @@
+/* net/conn_tls.c: TLS on a connection: the session transforms bytes, the connection moves them.
+ *
+ * Out: the owner's bytes wait in `plain` (refs too) and are encrypted a batch at a time when the socket is
+ * free, so that a large message is not held twice. In: all ciphertext goes into the session at once;
+ * plaintext comes out through the loop's scratch record, and stays in the session while nobody reads. */
+#include <errno.h>
+
+#include "net/conn_priv.h"
+
+#define ENCRYPT_BYTES_MAX ((size_t)65536) /* per send */
+#define RECORD_BYTES_MAX  ((size_t)16384)
+#define ALERT_MS          2000 /* after a failure: time for the alert to reach the peer */
+
+void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name)
+{
+    must(!c->tls);
+    if (c->state != CONN_OPEN || c->send_err)
+        return;
+    struct conn_tls *t = pool_get(&conn_loop_of(c)->tls);
+    if (!t) {
+        conn_close(c, -ENOMEM);
+        return;
+    }
+    pieces_drop(conn_loop_of(c), &c->kept);
+    c->paused = c->resuming = false;
+    t->start_err = tls_session_create(&t->session, tls, server_name);
+    t->starting = true;
+    c->tls = t; /* clear output stays in `wire`, in front of all ciphertext */
+    conn_schedule(c);
+}
+
+const struct tls_info *conn_tls(const struct conn *c)
+{
+    return c->tls && c->tls->established ? tls_session_info(c->tls->session) : NULL;
+}
+
+const char *conn_tls_error(const struct conn *c)
+{
+    return c->tls && c->tls->session ? tls_error_text(c->tls->session) : NULL;
+}
+
+/* The session's ciphertext into `wire`. */
+static void collect(struct conn *c)
+{
+    str_t out = tls_output(c->tls->session);
+    if (out.n == 0 || c->state >= CONN_LINGERING)
+        return;
+    /* A peer can make us answer (key updates) without reading what we say. */
+    err_t err = c->wire.bytes + out.n > COPIED_BYTES_MAX
+                    ? ERR_LIMIT
+                    : pieces_copy(conn_loop_of(c), &c->wire, out.p, out.n);
+    tls_output_taken(c->tls->session, out.n);
+    if (err)
+        conn_close(c, err);
+    else
+        conn_schedule(c);
+}
+
+/* The alert still leaves, then the connection ends with `err`. */
+static void broken(struct conn *c, err_t err)
+{
+    struct conn_tls *t = c->tls;
+    bool shaking_hands = !t->established;
+    t->broken = true;
+    if (t->session)
+        collect(c);
+    pieces_drop(conn_loop_of(c), &t->plain);
+    conn_finish_why(c, ALERT_MS, err);
+    if (shaking_hands && c->ops->secured)
+        c->ops->secured(c, err);
+}
+
+static void shake_hands(struct conn *c)
+{
+    struct conn_tls *t = c->tls;
+    err_t err = tls_handshake(t->session);
+    if (err == ERR_PENDING) {
+        collect(c);
+        return;
+    }
+    if (err) {
+        broken(c, err);
+        return;
+    }
+    t->established = true;
+    collect(c);
+    if (c->state == CONN_OPEN && c->ops->secured)
+        c->ops->secured(c, 0);
+}
+
+void conn_tls_step(struct conn *c)
+{
+    struct conn_tls *t = c->tls;
+    t->starting = false;
+    if (c->state != CONN_OPEN)
+        return;
+    if (t->start_err)
+        broken(c, t->start_err);
+    else
+        conn_tls_pump(c);
+}
+
+void conn_tls_pump(struct conn *c)
+{
+    struct conn_tls *t = c->tls;
+    if (c->state != CONN_OPEN || t->broken || t->starting)
+        return;
+    if (!t->established)
+        shake_hands(c);
+    uint8_t *scratch = conn_loop_of(c)->scratch;
+    while (t->established && c->state == CONN_OPEN && !c->paused && !t->ended) {
+        ptrdiff_t n = tls_read(t->session, scratch, SCRATCH_BYTES);
+        if (n > 0) {
+            conn_offer(c, scratch, (size_t)n);
+        } else if (n == ERR_EOF) {
+            t->ended = true;
+            conn_note_eof(c);
+        } else if (n < 0) {
+            broken(c, (err_t)n);
+        } else {
+            t->fed_paused_bytes = 0;
+            break;
+        }
+    }
+    if (c->state <= CONN_FINISHING)
+        collect(c);
+}
+
+void conn_tls_input(struct conn *c, const uint8_t *p, size_t n)
+{
+    struct conn_tls *t = c->tls;
+    if (t->broken || t->ended || t->start_err)
+        return;
+    err_t err = tls_feed(t->session, p, n);
+    if (err) {
+        broken(c, err);
+        return;
+    }
+    if (c->paused)
+        t->fed_paused_bytes += n;
+    if (!c->paused || !t->established)
+        conn_tls_pump(c);
+}
+
+void conn_tls_truncated(struct conn *c)
+{
+    struct conn_tls *t = c->tls;
+    c->got_eof = true;
+    if (c->state == CONN_OPEN && !t->established && !t->broken && !c->send_err)
+        broken(c, ERR_EOF);
+    else
+        conn_note_eof(c); /* without close_notify; SMTP ends its messages itself */
+}
+
+void conn_tls_encrypt(struct conn *c)
+{
+    struct conn_tls *t = c->tls;
+    if (t->broken || !t->established || c->wire.bytes >= ENCRYPT_BYTES_MAX)
+        return;
+    struct conn_loop *cl = conn_loop_of(c);
+    pieces_consume(cl, &t->plain, 0);
+    for (size_t budget = ENCRYPT_BYTES_MAX; budget > 0 && t->plain.head;) {
+        const struct piece *head = t->plain.head;
+        size_t n = MIN(MIN(head->n, budget), RECORD_BYTES_MAX);
+        err_t err = tls_write(t->session, head->p, n);
+        if (err) {
+            broken(c, err);
+            return;
+        }
+        pieces_consume(cl, &t->plain, n);
+        budget -= n;
+    }
+    if (c->state == CONN_FINISHING && !t->plain.head && !t->closed_out) {
+        t->closed_out = true;
+        tls_shutdown(t->session);
+    }
+    if (c->state <= CONN_FINISHING)
+        collect(c);
+}
+
+void conn_tls_free(struct conn *c)
+{
+    struct conn_tls *t = c->tls;
+    pieces_drop(conn_loop_of(c), &t->plain); /* while c->tls is set: a release that writes adds to `plain` */
+    c->tls = NULL;
+    if (t->session)
+        tls_session_destroy(t->session);
+    pool_put(&conn_loop_of(c)->tls, t);
+}
