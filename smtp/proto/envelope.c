@@ -1,0 +1,172 @@
+#include "smtp/proto/envelope.h"
+
+/* Blob: version byte, then fields: tag byte, length (2 bytes, little endian), value. Each tag at most once. A
+ * reader skips unknown tags with TAG_OPTIONAL set and refuses others: they change what the message means. */
+#define BLOB_VERSION 1
+#define TAG_OPTIONAL 0x80
+#define FIELD_MAX    UINT16_MAX
+
+enum envelope_tag {
+    TAG_SENDER = 1,
+    TAG_BODY = 2,
+    TAG_FLAGS = 3,
+    TAG_CLASS = 0x84,
+    TAG_CLIENT = 0x85,
+    TAG_HELO = 0x86
+};
+enum envelope_flag { FLAG_SMTPUTF8 = 1, FLAG_DSN = 2, FLAGS_KNOWN = FLAG_SMTPUTF8 | FLAG_DSN };
+enum rcpt_tag { TAG_ADDRESS = 1 };
+
+static void put_field(struct sbuf *out, uint8_t tag, const void *p, size_t n)
+{
+    if (n > FIELD_MAX) {
+        out->overflow = true;
+        return;
+    }
+    const uint8_t head[3] = {tag, (uint8_t)(n & 0xFF), (uint8_t)(n >> 8)};
+    sbuf_put(out, head, sizeof head);
+    if (n)
+        sbuf_put(out, p, n);
+}
+
+static void put_byte_field(struct sbuf *out, uint8_t tag, uint8_t value)
+{
+    put_field(out, tag, &value, 1);
+}
+
+void envelope_encode(const struct envelope *e, struct sbuf *out)
+{
+    sbuf_char(out, BLOB_VERSION);
+    put_field(out, TAG_SENDER, e->sender.p, e->sender.n);
+    put_byte_field(out, TAG_BODY, (uint8_t)e->body);
+    put_byte_field(out, TAG_FLAGS, (uint8_t)((e->smtputf8 ? FLAG_SMTPUTF8 : 0) | (e->is_dsn ? FLAG_DSN : 0)));
+    put_byte_field(out, TAG_CLASS, e->client_class);
+    put_field(out, TAG_CLIENT, e->client.b, sizeof e->client.b);
+    if (e->helo.p)
+        put_field(out, TAG_HELO, e->helo.p, e->helo.n);
+}
+
+struct field {
+    uint8_t tag;
+    str_t value;
+};
+
+struct reader {
+    str_t left;
+    uint8_t seen[32]; /* one bit a tag */
+};
+
+static err_t reader_start(struct reader *r, str_t blob)
+{
+    *r = (struct reader){.left = blob};
+    if (!blob.n)
+        return ERR_CORRUPT;
+    if ((uint8_t)blob.p[0] != BLOB_VERSION)
+        return ERR_VERSION;
+    r->left = str_of(blob.p + 1, blob.n - 1);
+    return 0;
+}
+
+/* ERR_EOF behind the last field. */
+static err_t next_field(struct reader *r, struct field *out)
+{
+    if (!r->left.n)
+        return ERR_EOF;
+    if (r->left.n < 3)
+        return ERR_CORRUPT;
+    const uint8_t *p = (const uint8_t *)r->left.p;
+    size_t n = (size_t)p[1] | (size_t)p[2] << 8;
+    if (n > r->left.n - 3)
+        return ERR_CORRUPT;
+    out->tag = p[0];
+    out->value = str_of(r->left.p + 3, n);
+    r->left = str_of(r->left.p + 3 + n, r->left.n - 3 - n);
+    uint8_t bit = (uint8_t)(1u << (out->tag % 8));
+    if (r->seen[out->tag / 8] & bit)
+        return ERR_CORRUPT;
+    r->seen[out->tag / 8] |= bit;
+    return 0;
+}
+
+static bool was_seen(const struct reader *r, uint8_t tag)
+{
+    return r->seen[tag / 8] & (1u << (tag % 8));
+}
+
+static err_t get_byte(str_t value, uint8_t max, uint8_t *out)
+{
+    if (value.n != 1 || (uint8_t)value.p[0] > max)
+        return ERR_CORRUPT;
+    *out = (uint8_t)value.p[0];
+    return 0;
+}
+
+static err_t take_envelope_field(const struct field *f, struct envelope *out)
+{
+    uint8_t byte = 0;
+    err_t err = 0;
+    switch (f->tag) {
+    case TAG_SENDER: out->sender = f->value; break;
+    case TAG_BODY:
+        err = get_byte(f->value, BODY_8BITMIME, &byte);
+        out->body = (enum body_type)byte;
+        break;
+    case TAG_FLAGS:
+        err = get_byte(f->value, FLAGS_KNOWN, &byte);
+        out->smtputf8 = byte & FLAG_SMTPUTF8;
+        out->is_dsn = byte & FLAG_DSN;
+        break;
+    case TAG_CLASS: err = get_byte(f->value, UINT8_MAX, &out->client_class); break;
+    case TAG_CLIENT:
+        if (f->value.n != sizeof out->client.b)
+            return ERR_CORRUPT;
+        memcpy(out->client.b, f->value.p, sizeof out->client.b);
+        break;
+    case TAG_HELO: out->helo = f->value; break;
+    default: err = f->tag & TAG_OPTIONAL ? 0 : ERR_VERSION;
+    }
+    return err;
+}
+
+err_t envelope_decode(str_t blob, struct envelope *out)
+{
+    struct reader r;
+    struct field f;
+    *out = (struct envelope){0};
+    err_t err = reader_start(&r, blob);
+    if (err)
+        return err;
+    while ((err = next_field(&r, &f)) == 0) {
+        err = take_envelope_field(&f, out);
+        if (err)
+            return err;
+    }
+    if (err != ERR_EOF)
+        return err;
+    return was_seen(&r, TAG_SENDER) ? 0 : ERR_CORRUPT;
+}
+
+void envelope_rcpt_encode(const struct envelope_rcpt *r, struct sbuf *out)
+{
+    sbuf_char(out, BLOB_VERSION);
+    put_field(out, TAG_ADDRESS, r->address.p, r->address.n);
+}
+
+err_t envelope_rcpt_decode(str_t blob, struct envelope_rcpt *out)
+{
+    struct reader r;
+    struct field f;
+    *out = (struct envelope_rcpt){0};
+    err_t err = reader_start(&r, blob);
+    if (err)
+        return err;
+    while ((err = next_field(&r, &f)) == 0) {
+        if (f.tag == TAG_ADDRESS)
+            out->address = f.value;
+        else if (!(f.tag & TAG_OPTIONAL))
+            return ERR_VERSION;
+    }
+    if (err != ERR_EOF)
+        return err;
+    return out->address.n ? 0 : ERR_CORRUPT;
+}
