@@ -170,3 +170,34 @@ def test_no_second_tls_library_in_the_process(pair):
     mapped = {l.split()[-1] for l in open(f"/proc/{gateway.process.p.pid}/maps") if ".so" in l}
     tls = [p for p in mapped if "/libssl" in p or "/libcrypto" in p]
     assert tls and all("/android/" in p for p in tls), tls
+
+
+def refuse_io_uring():
+    """In the child: a seccomp filter that answers io_uring_setup (425 everywhere) with ENOSYS, as a kernel without it does."""
+    import ctypes
+    import struct
+    load, jump_if_equal, ret = 0x20, 0x15, 0x06
+    program = b"".join(struct.pack("HBBI", *i) for i in [(load, 0, 0, 0), (jump_if_equal, 0, 1, 425), (ret, 0, 0, 0x00050000 | 38), (ret, 0, 0, 0x7FFF0000)])
+    buffer = ctypes.create_string_buffer(program, len(program))
+
+    class Program(ctypes.Structure):
+        _fields_ = [("count", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    filter = Program(4, ctypes.cast(buffer, ctypes.c_void_p))
+    assert libc.prctl(22, 2, ctypes.byref(filter), 0, 0) == 0
+
+
+def test_kernel_without_io_uring_gets_a_clear_error(tmp_path):
+    (tmp_path / "postern.yaml").write_text(f'hostname: gw.example.com\nlisteners: [ {{ address: "127.0.0.1:0" }} ]\nspool: {{ directory: {tmp_path}/spool, ring_size: 16MiB }}\n'
+                                           f"admin: {{ socket: {tmp_path}/admin.sock }}\n")
+    r = subprocess.run([str(BIN / "posternd"), "-c", str(tmp_path / "postern.yaml")], capture_output=True, text=True, timeout=PATIENCE_S,
+                       preexec_fn=refuse_io_uring)
+    assert r.returncode == 78, (r.returncode, r.stderr)
+    assert "io_uring" in r.stderr
+
+
+def test_configuration_reference_in_the_docs_is_the_programs_own():
+    from conftest import ROOT
+    assert (ROOT / "docs" / "configuration.md").read_text() == posternd("--config-reference").stdout
