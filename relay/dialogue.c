@@ -1,0 +1,204 @@
+/* relay/dialogue.c: what the protocol engine says of a connection's jobs. */
+#include "core/log.h"
+#include "core/metrics.h"
+#include "relay/outconn_priv.h"
+
+static void on_send(void *host, const char *p, size_t n)
+{
+    struct outconn *c = host;
+    conn_write(c->conn, p, n);
+}
+
+static void on_content(void *host, struct smtpc_tx *tx)
+{
+    stream_begin(host, tx->owner); /* the bytes follow in outconn_settle */
+}
+
+/* RFC 5321 4.5.3.1.10: 452 for one recipient too many, and 552 from servers of an older book; the rest goes
+ * in another transaction. */
+static bool is_too_many(enum smtpc_stage at, const struct answer *a)
+{
+    bool is_code = a->code == 452 || a->code == 552;
+    bool is_status = a->status[0] ? a->status[1] == 5 && a->status[2] == 3 : a->code == 452;
+    return at == STAGE_RCPT && is_code && is_status;
+}
+
+static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at,
+                         const struct smtp_reply *reply)
+{
+    struct outconn *c = host;
+    struct job *j = tx->owner;
+    must(index < j->rcpt_count);
+    struct rcpt *rc = j->rcpts[index];
+    struct answer a = answer_of_reply(reply, outconn_mta(c));
+    struct hop hop = outconn_hop(c);
+    c->progress_ms = loop_now_ms(c->relay->loop);
+    if (accepted) {
+        j->sent_count++;
+        rcpt_settle(j->msg, rc, c->dest, RES_SENT, &a, &hop);
+    } else if (is_too_many(at, &a)) {
+        rc->again = j->again = true;
+        rc->answer = answer_copy(&j->msg->arena, &a);
+    } else {
+        j->msg->attempted = true;
+        rcpt_settle(j->msg, rc, c->dest, a.code >= 500 ? RES_BOUNCED : RES_DEFERRED, &a, &hop);
+    }
+}
+
+/* Those refused as too many: at once again if the others got through, else deferred with the server's words.
+ */
+static bool goes_again(struct outconn *c, struct job *j)
+{
+    if (!j->again)
+        return false;
+    if (j->sent_count)
+        return job_compact(j);
+    struct hop hop = outconn_hop(c);
+    j->msg->attempted = true;
+    for (uint32_t i = 0; i < j->rcpt_count; i++)
+        if (j->rcpts[i]->again)
+            rcpt_settle(j->msg, j->rcpts[i], c->dest, RES_DEFERRED, &j->rcpts[i]->answer, &hop);
+    return false;
+}
+
+static void take_from_engine(struct outconn *c, struct job *j)
+{
+    list_remove(&j->link);
+    c->given_count--;
+    c->progress_ms = c->busy_since_ms = loop_now_ms(c->relay->loop);
+}
+
+static void on_tx_done(void *host, struct smtpc_tx *tx)
+{
+    struct outconn *c = host;
+    struct job *j = tx->owner;
+    must(c->streaming != j);
+    take_from_engine(c, j);
+    c->message_count++;
+    dest_moved(c->dest, str_cstr(c->relay_text));
+    if (j->sent_count) {
+        metric_inc(M_messages_out);
+        metric_add(M_bytes_out, (int64_t)j->bytes);
+    }
+    if (goes_again(c, j))
+        dest_put_back(c->dest, j);
+    else
+        job_ended(j);
+}
+
+static void on_ready(void *host)
+{
+    struct outconn *c = host;
+    c->is_ready = true;
+    if (c->state != OC_TALKING)
+        return;
+    c->state = OC_UP;
+    c->spoke = true;
+    c->progress_ms = loop_now_ms(c->relay->loop);
+    c->dest->gate.speaking++;
+    dest_spoke(c->dest, str_cstr(c->relay_text));
+}
+
+static void on_starttls(void *host)
+{
+    struct outconn *c = host;
+    struct ip ip;
+    str_t name = str_cstr(c->host);
+    /* RFC 6066 3: SNI carries names, not addresses. A certificate can be checked against an address, though.
+     */
+    if (c->dest->tls != TLS_VERIFY && ip_parse(name, &ip) == 0)
+        name = STR_NONE;
+    conn_starttls(c->conn, c->tls, name);
+}
+
+static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
+{
+    struct outconn *c = host;
+    struct job *j = tx->owner;
+    if (c->streaming == j)
+        stream_drop(c);
+    take_from_engine(c, j);
+    j->maybe_delivered = maybe_delivered;
+    list_push_back(&c->lost, &j->link);
+}
+
+static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *reply)
+{
+    struct outconn *c = host;
+    char text[200];
+    struct sbuf b = SBUF_ON(text);
+    struct answer a = {.status = {4, 4, 2}};
+    if (reply) {
+        a = answer_of_reply(reply, outconn_mta(c));
+    } else {
+        sbuf_printf(&b, "%s: %s (%s)", c->relay_text, c->timed_out ? "timed out" : "connection lost",
+                    smtpc_stage_name(at));
+        a.text = sbuf_view(&b);
+    }
+    /* An idle connection may end at any time; and one that moved messages was good for something. */
+    c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count;
+    struct candidate *to = outconn_candidate(c);
+    if (at == STAGE_TLS && c->dest->tls == TLS_MAY && to && !to->tls_broken)
+        to->tls_broken = c->tls_broke = true; /* opportunistic: better in the clear than not at all */
+    outconn_doom(c, &a);
+}
+
+static void on_quit_done(void *host)
+{
+    struct outconn *c = host;
+    conn_close(c->conn, 0);
+}
+
+const struct smtpc_host outconn_dialogue = {.send = on_send,
+                                            .content = on_content,
+                                            .rcpt_done = on_rcpt_done,
+                                            .tx_done = on_tx_done,
+                                            .ready = on_ready,
+                                            .starttls = on_starttls,
+                                            .failed = on_failed,
+                                            .tx_lost = on_tx_lost,
+                                            .quit_done = on_quit_done};
+
+/* --- jobs of a connection that broke --- */
+
+static void log_duplicate_window(const struct outconn *c, const struct job *j)
+{
+    for (uint32_t i = 0; i < j->rcpt_count; i++)
+        LOG(duplicate_window, LF_QID("id", j->msg->m->id), LF_STR("to", j->addresses[i]),
+            LF_STR("text", c->why.a.text));
+}
+
+static void judge(struct outconn *c, struct job *j)
+{
+    struct hop hop = {str_cstr(c->relay_text), STR_NONE};
+    if (j->damaged) {
+        j->msg->damaged = true;
+        job_ended(j);
+    } else if (!job_compact(j)) {
+        job_ended(j);
+    } else if (j->maybe_delivered) {
+        log_duplicate_window(c, j);
+        j->msg->attempted = true;
+        job_fail(j, RES_DEFERRED, &c->why.a, &hop);
+    } else if (c->relay->draining) {
+        job_cancel(j);
+    } else if (!c->timed_out && j->lost_count < RELAY_LOST_MAX) {
+        /* Mostly a warm connection that the server closed just now, or after so many messages: no attempt at
+         * the message yet. */
+        j->lost_count++;
+        dest_put_back(c->dest, j);
+    } else {
+        j->msg->attempted = true;
+        job_fail(j, RES_DEFERRED, &c->why.a, &hop);
+    }
+}
+
+void outconn_judge_lost(struct outconn *c)
+{
+    must(list_empty(&c->given));
+    while (!list_empty(&c->lost)) { /* from the back: what is put back in front keeps its order */
+        struct job *j = container_of(c->lost.head.prev, struct job, link);
+        list_remove(&j->link);
+        judge(c, j);
+    }
+}

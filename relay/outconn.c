@@ -1,0 +1,419 @@
+/* relay/outconn.c: the life of a connection: address after address until one speaks, work, idleness, the end.
+ */
+#include <errno.h>
+
+#include "core/log.h"
+#include "core/metrics.h"
+#include "relay/outconn_priv.h"
+
+#define CANDIDATE_FAILED_MS 60000 /* others are preferred for this long */
+#define DRIP_FACTOR         4 /* a peer that sends something now and then but never gets on has this many time-outs \
+                               */
+
+static void stage_timeout(struct timer *t);
+static const struct conn_ops socket_ops;
+
+size_t outconn_bytes(void)
+{
+    return ALIGN_UP(sizeof(struct outconn), 64) + conn_size();
+}
+
+str_t outconn_mta(const struct outconn *c)
+{
+    return str_cstr(c->host[0] ? c->host : c->relay_text);
+}
+
+struct hop outconn_hop(const struct outconn *c)
+{
+    const struct tls_info *tls = conn_tls(c->conn);
+    return (struct hop){str_cstr(c->relay_text), tls ? str_cstr(tls->version) : STR_NONE};
+}
+
+/* --- where to --- */
+
+/* In order, those that did not fail lately first. With nothing else to hope for, the others too. */
+static int pick(const struct dest *d, const struct outconn *c)
+{
+    uint64_t now = loop_now_ms(d->relay->loop);
+    for (uint32_t i = 0; i < d->candidates.count; i++)
+        if (!(c->tried >> i & 1) && d->candidates.list[i].failed_until_ms <= now)
+            return (int)i;
+    bool is_only = d->gate.connections == (c->in_gate ? 1 : 0);
+    for (uint32_t i = 0; i < d->candidates.count; i++)
+        if (!(c->tried >> i & 1) && is_only)
+            return (int)i;
+    return -1;
+}
+
+struct candidate *outconn_candidate(struct outconn *c)
+{
+    struct dest *d = c->dest;
+    return c->candidates_generation == d->candidates_generation ? &d->candidates.list[c->candidate_index]
+                                                                : NULL;
+}
+
+/* What the route's level comes to with this candidate; false: TLS is required and cannot be had here. */
+static bool choose_tls(struct outconn *c, const struct candidate *to, enum smtpc_tls *level)
+{
+    const struct relay *r = c->relay;
+    enum tls_level want = c->dest->tls;
+    c->tls = want == TLS_OFF ? NULL : want == TLS_VERIFY ? r->tls_verify : r->tls;
+    if (want == TLS_MAY && to->tls_broken)
+        c->tls = NULL;
+    *level = !c->tls ? SMTPC_TLS_OFF : want == TLS_MAY ? SMTPC_TLS_MAY : SMTPC_TLS_REQUIRE;
+    return c->tls || want == TLS_OFF || want == TLS_MAY;
+}
+
+static bool dial(struct outconn *c)
+{
+    struct dest *d = c->dest;
+    struct relay *r = c->relay;
+    if (c->candidates_generation != d->candidates_generation) { /* the bits are of another list */
+        c->candidates_generation = d->candidates_generation;
+        c->tried = 0;
+    }
+    int i = c->try_count < RELAY_TRIES_MAX ? pick(d, c) : -1;
+    if (i < 0)
+        return false;
+    const struct candidate *to = &d->candidates.list[i];
+    enum smtpc_tls level;
+    if (!choose_tls(c, to, &level)) {
+        dest_shut(d, &(struct answer){.status = {4, 7, 4},
+                                      .text = STR("the route requires TLS, which is not available here")});
+        return false;
+    }
+    struct smtpc_options o = {
+        .helo_name = str_cstr(r->settings.hostname), .lmtp = d->protocol == ROUTE_LMTP, .tls = level};
+    err_t err = smtpc_create(&c->smtpc, &outconn_dialogue, c, &o);
+    if (err) {
+        if (d->gate.connections == (c->in_gate ? 1 : 0))
+            dest_shut(d, &(struct answer){.status = {4, 3, 0}, .text = str_cstr(err_text(err))});
+        return false;
+    }
+    c->candidate_index = (uint32_t)i;
+    c->tried |= UINT32_C(1) << i;
+    c->try_count++;
+    c->at = to->at;
+    memcpy(c->host, to->host, sizeof c->host);
+    struct sbuf text = {c->relay_text, 0, sizeof c->relay_text - 1, false};
+    endpoint_format(&c->at, &text);
+    c->relay_text[text.n] = '\0';
+    c->state = OC_DIALING;
+    c->failed = c->timed_out = c->is_ready = c->tls_broke = c->useless = false;
+    conn_dial(c->conn, r->loop, &c->at, NULL, r->settings.connect_ms, &socket_ops, c);
+    return true;
+}
+
+static void leave_books(struct outconn *c)
+{
+    struct relay *r = c->relay;
+    outconn_leave_gate(c);
+    list_remove(&c->link);
+    list_remove(&c->relay_link);
+    list_remove(&c->pump_link);
+    r->conn_count--;
+    metric_add(M_outbound_open, -1);
+    dest_stats_connections(c->dest->stats, -1);
+}
+
+bool outconn_open(struct dest *d)
+{
+    struct relay *r = d->relay;
+    struct outconn *c = pool_get(&r->conn_pool);
+    if (!c) {
+        if (!d->gate.connections)
+            dest_shut(d,
+                      &(struct answer){.status = {4, 3, 0}, .text = STR("out of memory for a connection")});
+        return false;
+    }
+    c->relay = r;
+    c->dest = d;
+    c->conn = (struct conn *)(void *)((char *)c + ALIGN_UP(sizeof *c, 64));
+    c->timer.fire = stage_timeout;
+    c->options_generation = d->options_generation;
+    c->opened_ms = c->progress_ms = loop_now_ms(r->loop);
+    list_init(&c->given);
+    list_init(&c->lost);
+    if (!dial(c)) {
+        pool_put(&r->conn_pool, c);
+        return false;
+    }
+    c->in_gate = true;
+    d->gate.connections++;
+    list_push_back(&d->conns, &c->link);
+    list_push_back(&r->conns, &c->relay_link);
+    r->conn_count++;
+    metric_add(M_outbound_open, 1);
+    dest_stats_connections(d->stats, 1);
+    return true;
+}
+
+void outconn_leave_gate(struct outconn *c)
+{
+    if (!c->in_gate)
+        return;
+    c->in_gate = false;
+    c->dest->gate.connections--;
+    if (c->spoke)
+        c->dest->gate.speaking--;
+}
+
+/* --- the end --- */
+
+void outconn_doom(struct outconn *c, const struct answer *why)
+{
+    must(c->state != OC_DOOMED);
+    answer_keep(&c->why, why);
+    c->failed = true;
+    c->state = OC_DOOMED;
+    c->is_ready = false;
+    stream_drop(c);
+    timer_disarm(c->relay->loop, &c->timer);
+    struct candidate *to = outconn_candidate(c);
+    if (c->tls_broke)
+        c->tried &= ~(UINT32_C(1) << c->candidate_index);
+    else if (!c->spoke && to)
+        to->failed_until_ms = loop_now_ms(c->relay->loop) + CANDIDATE_FAILED_MS;
+    if (c->spoke)
+        outconn_leave_gate(c);
+    else
+        c->useless = true;
+    outconn_judge_lost(c);
+    conn_close(c->conn, 0);
+}
+
+static void doom_undialed(struct outconn *c, err_t err)
+{
+    char text[160];
+    struct sbuf b = SBUF_ON(text);
+    sbuf_printf(&b, "cannot connect to %s: %s", c->relay_text, err_text(err));
+    struct answer a = {.status = {4, 4, 1}, .text = sbuf_view(&b)};
+    metric_inc(M_outbound_connect_failures);
+    outconn_doom(c, &a);
+}
+
+static void on_closed(struct conn *conn, err_t err)
+{
+    struct outconn *c = conn_ctx(conn);
+    struct dest *d = c->dest;
+    struct relay *r = c->relay;
+    if (!c->failed && c->state == OC_DIALING && !r->draining)
+        doom_undialed(c, err ? err : ERR_CLOSED);
+    else if (!c->failed && c->state != OC_QUITTING && c->state != OC_DIALING)
+        smtpc_closed(c->smtpc, err ? err : ERR_CLOSED);
+    must(list_empty(&c->given) && list_empty(&c->lost) && !c->piece_count);
+    timer_disarm(r->loop, &c->timer);
+    smtpc_destroy(c->smtpc);
+    c->smtpc = NULL;
+    if (c->failed && !c->spoke && !r->draining && d->ready_count && dial(c))
+        return;
+    leave_books(c);
+    if (c->failed && c->useless && !r->draining)
+        dest_conn_failed(d, c->spoke, &c->why.a, str_cstr(c->relay_text));
+    else
+        dest_mark_dirty(d);
+    pool_put(&r->conn_pool, c);
+    dest_check_idle(d);
+    relay_kick(r);
+}
+
+static void quit(struct outconn *c)
+{
+    c->state = OC_QUITTING;
+    c->is_ready = false;
+    outconn_leave_gate(c);
+    timer_arm(c->relay->loop, &c->timer, c->relay->settings.quit_ms);
+    smtpc_quit(c->smtpc);
+}
+
+void outconn_retire(struct outconn *c)
+{
+    if (c->state == OC_UP && smtpc_idle(c->smtpc))
+        quit(c);
+    else if (c->state == OC_DIALING || (c->state == OC_TALKING && list_empty(&c->given)))
+        conn_close(c->conn, 0);
+}
+
+void outconn_give_up(struct outconn *c)
+{
+    if (c->state == OC_TALKING || c->state == OC_UP) {
+        c->timed_out = true;
+        smtpc_closed(c->smtpc, ERR_TIMEOUT);
+    } else {
+        conn_close(c->conn, 0);
+    }
+}
+
+/* --- time --- */
+
+static uint32_t stage_ms(const struct settings *s, enum smtpc_stage stage)
+{
+    switch (stage) {
+    case STAGE_CONNECT: return s->connect_ms;
+    case STAGE_GREETING: return s->greeting_ms;
+    case STAGE_HELO:
+    case STAGE_TLS: return s->helo_ms;
+    case STAGE_MAIL: return s->mail_ms;
+    case STAGE_RCPT: return s->rcpt_ms;
+    case STAGE_DATA: return s->data_init_ms;
+    case STAGE_CONTENT: return s->data_send_ms;
+    case STAGE_DOT: return s->data_done_ms;
+    case STAGE_QUIT: return s->quit_ms;
+    case STAGE_IDLE: return s->idle_ms;
+    }
+    return s->data_done_ms;
+}
+
+static void stage_timeout(struct timer *t)
+{
+    struct outconn *c = container_of(t, struct outconn, timer);
+    if (c->state == OC_QUITTING || c->state == OC_DOOMED) {
+        conn_close(c->conn, 0);
+    } else if (c->state == OC_UP && smtpc_idle(c->smtpc)) {
+        quit(c);
+    } else {
+        c->timed_out = true;
+        smtpc_closed(c->smtpc, ERR_TIMEOUT);
+    }
+}
+
+/* Any sign of life starts the stage's time-out anew, but a peer that only drips runs into the limit on time
+ * without progress. */
+static void arm(struct outconn *c)
+{
+    struct relay *r = c->relay;
+    uint64_t now = loop_now_ms(r->loop), ms = stage_ms(&r->settings, smtpc_stage(c->smtpc));
+    uint64_t limit = c->progress_ms + ms * DRIP_FACTOR;
+    timer_arm(r->loop, &c->timer, now + ms <= limit ? ms : limit > now ? limit - now : 0);
+}
+
+/* --- work --- */
+
+static bool is_worn(const struct outconn *c)
+{
+    return c->message_count >= RELAY_CONN_MESSAGES_MAX ||
+           c->options_generation != c->dest->options_generation ||
+           loop_now_ms(c->relay->loop) >= c->opened_ms + RELAY_CONN_AGE_MS;
+}
+
+bool outconn_is_free(const struct outconn *c, bool behind)
+{
+    if (c->state != OC_UP || (c->given_count > 0) != behind || is_worn(c) || !smtpc_slots(c->smtpc))
+        return false;
+    if (!behind)
+        return true;
+    /* Behind a message that takes long a job would wait for its end: rather on another connection, if one may
+     * be had. */
+    uint64_t now = loop_now_ms(c->relay->loop);
+    bool is_slow = now - c->busy_since_ms >= GATE_SLOW_MS;
+    return !is_slow || gate_may_connect(&c->dest->gate, now) != GATE_OPEN;
+}
+
+void outconn_take(struct outconn *c)
+{
+    struct job *j = dest_take_job(c->dest);
+    struct message *msg = j->msg;
+    if (!c->given_count)
+        c->busy_since_ms = c->progress_ms = loop_now_ms(c->relay->loop);
+    j->conn = c;
+    j->tx = (struct smtpc_tx){.sender = msg->env.sender,
+                              .rcpts = j->addresses,
+                              .rcpt_count = j->rcpt_count,
+                              .size = msg->m->body_bytes + msg->load.trace.n,
+                              .body = msg->env.body,
+                              .smtputf8 = msg->env.smtputf8,
+                              .owner = j};
+    list_push_back(&c->given, &j->link);
+    c->given_count++;
+    smtpc_deliver(c->smtpc, &j->tx);
+    outconn_settle(c);
+}
+
+static bool fill(struct outconn *c)
+{
+    c->is_ready = false;
+    struct dest *d = c->dest;
+    if (c->relay->draining || gate_may_connect(&d->gate, loop_now_ms(c->relay->loop)) == GATE_DOWN)
+        return false;
+    bool took = d->ready_count && (outconn_is_free(c, false) || outconn_is_free(c, true));
+    if (took) {
+        c->is_ready = true; /* perhaps for another one */
+        outconn_take(c);
+    }
+    dest_open_more(d);
+    return took;
+}
+
+void outconn_settle(struct outconn *c)
+{
+    if (c->is_settling)
+        return; /* further up the stack it goes on */
+    c->is_settling = true;
+    bool moved = true;
+    while (moved && (c->state == OC_TALKING || c->state == OC_UP)) {
+        moved = c->streaming && stream_pump(c);
+        if (c->state == OC_UP && c->is_ready)
+            moved |= fill(c);
+    }
+    c->is_settling = false;
+    if (c->state != OC_TALKING && c->state != OC_UP)
+        return;
+    bool is_idle = c->state == OC_UP && smtpc_idle(c->smtpc);
+    if (is_idle && (c->relay->draining || is_worn(c)))
+        quit(c);
+    else
+        arm(c);
+}
+
+/* --- the socket's side --- */
+
+static size_t on_data(struct conn *conn, const uint8_t *p, size_t n)
+{
+    struct outconn *c = conn_ctx(conn);
+    if (c->state != OC_DOOMED) {
+        smtpc_input(c->smtpc, p, n);
+        outconn_settle(c);
+    }
+    return n;
+}
+
+static void on_eof(struct conn *conn)
+{
+    struct outconn *c = conn_ctx(conn);
+    if (c->state == OC_TALKING || c->state == OC_UP)
+        smtpc_closed(c->smtpc, ERR_CLOSED);
+    else
+        conn_close(conn, 0);
+}
+
+static void on_drained(struct conn *conn)
+{
+    struct outconn *c = conn_ctx(conn);
+    c->progress_ms = loop_now_ms(c->relay->loop);
+}
+
+static void on_connected(struct conn *conn)
+{
+    struct outconn *c = conn_ctx(conn);
+    metric_inc(M_outbound_connects);
+    c->state = OC_TALKING;
+    c->progress_ms = loop_now_ms(c->relay->loop);
+    smtpc_start(c->smtpc);
+    outconn_settle(c);
+}
+
+static void on_secured(struct conn *conn, err_t err)
+{
+    struct outconn *c = conn_ctx(conn);
+    if (c->state != OC_TALKING)
+        return;
+    smtpc_secured(c->smtpc, err);
+    outconn_settle(c);
+}
+
+static const struct conn_ops socket_ops = {.data = on_data,
+                                           .eof = on_eof,
+                                           .drained = on_drained,
+                                           .connected = on_connected,
+                                           .secured = on_secured,
+                                           .closed = on_closed};

@@ -1,0 +1,163 @@
+/* relay/relay_priv.h: the objects of the relay and who owns what.
+ *
+ *   struct qmsg     (queue)       waits in the heap by due time, or is active
+ *   struct message  an active qmsg: envelope decoded, recipients grouped into jobs; its arena owns everything
+ * below it struct job      one message to one destination, at most RELAY_RCPTS_MAX recipients: one
+ * transaction struct dest     a next hop: endpoints, gate (window and back-off), jobs that are ready,
+ * connections struct outconn  one connection with its protocol engine; holds the jobs it was given until they
+ * have an outcome
+ *
+ * A job is on exactly one list at a time: dest.ready, outconn.given or outconn.lost. When it has an outcome
+ * for every recipient it ends; when a message's last job ended the message is settled: bounces are reported,
+ * the rest is deferred or gone. */
+#ifndef RELAY_RELAY_PRIV_H
+#define RELAY_RELAY_PRIV_H
+
+#include "core/clock.h"
+#include "core/map.h"
+#include "core/pool.h"
+#include "net/conn.h"
+#include "relay/gate_priv.h"
+#include "relay/heap_priv.h"
+#include "relay/relay.h"
+#include "smtp/client/client.h"
+
+#define RELAY_ACTIVE_MAX       20000              /* messages; the rest waits in the heap as due */
+#define RELAY_ACTIVE_BYTES_MAX ((size_t)64 << 20) /* of their arenas */
+#define RELAY_MESSAGE_BYTES_MAX                                                                              \
+    ((size_t)8 << 20)            /* one arena: a 1 MiB record, its jobs, and a text per recipient */
+#define RELAY_LOADS_MAX      64  /* envelope reads in flight */
+#define RELAY_BATCH_MAX      256 /* activations a tick */
+#define RELAY_RCPTS_MAX      100 /* per transaction: what every server must take (RFC 5321 4.5.3.1.8) */
+#define RELAY_TEXT_MAX       256 /* of a server's text kept and logged, bytes */
+#define RELAY_LOST_MAX       2   /* broken connections a job survives without being deferred */
+#define RELAY_TRIAL_JOBS_MAX 500 /* jobs that may wait on the trial of a destination that was down */
+#define RELAY_INFLIGHT_MAX                                                                                   \
+    ((size_t)512 << 10)               /* body bytes given to a socket and not yet taken by the kernel */
+#define RELAY_CONN_MESSAGES_MAX 10000 /* per connection; peers dislike eternal ones */
+#define RELAY_CONN_AGE_MS       300000
+#define RELAY_TRIES_MAX         5 /* addresses tried for one connection */
+#define RELAY_CANDIDATES_MAX    16
+#define RELAY_DEST_LINGER_MS    300000 /* an unused destination is forgotten after this long */
+#define RELAY_DEST_IDLE_MAX     2000   /* of them at most */
+
+struct relay;
+struct message;
+struct job;
+struct dest;
+struct outconn;
+struct dest_stats;
+struct resolve;
+
+/* What a server, or we, said of a recipient or a destination. */
+struct answer {
+    int code;          /* 0: no SMTP reply */
+    uint8_t status[3]; /* class 0: derive from the code */
+    str_t text;
+    str_t mta; /* who said it; absent: we did */
+};
+
+/* An answer that outlives what it came from. */
+struct kept_answer {
+    struct answer a; /* views into the arrays below */
+    char text[RELAY_TEXT_MAX], mta[DNS_NAME_MAX + 1];
+};
+
+/* A reason shared by all deferred messages that have the same one: a destination that is down says the same
+ * thing 100,000 times. */
+struct note {
+    struct link link; /* relay.notes */
+    uint32_t refs;
+    uint16_t key_n, text_n;
+    char bytes[]; /* key, text */
+};
+
+/* The part of a configuration that the relay goes by; owned copies, since a reload frees the original. */
+struct settings {
+    char hostname[256];
+    uint32_t connect_ms, greeting_ms, helo_ms, mail_ms, rcpt_ms, data_init_ms, data_send_ms, data_done_ms,
+        idle_ms, quit_ms;
+    struct gate_backoff retry;
+    uint64_t lifetime_ms, dsn_lifetime_ms;
+    struct endpoint *own; /* owned: where we listen, wildcards spelled out */
+    size_t own_count;
+};
+
+struct relay {
+    struct loop *loop;
+    struct queue *queue;
+    struct dns *dns;
+    const struct policy *policy;
+    uint64_t policy_generation;
+    struct tls_context *tls, *tls_verify; /* counted; may be NULL */
+    unsigned worker;
+    struct settings settings;
+
+    struct heap heap;
+    struct timer wake_timer; /* the heap's top is due */
+    bool rescan;             /* out of memory while scheduling: the queue is walked for what was forgotten */
+    struct list active;      /* messages */
+    uint32_t active_count, loads_pending;
+    size_t active_bytes;
+    struct list spare_messages; /* with a warm arena */
+    uint32_t spare_count;
+    struct pool message_pool, conn_pool, piece_pool;
+    struct list notes;
+
+    struct smap destinations; /* owned values */
+    struct list dirty;        /* dest.dirty_link: have jobs to hand out at the tick's end */
+    struct list idle;         /* dest.idle_link, oldest first */
+    uint32_t idle_count;
+    struct timer sweep_timer;
+    struct list pressed; /* dest.pressed_link: jobs wait though another connection is allowed; looked at again
+                            by the timer */
+    struct timer pressed_timer;
+    struct tick_hook hook;
+    uint32_t conn_count, resolves_pending;
+    struct kept_answer resolve_answer; /* of a resolution that needed no question */
+    struct list conns;                 /* outconn.relay_link */
+    struct list pumps;                 /* outconn.pump_link: have room for more of a body at the tick's end */
+
+    bool draining;
+    struct timer drain_timer;
+    void (*drained)(void *ctx); /* NULL when it was called */
+    void *drained_ctx;
+};
+
+enum {
+    OWNER_SCHEDULED = 1,
+    OWNER_ACTIVE = 2
+}; /* qmsg.owner_flags; qmsg.owner: the message if active, else its note or NULL */
+
+static inline uint64_t wall_ms(void)
+{
+    return clock_wall_ns() / NS_PER_MS;
+}
+
+/* relay.c */
+void relay_kick(struct relay *r); /* schedule, dispatch and drain at this tick's end */
+
+/* settings.c */
+err_t settings_copy(struct settings *out, const struct config *c) WARN_UNUSED;
+void settings_free(struct settings *s);
+bool settings_is_own(const struct settings *s, const struct endpoint *e);
+
+/* schedule.c */
+void schedule_put(struct relay *r, struct qmsg *m, uint64_t due_ms);
+void schedule_run(struct relay *r);
+void schedule_wake(struct timer *t);
+
+/* answer.c */
+void answer_keep(struct kept_answer *out, const struct answer *a);
+struct answer answer_copy(struct arena *arena, const struct answer *a);
+struct answer answer_of_reply(const struct smtp_reply *reply, str_t mta); /* views */
+str_t answer_code(const struct answer *a, struct sbuf *out); /* "550 5.1.1"; absent without code */
+
+/* note.c */
+struct note *note_get(struct relay *r, struct note *like, str_t key,
+                      str_t text); /* a reference; NULL when out of memory */
+void note_put(struct note *n);
+str_t note_key(const struct note *n);
+str_t note_text(const struct note *n);
+
+#endif
