@@ -50,6 +50,7 @@ struct cfg_route {
 struct cfg_domain { /* name: a domain, "*.domain", or "user@domain" */
     str_t name;     /* lower-cased A-labels; for an address the local part as written */
     bool is_address, is_wildcard;
+    bool has_local; /* `local` is written; without it a domain takes it from the longest "*.domain" above it, else false */
     bool local;
     bool has_route;
     struct cfg_route route;
@@ -77,16 +78,16 @@ struct config {
 
     str_t hostname;       /* default: gethostname(), must be a FQDN-shaped name */
     uint32_t workers;     /* 0 = auto: one per core */
-    struct cfg_listener *listeners;
+    struct cfg_listener *listeners; /* at least one; default 0.0.0.0:25 */
     size_t listener_count;
 
     str_t spool_directory;      /* default /var/spool/postern */
     uint64_t ring_size_bytes;   /* per worker, default 256MiB, min 16MiB */
-    uint32_t commit_delay_us;   /* spool.commit_delay: wait at most this long for company, default 0..2000 */
+    uint32_t commit_delay_us;   /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */
-    struct cfg_route destination;           /* DEST_EDGE: exactly one host */
+    struct cfg_route destination;           /* DEST_EDGE: exactly one host; DEST_DNS: none, tls and connections_max apply */
     bool has_edge_networks;                 /* else: what destination.host is or resolves to */
     struct cfg_network *edge_networks;
     size_t edge_network_count;
@@ -150,13 +151,17 @@ struct config {
         str_t file;             /* none = standard error */
     } log;
 
-    str_t postmaster; /* default postmaster@hostname: From: of DSNs is MAILER-DAEMON@hostname */
+    bool has_postmaster; /* written in the file */
+    str_t postmaster;    /* default postmaster@hostname: From: of DSNs is MAILER-DAEMON@hostname */
 };
 
 /* Boot and reload only; any one thread. On errors: ERR_CONFIG, *out = NULL and every problem in `d`. */
 err_t config_load_file(const char *path, struct config **out, struct diag *d) WARN_UNUSED;
 err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
-void config_free(struct config *c);
+void config_free(struct config *c); /* NULL is fine */
+/* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size, workers" in `keys`; returns
+ * how many. */
+size_t config_restart_keys(const struct config *running, const struct config *wanted, struct gbuf *keys);
 /* The reference of all keys with type, default, bounds and prose, as Markdown; from the schema table. */
 void config_write_docs(struct gbuf *out);
 

@@ -1,0 +1,205 @@
+/* core/config_lists.c: readers of lists and of the maps in them: listeners, networks, domains, routes. */
+#include "core/config_priv.h"
+
+/* Room for one element per item; NULL and no error when the list is empty. */
+static void *new_items(struct loader *l, const struct node *list, size_t item_bytes)
+{
+    size_t count = 0;
+    for (const struct node *n = list->first; n; n = n->next)
+        count++;
+    return count ? arena_zalloc(l->arena, count * item_bytes) : NULL;
+}
+
+static bool check_item(struct loader *l, const struct schema_key *k, const struct node *n,
+                       enum node_kind wants)
+{
+    if (n->kind != wants)
+        diag_error(l->diag, n->mark, "%s: an item of the list is %s where %s is needed; write %s: %s",
+                   k->name, n->is_null ? "empty" : node_kind_name(n->kind), node_kind_name(wants), k->name,
+                   k->example);
+    return n->kind == wants;
+}
+
+void read_listeners(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct config *c = l->config;
+
+    (void)field;
+    c->listener_count = 0; /* drops the default */
+    c->listeners = new_items(l, list, sizeof *c->listeners);
+    if (!list->first)
+        diag_error(l->diag, list->mark, "listeners: is empty; write one at least, such as listeners: %s",
+                   k->example);
+    for (const struct node *n = list->first; n && c->listeners && !too_many_errors(l); n = n->next) {
+        struct cfg_listener *listener = &c->listeners[c->listener_count];
+        if (!check_item(l, k, n, NODE_MAP))
+            continue;
+        const struct node *address = node_find(n, "address");
+        listener->mark = address ? address->mark : n->mark;
+        schema_read_map(l, SECTION_listener, n, listener);
+        c->listener_count++;
+    }
+}
+
+/* "10.1.2.3/8": what the network's own address would be. */
+static bool suggest_network(str_t text, struct sbuf *out)
+{
+    str_t address, length;
+    uint64_t bits;
+    struct cidr net;
+
+    if (!str_cut(text, '/', &address, &length) || ip_parse(address, &net.ip) != 0 ||
+        str_to_u64(length, &bits) != 0)
+        return false;
+    bool is_v4 = str_find(address, ':') < 0;
+    if (bits > (is_v4 ? 32u : 128u))
+        return false;
+    unsigned kept = (unsigned)bits + (is_v4 ? 96 : 0);
+    for (unsigned i = kept; i < 128; i++)
+        net.ip.b[i / 8] &= (uint8_t) ~(0x80u >> (i % 8));
+    ip_format(&net.ip, out);
+    sbuf_printf(out, "/%u", (unsigned)bits);
+    return !out->overflow;
+}
+
+static bool parse_network(struct loader *l, const struct schema_key *k, const struct node *n,
+                          struct cfg_network *net)
+{
+    char text[64];
+    struct sbuf better = SBUF_ON(text);
+
+    *net = (struct cfg_network){.mark = n->mark};
+    if (!check_item(l, k, n, NODE_SCALAR))
+        return false;
+    if (cidr_parse(n->text, &net->cidr) == 0) {
+        net->name = arena_str(l->arena, n->text);
+        return true;
+    }
+    str_t quoted = clip(n->text);
+    if (suggest_network(n->text, &better)) {
+        diag_error(l->diag, n->mark, "%s: \"" STR_FMT "\" has bits set behind the prefix; write " STR_FMT,
+                   k->name, STR_ARG(quoted), STR_ARG(sbuf_view(&better)));
+        return false;
+    }
+    const char *fault = str_find(n->text, '/') >= 0 || str_find(n->text, ':') >= 0
+                            ? "is no address, network or host name"
+                            : domain_name_fault(n->text, true);
+    if (fault) {
+        diag_error(l->diag, n->mark,
+                   "%s: \"" STR_FMT "\" %s; write an address, a network such as 10.0.0.0/8, or a host name",
+                   k->name, STR_ARG(quoted), fault);
+        return false;
+    }
+    net->is_name = true;
+    net->name = lower_copy(l->arena, n->text);
+    return true;
+}
+
+static void read_networks(struct loader *l, const struct schema_key *k, const struct node *list,
+                          struct cfg_network **out, size_t *count)
+{
+    *out = new_items(l, list, sizeof **out);
+    for (const struct node *n = list->first; n && *out && !too_many_errors(l); n = n->next)
+        if (parse_network(l, k, n, &(*out)[*count]))
+            (*count)++;
+}
+
+void read_edge_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    struct config *c = l->config;
+    (void)field;
+    c->has_edge_networks = true;
+    read_networks(l, k, n, &c->edge_networks, &c->edge_network_count);
+}
+
+void read_trusted_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    struct config *c = l->config;
+    (void)field;
+    read_networks(l, k, n, &c->trusted_networks, &c->trusted_network_count);
+}
+
+/* What cannot be said key by key, because keys come in any order. */
+static void finish_route(struct loader *l, struct cfg_route *route)
+{
+    bool has_name = false;
+
+    for (size_t i = 0; i < route->host_count; i++) {
+        struct cfg_host *h = &route->hosts[i];
+        if (!h->port)
+            h->port = route->port;
+        if (h->kind == HOST_NAME)
+            has_name = true;
+        if (route->protocol == ROUTE_LMTP && h->port == 25)
+            diag_error(l->diag, h->mark,
+                       "hosts: LMTP must not run on port 25 (RFC 2033 5); write its port, such as port: 24");
+    }
+    if (route->mx && route->host_count && !has_name)
+        diag_error(
+            l->diag, route->hosts[0].mark,
+            "mx: true needs a name to look up, and here are only addresses; leave mx out or write a name");
+    if (route->mx && route->protocol == ROUTE_LMTP)
+        diag_error(l->diag, route->mark,
+                   "mx: LMTP servers are not found by MX (RFC 2033); leave mx out or write protocol: smtp");
+}
+
+void read_route(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    struct cfg_route *route = field;
+    struct cfg_domain *domain = container_of(route, struct cfg_domain, route);
+
+    if (n->kind == NODE_SCALAR) { /* null: allowed for sections, not for a route */
+        diag_error(l->diag, n->mark, "route: has no value; write route: %s, or leave the key out",
+                   k->example);
+        return;
+    }
+    route->mark = n->mark;
+    domain->has_route = true;
+    schema_read_map(l, SECTION_route, n, route);
+    finish_route(l, route);
+}
+
+void read_domains(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct config *c = l->config;
+
+    (void)field;
+    c->domains = new_items(l, list, sizeof *c->domains);
+    for (const struct node *n = list->first; n && c->domains && !too_many_errors(l); n = n->next) {
+        struct cfg_domain *domain = &c->domains[c->domain_count];
+        if (!check_item(l, k, n, NODE_MAP))
+            continue;
+        domain->mark = n->mark;
+        schema_fill_defaults(l, SECTION_domain, domain);
+        schema_fill_defaults(l, SECTION_route, &domain->route);
+        schema_read_map(l, SECTION_domain, n, domain);
+        domain->has_local = node_find(n, "local") != NULL;
+        if (domain->is_address && domain->local)
+            diag_error(l->diag, node_find(n, "local")->mark,
+                       "local: an address cannot be local; write its domain as an entry of its own with "
+                       "local: true");
+        c->domain_count++;
+    }
+}
+
+void config_finish_destination(struct loader *l, const struct node *top)
+{
+    struct config *c = l->config;
+    const struct node *map = node_find(top, "destination");
+    const struct node *host = node_find(map, "host"), *mode = node_find(map, "mode"),
+                      *mx = node_find(map, "mx");
+    static const char *const only_edge = "%s: is only for mode: edge; write mode: edge or leave %s out";
+
+    if (c->destination_mode == DEST_EDGE) {
+        if (!host)
+            diag_error(
+                l->diag, mode ? mode->mark : (struct mark){0},
+                "host: is missing for mode: edge; write destination: { mode: edge, host: edge.example.net }");
+        finish_route(l, &c->destination);
+        return;
+    }
+    if (host)
+        diag_error(l->diag, host->key->mark, only_edge, "host", "host");
+    if (mx)
+        diag_error(l->diag, mx->key->mark, only_edge, "mx", "mx");
+}
