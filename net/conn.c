@@ -207,8 +207,11 @@ static void starved_run(struct tick_hook *h)
             break;
         update_recv(container_of(k, struct conn, starved));
     }
+    /* Those may have nothing to read now and so give no buffer back; go on by ourselves. */
     if (list_empty(&cl->starved))
         l->starved = NULL;
+    else if (ring_has_buffers(l))
+        loop_at_tick_end(l, h);
 }
 
 static void recv_failed(struct conn *c, err_t err)

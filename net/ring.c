@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <liburing.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -245,9 +246,15 @@ void loop_destroy(struct loop *l)
     free_parts(ring_of(l));
 }
 
+/* liburing 2.3 declares io_uring_enable_rings() but its shared library does not export it. */
+static int enable_ring(const struct io_uring *u)
+{
+    return (int)syscall(__NR_io_uring_register, u->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+}
+
 void ring_claim(struct loop *l)
 {
-    must(io_uring_enable_rings(&ring_of(l)->uring) == 0);
+    must(enable_ring(&ring_of(l)->uring) == 0);
     l->claimed = true;
     l->owner = pthread_self();
 }

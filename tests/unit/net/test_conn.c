@@ -305,14 +305,14 @@ static void count_release(struct conn_ref *ref)
 }
 
 /* A sender of n bytes by reference and a receiver that behaves as told. */
-static void transfer(struct end *receiver, size_t n, const struct loop_options *opt, int receive_buffer)
+static void transfer(struct end *receiver, size_t n, const struct loop_options *opt, int send_buffer)
 {
     struct world w;
     make_world(&w, opt);
     int fds[2];
     tcp_pair(fds);
-    if (receive_buffer)
-        setsockopt(fds[1], SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    if (send_buffer)
+        setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
     struct end sender = {0};
     uint8_t *bytes = pattern_bytes(n);
     big_ref = (struct conn_ref){bytes, n, count_release};

@@ -97,7 +97,7 @@ static void accept_and_close(const char *address, const char *local)
     for (unsigned i = 0; i < N; i++) {
         assert_true(ip_eq(&w.locals[i].ip, &want.ip));
         assert_int_equal(w.locals[i].port, port);
-        assert_true(ip_eq(&w.peers[i].ip, &want.ip));
+        assert_true(ip_is_loopback(&w.peers[i].ip)); /* 127.0.0.1 also when it dials 127.0.0.9 */
         assert_true(w.peers[i].port != 0);
         close(clients[i]);
     }
