@@ -3,10 +3,18 @@
 #ifndef SMTP_SERVER_SESSION_H
 #define SMTP_SERVER_SESSION_H
 
+#include "core/pool.h"
 #include "policy/policy.h"
 #include "smtp/proto/envelope.h"
 
 struct smtpd_session;
+
+/* What the engines of one thread are made of. Outlives each session that uses it. */
+struct smtpd_memory {
+    struct pool sessions, transactions;
+};
+void smtpd_memory_init(struct smtpd_memory *m, uint32_t session_count_max); /* 0 = no limit */
+void smtpd_memory_free(struct smtpd_memory *m);
 
 enum close_reason {
 #define CLOSE_REASON(id, is_error, text) CLOSE_##id,
@@ -19,11 +27,14 @@ const char *close_reason_name(enum close_reason r);
 struct smtpd_client {
     struct endpoint peer, local;
     enum client_class class;
+    uint64_t session_id;         /* sid= of the log lines, as qid_format() prints it */
+    struct smtpd_memory *memory; /* not owned */
 };
 
-/* A recipient waiting for its decision. `address` is canonical and stays valid until smtpd_rcpt_decided. */
+/* A recipient waiting for its decision. Canonical; valid until smtpd_rcpt_decided or close, whichever is first. */
 struct smtpd_rcpt {
     struct address address;
+    str_t text; /* the whole address */
     const char *sender; /* NUL-terminated, "" for null */
 };
 
@@ -39,13 +50,14 @@ struct smtpd_host {
     err_t (*body_begin)(void *host);
     /* Content to keep, dot-stuffed. Returns bytes taken; fewer than n: the host calls smtpd_resume when it has room. */
     size_t (*body_append)(void *host, const uint8_t *p, size_t n);
-    /* All content came and is good: make it durable, then smtpd_committed. `trace` = header lines to stand in front. Views are valid
-     * until return. */
+    /* All content came and is good: make it durable, then smtpd_committed, from inside the call or later; also when the session was
+     * closed meanwhile. `trace` = header lines to stand in front. e->sender is valid until smtpd_committed, the rest until return. */
     void (*commit)(void *host, const struct envelope *e, const struct envelope_rcpt *rcpts, uint32_t rcpt_count, str_t trace);
     void (*body_abort)(void *host); /* a body begun will not be committed */
     /* STARTTLS was answered 220: run the handshake, then smtpd_secured. */
     void (*starttls)(void *host);
-    /* The session is over; everything said by reply() is still to be sent. The host destroys the engine later. */
+    /* The session is over; everything said by reply() is still to be sent. The host destroys the engine later, and not while a
+     * commit is in flight. A recipient still asked about needs no answer any more. */
     void (*close)(void *host, enum close_reason why);
     /* The queue id of the body begun, for Received: and the 250 reply. */
     uint64_t (*message_id)(void *host);
@@ -66,20 +78,22 @@ bool smtpd_waiting(const struct smtpd_session *s);
 void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply);
 void smtpd_resume(struct smtpd_session *s);                     /* body_append has room again */
 void smtpd_committed(struct smtpd_session *s, err_t err);       /* the only way to 250 after DATA */
+/* The texts live as long as the session; version NULL: the handshake failed, the session closes. */
 void smtpd_secured(struct smtpd_session *s, const char *version, const char *cipher);
+/* No more input comes, and all that came was consumed. A commit in flight is still answered, unless `reset`. */
 void smtpd_eof(struct smtpd_session *s, bool reset);
-void smtpd_timeout(struct smtpd_session *s);  /* 421 4.4.2 and close */
+void smtpd_timeout(struct smtpd_session *s); /* 421 4.4.2 and close */
 /* SIGTERM: in no transaction 421 at once; else at the end of the transaction; `now` true: 421 at once (after a commit in flight). */
 void smtpd_shutdown(struct smtpd_session *s, bool now);
-/* How long the host may wait for input in the present state, ms; 0 = no limit (the engine waits for us, not for the client). */
+/* How long the client may take in the present state, ms; 0 = no limit (the engine waits for us, not for the client). */
 uint32_t smtpd_timeout_ms(const struct smtpd_session *s);
 
 struct smtpd_stats { /* for the session's log line */
     uint32_t messages, rcpts, commands, errors;
-    uint64_t bytes;
+    uint64_t bytes;    /* input, after decryption */
     str_t helo;
-    const char *where; /* "after DATA content", "after RCPT", … */
-    enum close_reason reason;
+    const char *where; /* static: "after DATA content", "after RCPT", … */
+    enum close_reason reason; /* CLOSE_COUNT: still open */
 };
 void smtpd_stats(const struct smtpd_session *s, struct smtpd_stats *out);
 

@@ -1,0 +1,317 @@
+/* smtp/server/session.c: the life of a session and the events that its host tells it. */
+#include <assert.h>
+
+#include "smtp/server/session_priv.h"
+
+static_assert(sizeof(struct smtpd_session) <= 640, "an idle session is cheap");
+
+/* The edge's probes are RCPTs that fail, and internal servers get the errors of all their users: a budget
+ * that is no more than a stop for runaways (semantics M30). */
+#define KNOWN_CLIENT_PATIENCE 10
+
+const char *close_reason_name(enum close_reason r)
+{
+    static const char *const names[] = {
+#define CLOSE_REASON(id, is_error, text) [CLOSE_##id] = #id,
+#include "smtp/proto/close_reason.def"
+#undef CLOSE_REASON
+    };
+    return (unsigned)r < COUNT_OF(names) ? names[r] : "open";
+}
+
+void smtpd_memory_init(struct smtpd_memory *m, uint32_t session_count_max)
+{
+    pool_init(&m->sessions, "smtpd_engines", sizeof(struct smtpd_session), session_count_max);
+    pool_init(&m->transactions, "smtpd_transactions", sizeof(struct transaction), session_count_max);
+}
+
+void smtpd_memory_free(struct smtpd_memory *m)
+{
+    pool_free(&m->sessions);
+    pool_free(&m->transactions);
+}
+
+err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, void *host,
+                   const struct smtpd_client *client, const struct policy *policy, bool tls_offered)
+{
+    struct smtpd_session *s = pool_get(&client->memory->sessions);
+    *out = s;
+    if (!s)
+        return -ENOMEM;
+    s->ops = ops;
+    s->host = host;
+    s->policy = policy;
+    s->memory = client->memory;
+    s->id = client->session_id;
+    s->peer = client->peer.ip;
+    s->class = (uint8_t)client->class;
+    s->reason = CLOSE_COUNT;
+    s->tls_offered = tls_offered;
+    s->where = "after CONNECT";
+    return 0;
+}
+
+void smtpd_destroy(struct smtpd_session *s)
+{
+    session_drop_line(s);
+    session_drop_transaction(s);
+    pool_put(&s->memory->sessions, s);
+}
+
+void smtpd_start(struct smtpd_session *s)
+{
+    char text[512];
+    struct sbuf b = SBUF_ON(text);
+    sbuf_cstr(&b, "220 ");
+    sbuf_str(&b, session_config(s)->hostname);
+    sbuf_cstr(&b, " ESMTP Postern\r\n");
+    session_reply_lines(s, 220, sbuf_view(&b));
+}
+
+bool smtpd_idle(const struct smtpd_session *s)
+{
+    return !s->tx;
+}
+
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy)
+{
+    must(smtpd_idle(s));
+    s->policy = policy;
+}
+
+bool smtpd_waiting(const struct smtpd_session *s)
+{
+    return s->state >= STATE_RCPT_WAIT && s->state <= STATE_TLS_WAIT;
+}
+
+/* --- replies --- */
+
+void session_reply_lines(struct smtpd_session *s, int code, str_t lines)
+{
+    s->ops->reply(s->host, lines.p, lines.n);
+    metric_reply(code);
+}
+
+void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail)
+{
+    char line[512];
+    struct sbuf b = SBUF_ON(line);
+    int code = reply_def(id)->code;
+    reply_write(&b, id, detail);
+    session_reply_lines(s, code, sbuf_view(&b));
+    if (code >= 500) /* 4yz is our trouble, and not the client's error */
+        s->errors++;
+}
+
+void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why)
+{
+    if (s->state == STATE_CLOSED)
+        return;
+    session_reply(s, id, STR_NONE);
+    session_close(s, why);
+}
+
+void session_close(struct smtpd_session *s, enum close_reason why)
+{
+    if (s->state == STATE_CLOSED)
+        return;
+    s->state = STATE_CLOSED;
+    s->reason = (uint8_t)why;
+    session_drop_line(s);
+    if (!s->tx || !s->tx->committing) /* a commit in flight ends in smtpd_committed */
+        session_drop_transaction(s);
+    s->ops->close(s->host, why);
+}
+
+void session_drop_transaction(struct smtpd_session *s)
+{
+    struct transaction *tx = s->tx;
+    if (!tx)
+        return;
+    s->tx = NULL;
+    if (tx->body_open)
+        s->ops->body_abort(s->host);
+    transaction_destroy(s->memory, tx);
+}
+
+static bool out_of_patience(const struct smtpd_session *s)
+{
+    uint64_t limit = session_config(s)->limits.errors;
+    return s->errors >= (s->class == CLASS_STRANGER ? limit : limit * KNOWN_CLIENT_PATIENCE);
+}
+
+void session_settle(struct smtpd_session *s)
+{
+    if (s->state != STATE_COMMAND)
+        return;
+    if (out_of_patience(s))
+        session_goodbye(s, R_too_many_errors, CLOSE_errors);
+    else if (s->shutdown_asked && !s->tx)
+        session_goodbye(s, R_shutting_down, CLOSE_shutdown);
+    else if (s->eof_seen)
+        session_close(s, CLOSE_eof);
+}
+
+/* --- input --- */
+
+size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t now_ms)
+{
+    size_t used = 0;
+    s->now_ms = now_ms;
+    while (used < n && !smtpd_waiting(s)) {
+        switch ((enum session_state)s->state) {
+        case STATE_COMMAND: used += session_read_line(s, p + used, n - used); break;
+        case STATE_CONTENT: used += session_content(s, p + used, n - used); break;
+        default: used = n; /* closed: what still comes is nobody's */
+        }
+    }
+    s->bytes += used;
+    return used;
+}
+
+/* --- events --- */
+
+static enum reply_id accept_rcpt(struct smtpd_session *s)
+{
+    if (transaction_add_rcpt(s->tx, s->tx->asked.text))
+        return R_too_many_rcpts;
+    s->rcpts++;
+    return R_rcpt_ok;
+}
+
+static void log_rcpt(const struct smtpd_session *s, enum reply_id id, str_t to)
+{
+    const struct reply_def *r = reply_def(id);
+    LOG(rcpt, LF_QID("sid", s->id), LF_IP("client", &s->peer),
+        LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("from", s->tx->sender),
+        LF_STR("to", to), LF_I64("reply", r->code), LF_STR("enhanced", r->enhanced), LF_STR("text", r->text));
+}
+
+void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply)
+{
+    if (s->state != STATE_RCPT_WAIT) /* closed meanwhile */
+        return;
+    s->state = STATE_COMMAND;
+    if (reply == R_rcpt_ok && !transaction_has_rcpt(s->tx, s->tx->asked.text))
+        reply = accept_rcpt(s);
+    metric_inc(reply == R_rcpt_ok ? M_rcpts_accepted : M_rcpts_refused);
+    log_rcpt(s, reply, s->tx->asked.text);
+    session_reply(s, reply, STR_NONE);
+    session_settle(s);
+}
+
+void smtpd_resume(struct smtpd_session *s)
+{
+    if (s->state == STATE_ROOM_WAIT)
+        s->state = STATE_CONTENT;
+}
+
+static void message_stored(struct smtpd_session *s)
+{
+    s->messages++;
+    s->junk = 0;
+    metric_add(M_bytes_in, (int64_t)s->tx->content.scan.bytes);
+}
+
+static void reply_to_message(struct smtpd_session *s, err_t err)
+{
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    if (err) {
+        session_reply(s, err == ERR_FULL ? R_no_space : R_queue_failed, STR_NONE);
+        return;
+    }
+    char id[16];
+    qid_format(s->tx->message_id, id);
+    sbuf_printf(&b, "queued as %s", id);
+    session_reply(s, R_ok, sbuf_view(&b));
+}
+
+void smtpd_committed(struct smtpd_session *s, err_t err)
+{
+    must(s->tx && s->tx->committing);
+    if (err)
+        session_message_refused(s, err == ERR_FULL ? R_no_space : R_queue_failed);
+    else
+        message_stored(s);
+    if (s->state == STATE_COMMIT_WAIT) { /* else the client is gone; the message stays */
+        s->state = STATE_COMMAND;
+        reply_to_message(s, err);
+    }
+    session_drop_transaction(s);
+    session_settle(s);
+}
+
+void smtpd_secured(struct smtpd_session *s, const char *version, const char *cipher)
+{
+    if (s->state != STATE_TLS_WAIT)
+        return;
+    if (!version) {
+        session_close(s, CLOSE_tls);
+        return;
+    }
+    /* RFC 3207 4.2: all that was learnt in the clear is forgotten. */
+    s->state = STATE_COMMAND;
+    s->tls_active = true;
+    s->tls_version = version;
+    s->tls_cipher = cipher;
+    s->greeted = s->esmtp = false;
+    s->helo_n = 0;
+    session_settle(s);
+}
+
+void smtpd_eof(struct smtpd_session *s, bool reset)
+{
+    if (!reset && (s->state == STATE_RCPT_WAIT || s->state == STATE_COMMIT_WAIT))
+        s->eof_seen = true; /* half-closed: it may still read the reply */
+    else
+        session_close(s, reset ? CLOSE_reset : CLOSE_eof);
+}
+
+/* 421 now, but not into a TLS handshake and not before a commit in flight has its reply. */
+static void leave(struct smtpd_session *s, enum reply_id id, enum close_reason why)
+{
+    if (s->state == STATE_COMMIT_WAIT)
+        s->shutdown_asked = true;
+    else if (s->state == STATE_TLS_WAIT)
+        session_close(s, why);
+    else
+        session_goodbye(s, id, why);
+}
+
+void smtpd_timeout(struct smtpd_session *s)
+{
+    leave(s, R_timed_out, CLOSE_timeout);
+}
+
+void smtpd_shutdown(struct smtpd_session *s, bool now)
+{
+    s->shutdown_asked = true;
+    if (now || (s->state == STATE_COMMAND && !s->tx))
+        leave(s, R_shutting_down, CLOSE_shutdown);
+}
+
+uint32_t smtpd_timeout_ms(const struct smtpd_session *s)
+{
+    const struct config *c = session_config(s);
+    switch ((enum session_state)s->state) {
+    case STATE_COMMAND:
+    case STATE_TLS_WAIT: return c->timeouts.command;
+    case STATE_CONTENT: return c->timeouts.data_block;
+    default: return 0;
+    }
+}
+
+void smtpd_stats(const struct smtpd_session *s, struct smtpd_stats *out)
+{
+    *out = (struct smtpd_stats){
+        .messages = s->messages,
+        .rcpts = s->rcpts,
+        .commands = s->commands,
+        .errors = s->errors,
+        .bytes = s->bytes,
+        .helo = s->helo_n ? str_of(s->helo, s->helo_n) : STR_NONE,
+        .where = s->where,
+        .reason = (enum close_reason)s->reason,
+    };
+}

@@ -1,0 +1,301 @@
+/* smtp/server/session_commands.c: one row a command: may it be said now (check), and what it does (proceed).
+ */
+#include "smtp/server/session_priv.h"
+
+static enum reply_id check_anytime(const struct smtpd_session *s)
+{
+    return R_ok;
+}
+
+/* --- EHLO, HELO --- */
+
+static bool take_helo(struct smtpd_session *s, str_t name)
+{
+    if (!helo_valid(name, false)) {
+        session_reply(s, R_helo_needs_name, STR_NONE);
+        return false;
+    }
+    if (s->greeted)
+        s->junk++; /* its reply is the longest: not for nothing */
+    session_drop_transaction(s);
+    s->greeted = true;
+    s->helo_n = (uint8_t)MIN(name.n, sizeof s->helo);
+    memcpy(s->helo, name.p, s->helo_n);
+    return true;
+}
+
+static void proceed_ehlo(struct smtpd_session *s, str_t arg)
+{
+    char text[1024];
+    struct sbuf b = SBUF_ON(text);
+    uint64_t size = session_config(s)->limits.message_size;
+    if (!take_helo(s, arg))
+        return;
+    s->esmtp = true;
+    sbuf_cstr(&b, "250-");
+    sbuf_str(&b, session_config(s)->hostname);
+    sbuf_cstr(&b, " greets ");
+    ip_format_literal(&s->peer, &b);
+    sbuf_cstr(&b, "\r\n250-PIPELINING\r\n250-SIZE");
+    if (size)
+        sbuf_printf(&b, " %llu", (unsigned long long)size);
+    sbuf_cstr(&b, "\r\n250-8BITMIME\r\n");
+    if (s->tls_offered && !s->tls_active)
+        sbuf_cstr(&b, "250-STARTTLS\r\n");
+    sbuf_cstr(&b, "250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n");
+    must(!b.overflow);
+    session_reply_lines(s, 250, sbuf_view(&b));
+}
+
+static void proceed_helo(struct smtpd_session *s, str_t arg)
+{
+    char text[512];
+    struct sbuf b = SBUF_ON(text);
+    if (!take_helo(s, arg))
+        return;
+    s->esmtp = false;
+    sbuf_cstr(&b, "250 ");
+    sbuf_str(&b, session_config(s)->hostname);
+    sbuf_cstr(&b, "\r\n");
+    session_reply_lines(s, 250, sbuf_view(&b));
+}
+
+/* --- MAIL --- */
+
+static enum reply_id check_mail(const struct smtpd_session *s)
+{
+    return s->tx ? R_nested_mail : R_ok;
+}
+
+static enum reply_id reply_for_space(err_t err)
+{
+    if (err == ERR_FULL)
+        metric_inc(M_queue_refused_full);
+    return err == ERR_FULL ? R_no_space : R_queue_failed;
+}
+
+static enum reply_id open_transaction(struct smtpd_session *s, const struct address *sender,
+                                      const struct mail_params *params)
+{
+    const struct config *c = session_config(s);
+    char text[MAILBOX_MAX + 1];
+    struct sbuf b = SBUF_ON(text);
+    if (params->has_size && c->limits.message_size && params->size > c->limits.message_size)
+        return R_too_big;
+    err_t err = s->ops->check_space(s->host, params->has_size ? params->size : 0);
+    if (err)
+        return reply_for_space(err);
+    str_t canonical = address_canonical(sender, &b);
+    if (b.overflow)
+        return R_bad_sender;
+    s->tx = transaction_create(s->memory, c->limits.recipients, canonical);
+    if (!s->tx)
+        return R_queue_failed;
+    s->tx->params = *params;
+    return R_sender_ok;
+}
+
+static void proceed_mail(struct smtpd_session *s, str_t arg)
+{
+    uint32_t count_max = session_config(s)->limits.messages_per_session;
+    struct address sender;
+    struct mail_params params;
+    enum reply_id reply;
+    if (count_max && s->messages >= count_max && s->class != CLASS_EDGE) {
+        session_goodbye(s, R_too_many_messages, CLOSE_limit);
+        return;
+    }
+    if (!command_parse_mail(arg, &sender, &params, &reply))
+        reply = open_transaction(s, &sender, &params);
+    session_reply(s, reply, STR_NONE);
+}
+
+/* --- RCPT --- */
+
+static enum reply_id check_rcpt(const struct smtpd_session *s)
+{
+    return s->tx ? R_ok : R_need_mail;
+}
+
+/* Fills tx->asked with the canonical address, or with the one that policy puts in its place. */
+static enum reply_id set_asked(struct smtpd_session *s, const struct address *rcpt, str_t rewritten)
+{
+    struct transaction *tx = s->tx;
+    struct sbuf b = {.p = tx->asked_text, .cap = sizeof tx->asked_text};
+    if (rewritten.p)
+        sbuf_str(&b, rewritten);
+    else
+        address_canonical(rcpt, &b);
+    tx->asked.text = sbuf_view(&b);
+    tx->asked.sender = tx->sender.p;
+    if (b.overflow || address_parse_mailbox(tx->asked.text, &tx->asked.address))
+        return R_bad_rcpt;
+    return R_ok;
+}
+
+/* R_ok: the host is to be asked. Anything else is the answer already. */
+static enum reply_id judge_rcpt(struct smtpd_session *s, const struct address *rcpt)
+{
+    struct transaction *tx = s->tx;
+    str_t rewritten = STR_NONE;
+    enum reply_id reply = policy_check_rcpt(s->policy, (enum client_class)s->class, rcpt, &rewritten);
+    enum reply_id bad = set_asked(s, rcpt, rewritten); /* in any case: the log wants the address */
+    if (rcpt->is_utf8 && !tx->params.smtputf8)
+        return R_needs_smtputf8;
+    if (reply != R_rcpt_ok)
+        return reply;
+    if (bad != R_ok)
+        return bad;
+    if (transaction_has_rcpt(tx, tx->asked.text))
+        return R_rcpt_ok;
+    if (tx->rcpt_count >= session_config(s)->limits.recipients)
+        return R_too_many_rcpts;
+    return R_ok;
+}
+
+static void proceed_rcpt(struct smtpd_session *s, str_t arg)
+{
+    struct address rcpt;
+    enum reply_id reply;
+    if (command_parse_rcpt(arg, &rcpt, &reply)) {
+        session_reply(s, reply, STR_NONE);
+        return;
+    }
+    reply = judge_rcpt(s, &rcpt);
+    s->state = STATE_RCPT_WAIT;
+    if (reply == R_ok)
+        s->ops->rcpt(s->host, &s->tx->asked);
+    else
+        smtpd_rcpt_decided(s, reply);
+}
+
+/* --- DATA --- */
+
+static enum reply_id check_data(const struct smtpd_session *s)
+{
+    if (!s->tx)
+        return R_need_mail;
+    return s->tx->rcpt_count ? R_ok : R_no_valid_rcpts;
+}
+
+static void proceed_data(struct smtpd_session *s, str_t arg)
+{
+    err_t err = session_content_start(s);
+    enum reply_id reply = err ? reply_for_space(err) : R_start_input;
+    if (err)
+        session_message_refused(s, reply);
+    session_reply(s, reply, STR_NONE);
+}
+
+/* --- the others --- */
+
+static void proceed_rset(struct smtpd_session *s, str_t arg)
+{
+    session_drop_transaction(s);
+    session_reply(s, R_ok, STR_NONE);
+}
+
+static void proceed_noop(struct smtpd_session *s, str_t arg)
+{
+    session_reply(s, R_ok, STR_NONE);
+}
+
+static void proceed_vrfy(struct smtpd_session *s, str_t arg)
+{
+    session_reply(s, arg.n ? R_vrfy : R_bad_syntax, STR_NONE);
+}
+
+static void proceed_help(struct smtpd_session *s, str_t arg)
+{
+    session_reply(s, R_help, STR_NONE);
+}
+
+static enum reply_id check_starttls(const struct smtpd_session *s)
+{
+    if (s->tls_active)
+        return R_already_tls;
+    if (!s->tls_offered)
+        return R_not_implemented;
+    return s->tx ? R_in_transaction : R_ok;
+}
+
+static void proceed_starttls(struct smtpd_session *s, str_t arg)
+{
+    s->state = STATE_TLS_WAIT;
+    session_reply(s, R_ready_tls, STR_NONE);
+    s->ops->starttls(s->host);
+}
+
+static void proceed_quit(struct smtpd_session *s, str_t arg)
+{
+    session_reply(s, R_bye, STR_NONE);
+    session_close(s, CLOSE_quit);
+}
+
+static void proceed_unknown(struct smtpd_session *s, str_t arg)
+{
+    session_reply(s, R_unknown_command, STR_NONE);
+}
+
+/* --- the table --- */
+
+#define check_ehlo check_anytime
+#define check_helo check_anytime
+#define check_rset check_anytime
+#define check_noop check_anytime
+#define check_vrfy check_anytime
+#define check_help check_anytime
+#define check_quit check_anytime
+
+static const struct {
+    enum reply_id (*check)(const struct smtpd_session *s);
+    void (*proceed)(struct smtpd_session *s, str_t arg);
+    const char *where;
+} table[CMD_COUNT] = {
+#define COMMAND(id, verb, flags) [CMD_##id] = {check_##id, proceed_##id, "after " verb},
+#include "smtp/proto/cmd.def"
+#undef COMMAND
+    [CMD_unknown] = {check_anytime, proceed_unknown, "after an unknown command"},
+};
+
+static bool has_controls(str_t s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char ch = (unsigned char)s.p[i];
+        if ((ch < ' ' && ch != '\t') || ch == 0x7F)
+            return true;
+    }
+    return false;
+}
+
+static enum reply_id check(const struct smtpd_session *s, const struct command *c, str_t line)
+{
+    if (c->id == CMD_unknown)
+        return R_ok;
+    if (has_controls(line))
+        return R_bad_syntax;
+    if (!(c->flags & CMD_PRE_HELO) && !s->greeted)
+        return R_need_helo;
+    if ((c->flags & CMD_NO_ARG) && c->arg.n)
+        return R_bad_syntax;
+    return table[c->id].check(s);
+}
+
+void session_command(struct smtpd_session *s, str_t line)
+{
+    struct command c;
+    command_parse(line, &c);
+    s->commands++;
+    s->where = table[c.id].where;
+    if (c.flags & CMD_JUNK)
+        s->junk++;
+    enum reply_id refusal = check(s, &c, line);
+    if (refusal == R_ok)
+        table[c.id].proceed(s, c.arg);
+    else
+        session_reply(s, refusal, STR_NONE);
+    uint64_t junk_max = session_config(s)->limits.junk_commands;
+    if (s->junk > junk_max && (c.flags & CMD_JUNK || c.id == CMD_ehlo || c.id == CMD_helo))
+        s->errors++;
+    session_settle(s);
+}

@@ -1,0 +1,189 @@
+/* smtp/server/session_data.c: message content from 354 to the dot.
+ *
+ * A refused message is drained to its real end before the reply: an error sticks, the body is aborted at
+ * once, and nothing behind it can be taken for commands that is not behind CRLF.CRLF. */
+#include "smtp/server/session_priv.h"
+
+err_t session_content_start(struct smtpd_session *s)
+{
+    struct transaction *tx = s->tx;
+    uint8_t *spill = tx->content.spill; /* of an earlier DATA that had no room */
+    tx->content = (struct content){.error = R_ok, .started_ms = s->now_ms, .spill = spill};
+    if (session_normalises(s) && !spill) {
+        tx->content.spill = arena_alloc(&tx->arena, 2 * NORMALISE_BYTES + 2);
+        if (!tx->content.spill)
+            return -ENOMEM;
+    }
+    err_t err = s->ops->body_begin(s->host);
+    if (err)
+        return err;
+    tx->body_open = true;
+    tx->message_id = s->ops->message_id(s->host);
+    s->state = STATE_CONTENT;
+    return 0;
+}
+
+static enum reply_id judge(const struct smtpd_session *s)
+{
+    const struct config *cfg = session_config(s);
+    const struct content *c = &s->tx->content;
+    if ((c->scan.bare_cr || c->scan.bare_lf) && !session_normalises(s))
+        return R_bad_line_ending;
+    if (cfg->limits.message_size && c->scan.bytes > cfg->limits.message_size) /* stuffing dots count too */
+        return R_too_big;
+    if (c->headers.bytes > cfg->limits.header_size)
+        return R_headers_too_big;
+    if (c->headers.received_count > cfg->limits.hops)
+        return R_loop;
+    return R_ok;
+}
+
+static void look_at(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    struct transaction *tx = s->tx;
+    struct content *c = &tx->content;
+    str_t held;
+    c->scanned_n = content_scan(&c->scan, p, n, &held, &c->store_n);
+    must(held.n <= sizeof c->held);
+    if (held.n)
+        memcpy(c->held, held.p, held.n);
+    c->held_n = (uint8_t)held.n;
+    c->held_at = 0;
+    if (c->error != R_ok)
+        return;
+    header_scan(&c->headers, (const uint8_t *)c->held, held.n);
+    header_scan(&c->headers, p, c->store_n);
+    c->error = judge(s);
+    if (c->error != R_ok) {
+        tx->body_open = false;
+        s->ops->body_abort(s->host);
+    }
+}
+
+/* Input counts as stored when all of its output is, so that the unconsumed rest brings the host back after a
+ * wait. */
+static size_t store_normalised(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    struct content *c = &s->tx->content;
+    size_t used = 0;
+    while (used < n) {
+        if (!c->spill_input_n) {
+            c->spill_input_n = MIN(n - used, (size_t)NORMALISE_BYTES);
+            c->spill_n = content_normalise(&c->normalise_state, p + used, c->spill_input_n, c->spill);
+            c->spill_at = 0;
+        }
+        if (c->spill_at < c->spill_n)
+            c->spill_at += s->ops->body_append(s->host, c->spill + c->spill_at, c->spill_n - c->spill_at);
+        if (c->spill_at < c->spill_n)
+            break;
+        size_t done = MIN(c->spill_input_n, n - used); /* what is offered again may be less */
+        c->spill_input_n -= done;
+        used += done;
+    }
+    return used;
+}
+
+/* Fewer than n: the host has no room and we wait for it. */
+static size_t store(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    size_t used = s->tx->content.spill ? store_normalised(s, p, n) : s->ops->body_append(s->host, p, n);
+    if (used < n)
+        s->state = STATE_ROOM_WAIT;
+    return used;
+}
+
+/* Stores what look_at() found in the input's front. Returns consumed; STATE_ROOM_WAIT may be set. */
+static size_t store_scanned(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    struct content *c = &s->tx->content;
+    size_t used = 0;
+    if (c->held_at < c->held_n) {
+        c->held_at +=
+            (uint8_t)store(s, (const uint8_t *)c->held + c->held_at, (size_t)(c->held_n - c->held_at));
+        if (s->state == STATE_ROOM_WAIT)
+            return 0;
+    }
+    if (c->store_n) {
+        used = store(s, p, MIN(c->store_n, n));
+        c->store_n -= used;
+        c->scanned_n -= used;
+    }
+    return used;
+}
+
+void session_message_refused(struct smtpd_session *s, enum reply_id why)
+{
+    const struct transaction *tx = s->tx;
+    const struct reply_def *r = reply_def(why);
+    metric_inc(M_messages_refused);
+    LOG(message_refused, LF_QID("sid", s->id), LF_IP("client", &s->peer), LF_STR("from", tx->sender),
+        LF_U64("rcpts", tx->rcpt_count), LF_U64("size", tx->content.scan.bytes), LF_I64("reply", r->code),
+        LF_STR("text", r->text));
+}
+
+static void commit(struct smtpd_session *s)
+{
+    struct transaction *tx = s->tx;
+    char trace[2048];
+    struct sbuf b = SBUF_ON(trace);
+    struct envelope e = {
+        .sender = tx->sender,
+        .body = tx->params.body,
+        .smtputf8 = tx->params.smtputf8,
+        .client_class = s->class,
+        .client = s->peer,
+        .helo = str_of(s->helo, s->helo_n),
+    };
+    trace_write(s, &b);
+    must(!b.overflow);
+    tx->body_open = false;
+    tx->committing = true;
+    s->state = STATE_COMMIT_WAIT;
+    s->ops->commit(s->host, &e, tx->rcpts, tx->rcpt_count, sbuf_view(&b)); /* last: tx may be gone */
+}
+
+static void end_of_content(struct smtpd_session *s)
+{
+    enum reply_id error = s->tx->content.error;
+    s->where = "after end of message";
+    if (error == R_ok) {
+        commit(s);
+        return;
+    }
+    session_message_refused(s, error);
+    s->state = STATE_COMMAND;
+    session_reply(s, error, STR_NONE);
+    session_drop_transaction(s);
+    session_settle(s);
+}
+
+static bool too_slow(const struct smtpd_session *s)
+{
+    uint64_t started_ms = s->tx->content.started_ms;
+    return s->now_ms > started_ms && s->now_ms - started_ms > session_config(s)->timeouts.data_total;
+}
+
+size_t session_content(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    struct content *c = &s->tx->content;
+    size_t used = 0;
+    if (too_slow(s)) {
+        session_goodbye(s, R_timed_out, CLOSE_timeout);
+        return n;
+    }
+    s->where = "after DATA content";
+    if (!c->scanned_n)
+        look_at(s, p, n);
+    if (c->error == R_ok)
+        used = store_scanned(s, p, n);
+    if (s->state == STATE_ROOM_WAIT || (c->error == R_ok && c->store_n))
+        return used;
+
+    /* Bytes of the terminator, bytes that the scanner holds, or the content of a refused message. */
+    size_t rest = MIN(c->scanned_n, n - used);
+    c->scanned_n -= rest;
+    used += rest;
+    if (!c->scanned_n && c->scan.done)
+        end_of_content(s);
+    return used;
+}

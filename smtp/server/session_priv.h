@@ -1,0 +1,133 @@
+/* smtp/server/session_priv.h: the inside of the engine, shared by its files. Private to smtp/server/.
+ *
+ *               +------ RCPT -----> RCPT_WAIT ---verdict---+
+ *               |                                          |
+ *   COMMAND ----+---- STARTTLS ---> TLS_WAIT --secured-----+---> COMMAND
+ *               |                                          |
+ *               +- DATA -> CONTENT --dot--> COMMIT_WAIT ---+         (each of them ---> CLOSED)
+ *                           |   ^
+ *                           v   |
+ *                         ROOM_WAIT
+ *
+ * In a *_WAIT state no input is consumed, so replies keep the order of the commands. */
+#ifndef SMTP_SERVER_SESSION_PRIV_H
+#define SMTP_SERVER_SESSION_PRIV_H
+
+#include <errno.h>
+
+#include "core/log.h"
+#include "core/metrics.h"
+#include "smtp/proto/content.h"
+#include "smtp/server/session.h"
+
+enum session_state {
+    STATE_COMMAND,
+    STATE_CONTENT,
+    STATE_RCPT_WAIT,
+    STATE_ROOM_WAIT,
+    STATE_COMMIT_WAIT,
+    STATE_TLS_WAIT,
+    STATE_CLOSED,
+};
+
+#define MAILBOX_MAX     (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX)
+#define NORMALISE_BYTES 1024 /* input normalised at a time */
+
+/* Content from 354 to the dot. Bytes are scanned once, and consumed from the input only when they are stored. */
+struct content {
+    struct content_scan scan;
+    struct header_scan headers;
+    enum reply_id error; /* R_ok, or why the rest is drained and the message refused */
+    uint64_t started_ms;
+    size_t scanned_n; /* bytes at the front of the next input that `scan` has seen */
+    size_t store_n;   /* how many of them are content still to be stored */
+    char held[4];     /* content in front of these, out of the scanner */
+    uint8_t held_n, held_at;
+    /* Class `normalise`: output of content_normalise waiting for room, and the input that it stands for. */
+    uint8_t *spill; /* in the transaction's arena */
+    size_t spill_n, spill_at, spill_input_n;
+    uint8_t normalise_state;
+};
+
+/* Made at MAIL, gone after the commit's reply or at RSET, EHLO and close. */
+struct transaction {
+    struct arena arena; /* owns sender, rcpts, their texts and the set */
+    str_t sender;
+    struct mail_params params;
+    struct envelope_rcpt *rcpts;
+    uint32_t rcpt_count, rcpt_cap;
+    uint32_t *set; /* open addressing, index + 1; past a handful of recipients */
+    uint32_t set_cap;
+    struct smtpd_rcpt asked;     /* the RCPT being decided; views into asked_text */
+    char asked_text[MAILBOX_MAX + 1];
+    bool body_open;  /* the host has a body of ours that is neither committed nor aborted */
+    bool committing; /* the host has it for good */
+    uint64_t message_id;
+    struct content content;
+};
+
+struct smtpd_session {
+    const struct smtpd_host *ops;
+    void *host;
+    const struct policy *policy;
+    struct smtpd_memory *memory;
+    struct transaction *tx;    /* owned, from memory->transactions */
+    struct arena line_arena;   /* holds `line` while a command line came in part */
+    char *line;
+    uint32_t line_n, line_cap;
+    uint64_t id, now_ms, bytes;
+    struct ip peer;
+    const char *tls_version, *tls_cipher; /* not owned */
+    const char *where;
+    uint32_t messages, rcpts, commands, errors, junk;
+    uint8_t state;  /* enum session_state */
+    uint8_t class;  /* enum client_class */
+    uint8_t reason; /* enum close_reason */
+    bool greeted, esmtp, tls_offered, tls_active;
+    bool line_overlong;  /* the rest of this line is swallowed */
+    bool eof_seen;       /* close after the reply that is due */
+    bool shutdown_asked; /* 421 as soon as no transaction is left */
+    uint8_t helo_n;
+    char helo[ADDRESS_DOMAIN_MAX];
+};
+
+static inline const struct config *session_config(const struct smtpd_session *s)
+{
+    return policy_config(s->policy);
+}
+static inline bool session_normalises(const struct smtpd_session *s)
+{
+    return session_config(s)->line_endings[s->class] == ENDINGS_NORMALISE;
+}
+
+/* session.c */
+void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
+void session_reply_lines(struct smtpd_session *s, int code, str_t lines); /* whole, CRLF included; no enhanced code */
+void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why);
+void session_close(struct smtpd_session *s, enum close_reason why);
+void session_drop_transaction(struct smtpd_session *s); /* NULL is fine; an open body is aborted */
+/* Between two commands: closes when the client has used up its errors, when we shut down, or at end of input. */
+void session_settle(struct smtpd_session *s);
+
+/* session_line.c. Consumes up to the end of one line; a whole one is executed. */
+size_t session_read_line(struct smtpd_session *s, const uint8_t *p, size_t n);
+void session_drop_line(struct smtpd_session *s);
+
+/* session_commands.c */
+void session_command(struct smtpd_session *s, str_t line);
+
+/* session_data.c */
+err_t session_content_start(struct smtpd_session *s) WARN_UNUSED;
+size_t session_content(struct smtpd_session *s, const uint8_t *p, size_t n);
+void session_message_refused(struct smtpd_session *s, enum reply_id why); /* log and metric; the reply is the caller's */
+
+/* transaction.c */
+struct transaction *transaction_create(struct smtpd_memory *m, uint32_t rcpt_count_max, str_t sender);
+void transaction_destroy(struct smtpd_memory *m, struct transaction *tx);
+bool transaction_has_rcpt(const struct transaction *tx, str_t address);
+err_t transaction_add_rcpt(struct transaction *tx, str_t address) WARN_UNUSED; /* copies; ERR_LIMIT */
+
+/* trace.c: Received:, and for trusted clients the Date: and Message-ID: that are missing. */
+void trace_write(const struct smtpd_session *s, struct sbuf *out);
+
+#endif
