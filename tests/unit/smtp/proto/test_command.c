@@ -1,0 +1,186 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "smtp/proto/command.h"
+
+static void test_verbs(void **state)
+{
+    static const struct {
+        str_t line;
+        enum cmd_id id;
+        const char *arg;
+    } cases[] = {
+        {STR("EHLO mail.example.com"), CMD_ehlo, "mail.example.com"},
+        {STR("ehlo\tx"), CMD_ehlo, "x"},
+        {STR("MAIL FROM:<a@b>"), CMD_mail, "FROM:<a@b>"},
+        {STR("mail  from:<a@b> "), CMD_mail, "from:<a@b>"},
+        {STR("DATA"), CMD_data, ""},
+        {STR("QUIT  "), CMD_quit, ""},
+        {STR("StartTLS"), CMD_starttls, ""},
+        {STR("NOOP some thing"), CMD_noop, "some thing"},
+        {STR(""), CMD_unknown, ""},
+        {STR(" QUIT"), CMD_unknown, "QUIT"},
+        {STR("QUITX"), CMD_unknown, ""},
+        {STR("QUI"), CMD_unknown, ""},
+        {STR("QUIT\0"), CMD_unknown, ""},
+        {STR("GET / HTTP/1.1"), CMD_unknown, "/ HTTP/1.1"},
+        {STR("\xFF\xFE\x00"), CMD_unknown, ""},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct command c;
+        command_parse(cases[i].line, &c);
+        if (c.id != cases[i].id)
+            fail_msg("case %zu: got %s", i, cmd_verb(c.id));
+        assert_true(str_eq(c.arg, str_cstr(cases[i].arg)));
+    }
+    struct command c;
+    command_parse(STR("rset"), &c);
+    assert_int_equal(c.flags, CMD_PRE_HELO | CMD_JUNK | CMD_NO_ARG);
+    assert_string_equal(cmd_verb(CMD_starttls), "STARTTLS");
+    assert_string_equal(cmd_verb(CMD_unknown), "unknown");
+}
+
+#define TAKEN R_COUNT
+
+struct mail_case {
+    str_t arg;
+    enum reply_id refuse; /* TAKEN: taken */
+    struct mail_params want;
+};
+
+static const struct mail_case mail_cases[] = {
+    {STR("FROM:<a@b>"), TAKEN, {0}},
+    {STR("from: \t<a@b>"), TAKEN, {0}},
+    {STR("FROM:<>"), TAKEN, {0}},
+    {STR("FROM:<a@b> SIZE=0"), TAKEN, {.has_size = true}},
+    {STR("FROM:<a@b> size=12345 body=8bitmime smtputf8"),
+     TAKEN,
+     {.has_size = true, .size = 12345, .body = BODY_8BITMIME, .smtputf8 = true}},
+    {STR("FROM:<a@b>\tBODY=7BIT  "), TAKEN, {0}},
+    {STR("FROM:<a@b> SIZE=18446744073709551615"), TAKEN, {.has_size = true, .size = UINT64_MAX}},
+    {STR("FROM:<a@b> SIZE=99999999999999999999"), TAKEN, {.has_size = true, .size = UINT64_MAX}},
+    {STR("FROM:<j\xC3\xB6@b> SMTPUTF8"), TAKEN, {.smtputf8 = true}},
+    {STR("FROM:<a@b> SIZE=100000000000000000000"), R_bad_syntax},
+    {STR("FROM:<a@b> SIZE=-1"), R_bad_syntax},
+    {STR("FROM:<a@b> SIZE="), R_bad_syntax},
+    {STR("FROM:<a@b> SIZE"), R_bad_syntax},
+    {STR("FROM:<a@b> SIZE=1 SIZE=1"), R_bad_syntax},
+    {STR("FROM:<a@b> BODY=7BIT BODY=7BIT"), R_bad_syntax},
+    {STR("FROM:<a@b> SMTPUTF8 smtputf8"), R_bad_syntax},
+    {STR("FROM:<a@b> SMTPUTF8=yes"), R_bad_syntax},
+    {STR("FROM:<a@b> BODY=BINARYMIME"), R_bad_syntax},
+    {STR("FROM:<a@b> BODY"), R_bad_syntax},
+    {STR("FROM:<a@b> AUTH=<>"), R_bad_command_parameter},
+    {STR("FROM:<a@b> RET=HDRS ENVID=x"), R_bad_command_parameter},
+    {STR("FROM:<a@b> ="), R_bad_syntax},
+    {STR("FROM:<a@b> =x"), R_bad_syntax},
+    {STR("FROM:<a@b> -X=1"), R_bad_syntax},
+    {STR("FROM:<a@b> X==1"), R_bad_syntax},
+    {STR("FROM:<a@b> SIZE=1\0"), R_bad_syntax},
+    {STR("FROM:<a@b> X=\x01"), R_bad_syntax},
+    {STR("FROM:<a@b>SIZE=1"), R_bad_syntax},
+    {STR("FROM <a@b>"), R_bad_syntax},
+    {STR("TO:<a@b>"), R_bad_syntax},
+    {STR(""), R_bad_syntax},
+    {STR("FROM:"), R_bad_sender},
+    {STR("FROM:a@b"), R_bad_sender},
+    {STR("FROM:<a@b"), R_bad_sender},
+    {STR("FROM:<a@b\r>"), R_bad_sender},
+    {STR("FROM:<postmaster>"), R_bad_sender},
+    {STR("FROM:<j\xC3\xB6@b>"), R_needs_smtputf8},
+    {STR("FROM:<a@m\xC3\xBC.example> BODY=8BITMIME"), R_needs_smtputf8},
+};
+
+static void test_mail(void **state)
+{
+    for (size_t i = 0; i < COUNT_OF(mail_cases); i++) {
+        const struct mail_case *c = &mail_cases[i];
+        struct address a;
+        struct mail_params params;
+        enum reply_id refuse = TAKEN;
+        err_t err = command_parse_mail(c->arg, &a, &params, &refuse);
+        if ((err == 0) != (c->refuse == TAKEN) || refuse != c->refuse)
+            fail_msg("\"" STR_FMT "\": error %d, reply %d", STR_ARG(c->arg), err,
+                     refuse == TAKEN ? 0 : reply_def(refuse)->code);
+        if (err)
+            continue;
+        assert_int_equal(params.has_size, c->want.has_size);
+        assert_true(params.size == c->want.size);
+        assert_int_equal(params.body, c->want.body);
+        assert_int_equal(params.smtputf8, c->want.smtputf8);
+    }
+}
+
+static void test_rcpt(void **state)
+{
+    static const struct {
+        str_t arg;
+        enum reply_id refuse;
+    } cases[] = {
+        {STR("TO:<a@b>"), TAKEN},
+        {STR("to: <a@b> "), TAKEN},
+        {STR("TO:<Postmaster>"), TAKEN},
+        {STR("TO:<@relay.example:a@b>"), TAKEN},
+        {STR("TO:<j\xC3\xB6@b>"), TAKEN},
+        {STR("TO:<a@b> NOTIFY=NEVER"), R_bad_command_parameter},
+        {STR("TO:<a@b> ORCPT"), R_bad_command_parameter},
+        {STR("TO:<a@b> NOTIFY="), R_bad_syntax},
+        {STR("TO:<a@b>x"), R_bad_syntax},
+        {STR("FROM:<a@b>"), R_bad_syntax},
+        {STR("TO:<>"), R_bad_rcpt},
+        {STR("TO:a@b"), R_bad_rcpt},
+        {STR("TO:<a>"), R_bad_rcpt},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct address a;
+        enum reply_id refuse = TAKEN;
+        err_t err = command_parse_rcpt(cases[i].arg, &a, &refuse);
+        if ((err == 0) != (cases[i].refuse == TAKEN) || refuse != cases[i].refuse)
+            fail_msg("\"" STR_FMT "\"", STR_ARG(cases[i].arg));
+    }
+}
+
+static void test_helo(void **state)
+{
+    static const struct {
+        str_t arg;
+        bool loose, strict;
+    } cases[] = {
+        {STR("mail.example.com"), true, true},
+        {STR("localhost"), true, true},
+        {STR("[192.0.2.1]"), true, true},
+        {STR("[IPv6:::1]"), true, true},
+        {STR("192.0.2.1"), true, true}, /* a domain as far as the grammar goes */
+        {STR("my_pc"), true, false},
+        {STR("[192.0.2.999]"), true, false},
+        {STR("a(b)"), true, false},
+        {STR(""), false, false},
+        {STR("a b"), false, false},
+        {STR("a\0"), false, false},
+        {STR("a\x7F"), false, false},
+        {STR("m\xC3\xBC.example"), false, false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        assert_int_equal(helo_valid(cases[i].arg, false), cases[i].loose);
+        assert_int_equal(helo_valid(cases[i].arg, true), cases[i].strict);
+    }
+    char big[256];
+    memset(big, 'a', sizeof big);
+    assert_true(helo_valid(str_of(big, 255), false));
+    assert_false(helo_valid(str_of(big, 256), false));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_verbs),
+        cmocka_unit_test(test_mail),
+        cmocka_unit_test(test_rcpt),
+        cmocka_unit_test(test_helo),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
