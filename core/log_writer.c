@@ -1,0 +1,188 @@
+/* core/log_writer.c: the thread that writes log lines.
+ *
+ *                 nothing found            nothing found
+ *      AWAKE  ------------------>  NAP  ------------------>  SLEEP
+ *        ^        after a pass      |   after NAP_MS           |
+ *        +--------------------------+--------------------------+
+ *          NAP: time is up, or a ring is half full     SLEEP: any line
+ *
+ * The nap keeps producers from paying a system call for every line at a middling rate, and makes writes
+ * larger. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/log_priv.h"
+
+#define NAP_MS          5
+#define WAKE_USED_BYTES (LOG_RING_BYTES / 2)
+
+enum { AWAKE, NAP, SLEEP };
+
+static struct {
+    atomic_int state; /* also the futex */
+    atomic_bool stopping;
+    int fd; /* the caller's */
+    pthread_t thread;
+    uint64_t reported_dropped_count;
+    bool is_torn; /* a write failed; the file may end inside a line */
+} writer;
+
+static void futex_wait(atomic_int *word, int value, const struct timespec *timeout)
+{
+    /* Every reason to return, an error included, is a reason to look again. */
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout, NULL, 0);
+}
+
+static void wake(void)
+{
+    if (atomic_exchange(&writer.state, AWAKE) != AWAKE)
+        syscall(SYS_futex, &writer.state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* The writer stores its state and then looks into the rings; a producer stores its line and then looks at the
+ * state. All four are sequentially consistent, so one of the two sees the other. */
+void log_writer_notify(size_t used_bytes)
+{
+    int state = atomic_load(&writer.state);
+    if (state == SLEEP || (state == NAP && used_bytes >= WAKE_USED_BYTES))
+        wake();
+}
+
+/* The piece list without its first n bytes. */
+static void skip(struct iovec **pieces, int *piece_count, size_t n)
+{
+    for (; *piece_count > 0 && n >= (*pieces)->iov_len; (*pieces)++, (*piece_count)--)
+        n -= (*pieces)->iov_len;
+    if (*piece_count > 0) {
+        (*pieces)->iov_base = (char *)(*pieces)->iov_base + n;
+        (*pieces)->iov_len -= n;
+    }
+}
+
+static size_t count_lines(const struct iovec *pieces, int piece_count)
+{
+    size_t lines = 0;
+    for (int i = 0; i < piece_count; i++) {
+        const char *at = pieces[i].iov_base, *end = at + pieces[i].iov_len;
+        while (at < end && (at = memchr(at, '\n', (size_t)(end - at))) != NULL)
+            lines++, at++;
+    }
+    return lines;
+}
+
+err_t log_write_all(int fd, struct iovec *pieces, int piece_count, size_t *lost_lines)
+{
+    *lost_lines = 0;
+    while (piece_count > 0) {
+        ssize_t n = writev(fd, pieces, piece_count);
+        if (n >= 0) {
+            skip(&pieces, &piece_count, (size_t)n);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            /* Somebody shares the file description and made it non-blocking. */
+            struct pollfd p = {.fd = fd, .events = POLLOUT};
+            poll(&p, 1, -1);
+        } else if (errno != EINTR) {
+            err_t err = -errno;
+            *lost_lines = count_lines(pieces, piece_count);
+            return err;
+        }
+    }
+    return 0;
+}
+
+/* After a failure the file may end inside a line; the next one must not be glued to it. */
+static bool write_lines(struct iovec *pieces, int piece_count)
+{
+    char newline = '\n';
+    struct iovec all[3] = {{&newline, 1}};
+    int from = writer.is_torn ? 0 : 1;
+    size_t lost_lines;
+    memcpy(all + 1, pieces, (size_t)piece_count * sizeof *pieces);
+    err_t err = log_write_all(writer.fd, all + from, piece_count + 1 - from, &lost_lines);
+    writer.is_torn = err != 0;
+    log_count_dropped(lost_lines); /* a full disk, or a reader that has gone: the gateway goes on */
+    return err == 0;
+}
+
+static void report_dropped(void)
+{
+    uint64_t dropped = log_dropped_count();
+    if (dropped == writer.reported_dropped_count)
+        return;
+    char line[LOG_LINE_BYTES_MAX];
+    const struct log_field fields[] = {LF_U64("count", dropped - writer.reported_dropped_count)};
+    size_t n = log_line(log_current_format(), clock_wall_ns(), log_event_level(EV_log_dropped),
+                        log_event_name(EV_log_dropped), fields, COUNT_OF(fields), line);
+    struct iovec piece = {line, n};
+    if (write_lines(&piece, 1))
+        writer.reported_dropped_count = dropped;
+}
+
+/* Writes what is in the rings now; true if there was anything. */
+static bool write_rings(void)
+{
+    bool found = false, ok = true;
+    for (struct log_ring *r = log_ring_first(); r; r = r->next) {
+        struct iovec pieces[2];
+        int piece_count;
+        size_t n = log_ring_peek(r, pieces, &piece_count);
+        if (!n)
+            continue;
+        found = true;
+        ok = write_lines(pieces, piece_count) && ok;
+        log_ring_consume(r, n);
+    }
+    if (ok)
+        report_dropped();
+    return found;
+}
+
+static void *run(void *unused)
+{
+    const struct timespec nap = {.tv_nsec = NAP_MS * (long)NS_PER_MS};
+    bool has_napped = false;
+    while (!atomic_load(&writer.stopping)) {
+        has_napped = !write_rings() && has_napped;
+        int state = has_napped ? SLEEP : NAP;
+        atomic_store(&writer.state, state);
+        bool go_on = state == SLEEP && write_rings(); /* a line came before the state was to be seen */
+        if (!go_on && !atomic_load(&writer.stopping))
+            futex_wait(&writer.state, state, state == NAP ? &nap : NULL);
+        atomic_store(&writer.state, AWAKE);
+        has_napped = !go_on;
+    }
+    write_rings();
+    return NULL;
+}
+
+err_t log_writer_start(int fd)
+{
+    sigset_t all, before;
+    writer.fd = fd;
+    atomic_store(&writer.stopping, false);
+    atomic_store(&writer.state, AWAKE);
+    /* Signals are for the main thread; SIGPIPE becomes EPIPE. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&writer.thread, NULL, run, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc)
+        return -rc;
+    pthread_setname_np(writer.thread, "log");
+    return 0;
+}
+
+void log_writer_stop(void)
+{
+    atomic_store(&writer.stopping, true);
+    wake();
+    pthread_join(writer.thread, NULL);
+    write_rings(); /* a line that a producer put in meanwhile */
+}
