@@ -320,6 +320,7 @@ void conn_dial(struct conn *c, struct loop *l, const struct endpoint *to, const 
 {
     init(c, l, -1, ops, ctx);
     c->state = CONN_DIALING;
+    c->dialed = true;
     struct sockaddr_storage sa;
     socklen_t len = endpoint_to_sockaddr(to, &sa);
     err_t err = dial_socket(&c->fd, sa.ss_family, from);

@@ -59,7 +59,7 @@ struct conn {
     int fd;                                 /* owned */
     err_t why, send_err;
     uint8_t state;
-    bool paused, resuming, recv_cancelled, got_eof, eof_told, half_closed;
+    bool dialed, paused, resuming, recv_cancelled, got_eof, eof_told, half_closed;
 };
 size_t conn_size(void);
 void conn_open(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops,
@@ -91,7 +91,7 @@ bool conn_closing(const struct conn *c); /* after conn_finish() or conn_close(),
  * to `tls`. */
 void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name);
 const struct tls_info *conn_tls(const struct conn *c); /* NULL while in the clear */
-const char *
-conn_tls_error(const struct conn *c); /* why TLS failed, for people; valid until `closed` returned */
+/* Why TLS failed, for people, or NULL; not after `closed` began. */
+const char *conn_tls_error(const struct conn *c);
 
 #endif

@@ -52,7 +52,7 @@ struct conn_tls {
     struct tls_session *session; /* owned; NULL if it could not be made */
     struct piece_queue plain;    /* output before encryption */
     size_t fed_paused_bytes;     /* ciphertext taken while nobody reads */
-    err_t start_err;
+    err_t start_err, why;
     bool starting, established, ended, broken, closed_out;
 };
 

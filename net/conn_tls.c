@@ -5,6 +5,8 @@
  * plaintext comes out through the loop's scratch record, and stays in the session while nobody reads. */
 #include <errno.h>
 
+#include "core/log.h"
+#include "core/metrics.h"
 #include "net/conn_priv.h"
 
 #define ENCRYPT_BYTES_MAX ((size_t)65536) /* per send */
@@ -36,7 +38,32 @@ const struct tls_info *conn_tls(const struct conn *c)
 
 const char *conn_tls_error(const struct conn *c)
 {
-    return c->tls && c->tls->session ? tls_error_text(c->tls->session) : NULL;
+    const struct conn_tls *t = c->tls;
+    if (!t)
+        return NULL;
+    const char *text = t->session ? tls_error_text(t->session) : NULL;
+    return text && text[0] ? text : t->why ? err_text(t->why) : NULL;
+}
+
+static void tell_handshake(const struct conn *c, err_t err)
+{
+    struct conn_tls *t = c->tls;
+    if (c->dialed)
+        metric_inc(err ? M_tls_failed_out : M_tls_ok_out);
+    else
+        metric_inc(err ? M_tls_failed_in : M_tls_ok_in);
+    char peer[64];
+    struct sbuf b = SBUF_ON(peer);
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof sa;
+    struct endpoint e;
+    if (getpeername(c->fd, (struct sockaddr *)&sa, &len) == 0 &&
+        endpoint_from_sockaddr((struct sockaddr *)&sa, &e) == 0)
+        endpoint_format(&e, &b);
+    const struct tls_info *info = err ? NULL : tls_session_info(t->session);
+    LOG(tls, LF_STR("peer", sbuf_view(&b)), LF_CSTR("result", err ? "failed" : "ok"),
+        LF_CSTR("version", info ? info->version : NULL), LF_CSTR("cipher", info ? info->cipher : NULL),
+        LF_CSTR("text", err ? conn_tls_error(c) : NULL));
 }
 
 /* The session's ciphertext into `wire`. */
@@ -62,11 +89,15 @@ static void broken(struct conn *c, err_t err)
     struct conn_tls *t = c->tls;
     bool shaking_hands = !t->established;
     t->broken = true;
+    t->why = err;
     if (t->session)
         collect(c);
     pieces_drop(conn_loop_of(c), &t->plain);
     conn_finish_why(c, ALERT_MS, err);
-    if (shaking_hands && c->ops->secured)
+    if (!shaking_hands)
+        return;
+    tell_handshake(c, err);
+    if (c->ops->secured)
         c->ops->secured(c, err);
 }
 
@@ -83,6 +114,7 @@ static void shake_hands(struct conn *c)
         return;
     }
     t->established = true;
+    tell_handshake(c, 0);
     collect(c);
     if (c->state == CONN_OPEN && c->ops->secured)
         c->ops->secured(c, 0);
