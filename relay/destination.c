@@ -29,8 +29,14 @@ static bool copy_target(struct dest *d, const struct route *route)
     if (!cfg) {
         struct target_host *h = &hosts[0];
         h->name = arena_str(&d->arena, route->domain);
-        h->is_ip = address_literal_valid(h->name, &h->ip) || ip_parse(h->name, &h->ip) == 0;
+        h->is_ip = address_literal_valid(h->name, &h->ip);
         h->is_mx = !h->is_ip;
+        if (h->is_ip) { /* without the brackets */
+            char text[64];
+            struct sbuf b = SBUF_ON(text);
+            ip_format(&h->ip, &b);
+            h->name = arena_str(&d->arena, sbuf_view(&b));
+        }
         h->port = SMTP_PORT;
     }
     for (size_t i = 0; cfg && i < count; i++) {

@@ -182,7 +182,9 @@ static void hand_out(struct dest *d, bool behind)
         if (!d->ready_count)
             return;
         struct outconn *c = container_of(k, struct outconn, link);
-        if (outconn_is_free(c, behind))
+        if (outconn_is_worn(c))
+            outconn_settle(c); /* which ends it when it is idle */
+        else if (outconn_is_free(c, behind))
             outconn_take(c);
     }
 }

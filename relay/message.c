@@ -118,6 +118,7 @@ static void load_done(struct qload *ld)
 {
     struct message *msg = container_of(ld, struct message, load);
     msg->relay->loads_pending--;
+    relay_kick(msg->relay); /* there is room for another one */
     if (ld->err)
         load_failed(msg, ld->err);
     else

@@ -7,8 +7,9 @@
 #include "relay/outconn_priv.h"
 
 #define CANDIDATE_FAILED_MS 60000 /* others are preferred for this long */
-#define DRIP_FACTOR         4 /* a peer that sends something now and then but never gets on has this many time-outs \
-                               */
+#define DRIP_FACTOR                                                                                          \
+    4 /* a peer that sends something now and then but never gets on has this many time-outs                  \
+       */
 
 static void stage_timeout(struct timer *t);
 static const struct conn_ops socket_ops;
@@ -289,7 +290,7 @@ static void arm(struct outconn *c)
 
 /* --- work --- */
 
-static bool is_worn(const struct outconn *c)
+bool outconn_is_worn(const struct outconn *c)
 {
     return c->message_count >= RELAY_CONN_MESSAGES_MAX ||
            c->options_generation != c->dest->options_generation ||
@@ -298,7 +299,7 @@ static bool is_worn(const struct outconn *c)
 
 bool outconn_is_free(const struct outconn *c, bool behind)
 {
-    if (c->state != OC_UP || (c->given_count > 0) != behind || is_worn(c) || !smtpc_slots(c->smtpc))
+    if (c->state != OC_UP || (c->given_count > 0) != behind || outconn_is_worn(c) || !smtpc_slots(c->smtpc))
         return false;
     if (!behind)
         return true;
@@ -359,7 +360,7 @@ void outconn_settle(struct outconn *c)
     if (c->state != OC_TALKING && c->state != OC_UP)
         return;
     bool is_idle = c->state == OC_UP && smtpc_idle(c->smtpc);
-    if (is_idle && (c->relay->draining || is_worn(c)))
+    if (is_idle && (c->relay->draining || outconn_is_worn(c)))
         quit(c);
     else
         arm(c);
