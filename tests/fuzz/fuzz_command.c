@@ -1,0 +1,31 @@
+/* One command line, and its arguments as whatever they may be. */
+#include "smtp/proto/command.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_refusal(err_t err, enum reply_id refuse)
+{
+    must((err == 0) == (refuse == R_COUNT));
+    must(err == 0 || reply_def(refuse)->code >= 500);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    str_t line = str_of((const char *)data, size);
+    struct command c;
+    struct address a;
+    struct mail_params params;
+    enum reply_id refuse = R_COUNT;
+    command_parse(line, &c);
+    must(c.id <= CMD_unknown && c.arg.n <= size);
+    err_t err = command_parse_mail(c.arg, &a, &params, &refuse);
+    check_refusal(err, refuse);
+    must(err || a.is_null || a.domain.n > 0);
+    must(err || !a.is_utf8 || params.smtputf8);
+    refuse = R_COUNT;
+    err = command_parse_rcpt(c.arg, &a, &refuse);
+    check_refusal(err, refuse);
+    must(err || (!a.is_null && a.local.n > 0));
+    must(helo_valid(c.arg, false) || !helo_valid(c.arg, true));
+    return 0;
+}
