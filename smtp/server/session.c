@@ -92,15 +92,25 @@ void session_reply_lines(struct smtpd_session *s, int code, str_t lines)
     metric_reply(code);
 }
 
+static bool out_of_patience(const struct smtpd_session *s)
+{
+    uint64_t limit = session_config(s)->limits.errors;
+    return s->errors >= (s->class == CLASS_STRANGER ? limit : limit * KNOWN_CLIENT_PATIENCE);
+}
+
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail)
 {
     char line[512];
     struct sbuf b = SBUF_ON(line);
     int code = reply_def(id)->code;
+    if (code >= 500) { /* 4yz is our trouble, and not the client's error */
+        s->errors++;
+        /* session_settle() is about to say 421: one reply a command. Not so for the verdict on a message. */
+        if (s->state == STATE_COMMAND && out_of_patience(s))
+            return;
+    }
     reply_write(&b, id, detail);
     session_reply_lines(s, code, sbuf_view(&b));
-    if (code >= 500) /* 4yz is our trouble, and not the client's error */
-        s->errors++;
 }
 
 void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why)
@@ -132,12 +142,6 @@ void session_drop_transaction(struct smtpd_session *s)
     if (tx->body_open)
         s->ops->body_abort(s->host);
     transaction_destroy(s->memory, tx);
-}
-
-static bool out_of_patience(const struct smtpd_session *s)
-{
-    uint64_t limit = session_config(s)->limits.errors;
-    return s->errors >= (s->class == CLASS_STRANGER ? limit : limit * KNOWN_CLIENT_PATIENCE);
 }
 
 void session_settle(struct smtpd_session *s)

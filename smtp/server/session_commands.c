@@ -122,10 +122,10 @@ static enum reply_id set_asked(struct smtpd_session *s, const struct address *rc
 {
     struct transaction *tx = s->tx;
     struct sbuf b = {.p = tx->asked_text, .cap = sizeof tx->asked_text};
-    if (rewritten.p)
-        sbuf_str(&b, rewritten);
-    else
-        address_canonical(rcpt, &b);
+    struct address other;
+    if (rewritten.p && !address_parse_mailbox(rewritten, &other))
+        rcpt = &other;
+    address_canonical(rcpt, &b);
     tx->asked.text = sbuf_view(&b);
     tx->asked.sender = tx->sender.p;
     if (b.overflow || address_parse_mailbox(tx->asked.text, &tx->asked.address))

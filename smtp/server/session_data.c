@@ -151,9 +151,9 @@ static void end_of_content(struct smtpd_session *s)
         return;
     }
     session_message_refused(s, error);
-    s->state = STATE_COMMAND;
     session_reply(s, error, STR_NONE);
     session_drop_transaction(s);
+    s->state = STATE_COMMAND;
     session_settle(s);
 }
 

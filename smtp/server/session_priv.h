@@ -101,6 +101,7 @@ static inline bool session_normalises(const struct smtpd_session *s)
 }
 
 /* session.c */
+/* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
 void session_reply_lines(struct smtpd_session *s, int code, str_t lines); /* whole, CRLF included; no enhanced code */
 void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why);

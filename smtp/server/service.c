@@ -1,0 +1,239 @@
+/* smtp/server/service.c: the sessions of one worker: who is let in, reload, drain. */
+#include <assert.h>
+#include <unistd.h>
+
+#include "core/rng.h"
+#include "smtp/server/service_priv.h"
+
+static_assert(sizeof(struct session) <= 320, "an idle session is cheap");
+
+#define SCRATCH_BYTES_MAX ((size_t)4 << 20) /* the queue takes no more than 1 MiB of recipients */
+#define KNOWN_SHARE       16                /* 1/16 of the sessions is kept for edge and trusted clients */
+/* Connections that are told 421; past them the door is simply shut: a flood is not worth memory. */
+#define REFUSED_COUNT_MAX 256
+
+static void empty_run(struct tick_hook *h)
+{
+    struct smtpd_service *s = container_of(h, struct smtpd_service, empty_hook);
+    if (s->emptied || s->session_count)
+        return;
+    s->emptied = true;
+    s->opt.empty(s->opt.ctx); /* last: the service may be gone */
+}
+
+err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt)
+{
+    struct smtpd_service *s = calloc(1, sizeof *s);
+    *out = s;
+    if (!s)
+        return -ENOMEM;
+    s->opt = *opt;
+    s->policy = opt->policy;
+    s->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
+    smtpd_memory_init(&s->memory, 0); /* bounded by admission, whose limits a reload may change */
+    pool_init(&s->sessions, "smtpd_sessions", sizeof(struct session) + conn_size(), 0);
+    arena_init(&s->scratch, SCRATCH_BYTES_MAX);
+    list_init(&s->open);
+    s->empty_hook.run = empty_run;
+    rng_bytes(&s->next_session_id, sizeof s->next_session_id);
+    return 0;
+}
+
+void smtpd_service_destroy(struct smtpd_service *s)
+{
+    if (!s)
+        return;
+    must(s->session_count == 0);
+    if (link_in_list(&s->empty_hook.link))
+        list_remove(&s->empty_hook.link);
+    smtpd_memory_free(&s->memory);
+    pool_free(&s->sessions);
+    arena_free(&s->scratch);
+    map64_free(&s->clients);
+    tls_context_unref(s->tls);
+    free(s);
+}
+
+/* --- admission --- */
+
+/* An IPv4 client is its address, an IPv6 client its /64: that is what one customer has. The two do not meet:
+ * no IPv6 client comes from 0:ffff::/32. */
+static uint64_t client_key(const struct ip *ip)
+{
+    uint64_t key;
+    memcpy(&key, ip->b + (ip_is_v4(ip) ? 8 : 0), sizeof key);
+    return key;
+}
+
+static uintptr_t client_sessions(const struct smtpd_service *s, const struct ip *ip)
+{
+    return (uintptr_t)map64_get(&s->clients, client_key(ip));
+}
+
+static err_t client_add(struct smtpd_service *s, const struct ip *ip)
+{
+    return map64_put(&s->clients, client_key(ip), (void *)(client_sessions(s, ip) + 1));
+}
+
+static void client_subtract(struct smtpd_service *s, const struct ip *ip)
+{
+    uintptr_t left = client_sessions(s, ip) - 1;
+    if (left == 0)
+        map64_remove(&s->clients, client_key(ip));
+    else
+        must(map64_put(&s->clients, client_key(ip), (void *)left) == 0); /* replaces: needs no memory */
+}
+
+static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)
+{
+    const struct config *c = policy_config(s->policy);
+    long workers = s->opt.worker_count ? (long)s->opt.worker_count : (long)c->workers;
+    if (workers <= 0)
+        workers = MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
+    uint32_t share = MAX(c->limits.sessions / (uint32_t)workers, 1u);
+    return class == CLASS_STRANGER ? share - share / KNOWN_SHARE : share;
+}
+
+/* R_ok, or what the client is told. */
+static enum reply_id admit(const struct smtpd_service *s, enum client_class class, const struct ip *ip,
+                           enum close_reason *why)
+{
+    uint32_t per_client = policy_config(s->policy)->limits.sessions_per_client;
+    *why = CLOSE_shutdown;
+    if (s->draining)
+        return R_shutting_down;
+    *why = CLOSE_overload;
+    if (s->session_count - s->refused_count >= session_limit(s, class))
+        return R_overloaded;
+    *why = CLOSE_limit;
+    if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
+        return R_too_many_sessions;
+    return R_ok;
+}
+
+static struct session *session_new(struct smtpd_service *service, const struct endpoint *peer,
+                                   enum client_class class)
+{
+    struct session *s = pool_get(&service->sessions);
+    if (!s)
+        return NULL;
+    s->service = service;
+    s->peer = *peer;
+    s->class = (uint8_t) class;
+    s->id = service->next_session_id++;
+    list_push_back(&service->open, &s->link);
+    service->session_count++;
+    return s;
+}
+
+void service_forget(struct session *s)
+{
+    struct smtpd_service *service = s->service;
+    if (s->counted)
+        client_subtract(service, &s->peer.ip);
+    list_remove(&s->link);
+    service->session_count--;
+    pool_put(&service->sessions, s);
+    if (service->draining && service->session_count == 0)
+        loop_at_tick_end(service->opt.loop, &service->empty_hook);
+}
+
+static void refuse(struct smtpd_service *service, int fd, const struct endpoint *peer,
+                   enum client_class class, enum reply_id reply, enum close_reason why)
+{
+    struct session *s = NULL;
+    metric_inc(M_sessions_refused);
+    if (service->refused_count < REFUSED_COUNT_MAX)
+        s = session_new(service, peer, class);
+    if (!s) {
+        close(fd);
+        return;
+    }
+    service->refused_count++;
+    session_open_refused(s, fd, reply, why);
+}
+
+void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
+                          const struct endpoint *local)
+{
+    static const enum metric by_class[] = {
+        [CLASS_STRANGER] = M_sessions_stranger,
+        [CLASS_EDGE] = M_sessions_edge,
+        [CLASS_TRUSTED] = M_sessions_trusted,
+    };
+    enum client_class class = policy_classify(service->policy, &peer->ip);
+    enum close_reason why;
+    enum reply_id reply = admit(service, class, &peer->ip, &why);
+    if (reply != R_ok) {
+        refuse(service, fd, peer, class, reply, why);
+        return;
+    }
+    struct session *s = session_new(service, peer, class);
+    if (!s) {
+        metric_inc(M_sessions_refused);
+        close(fd);
+        return;
+    }
+    s->counted = class == CLASS_STRANGER && client_add(service, &peer->ip) == 0;
+    if (session_open(s, fd, local)) {
+        service->refused_count++;
+        metric_inc(M_sessions_refused);
+        session_open_refused(s, fd, R_overloaded, CLOSE_overload);
+        return;
+    }
+    metric_inc(by_class[class]);
+}
+
+/* --- reload --- */
+
+void smtpd_service_set_policy(struct smtpd_service *service, const struct policy *p, struct tls_context *tls)
+{
+    struct tls_context *old = service->tls;
+    service->policy = p;
+    service->tls = tls ? tls_context_ref(tls) : NULL; /* sessions that are open keep theirs */
+    tls_context_unref(old);
+    LIST_EACH(&service->open, k)
+    {
+        struct session *s = container_of(k, struct session, link);
+        if (s->engine)
+            session_use_policy(s);
+    }
+}
+
+/* Asked now and then after a reload: counting here costs the data path nothing. */
+uint32_t smtpd_service_policy_users(const struct smtpd_service *service, const struct policy *p)
+{
+    uint32_t count = service->policy == p;
+    LIST_EACH(&service->open, k)
+    {
+        const struct session *s = container_of(k, struct session, link);
+        count += s->engine && s->policy == p;
+    }
+    return count;
+}
+
+uint32_t smtpd_service_session_count(const struct smtpd_service *s)
+{
+    return s->session_count;
+}
+
+/* --- drain --- */
+
+void smtpd_service_drain(struct smtpd_service *service, bool now)
+{
+    service->draining = true;
+    service->drain_now |= now;
+    LIST_EACH(&service->open, k)
+    {
+        struct session *s = container_of(k, struct session, link);
+        struct smtpd_stats st = {.reason = CLOSE_limit};
+        if (s->engine)
+            smtpd_stats(s->engine, &st);
+        if (st.reason == CLOSE_COUNT)
+            smtpd_shutdown(s->engine, now);
+        else if (now && !s->closed) /* only lingers */
+            conn_close(session_conn(s), 0);
+    }
+    if (service->session_count == 0)
+        loop_at_tick_end(service->opt.loop, &service->empty_hook);
+}

@@ -1,0 +1,190 @@
+/* smtp/server/service_host.c: what an engine asks for, answered by connection and queue. */
+#include "smtp/server/service_priv.h"
+
+#define LINGER_MS       5000 /* for the last reply to be read */
+#define LINGER_DRAIN_MS 500
+/* What an encoded recipient adds to its address. */
+#define RCPT_BLOB_EXTRA 16
+
+static void host_reply(void *host, const char *p, size_t n)
+{
+    conn_write(session_conn(host), p, n);
+}
+
+/* Where verification comes in: this may answer later then. */
+static enum reply_id decide_rcpt(const struct session *s, const struct smtpd_rcpt *r)
+{
+    struct route route;
+    err_t err = policy_route(s->policy, &r->address, &route);
+    if (err == ERR_NOT_FOUND)
+        return R_relay_denied;
+    return err ? R_no_route_now : R_rcpt_ok;
+}
+
+static void host_rcpt(void *host, const struct smtpd_rcpt *r)
+{
+    struct session *s = host;
+    smtpd_rcpt_decided(s->engine, decide_rcpt(s, r));
+}
+
+static err_t host_check_space(void *host, uint64_t size)
+{
+    struct session *s = host;
+    return queue_check_space(s->service->opt.queue, size);
+}
+
+static err_t host_body_begin(void *host)
+{
+    struct session *s = host;
+    must(!s->writer);
+    s->data_started_ms = loop_now_ms(s->service->opt.loop);
+    err_t err = queue_begin(s->service->opt.queue, &s->writer);
+    if (err)
+        s->writer = NULL;
+    return err;
+}
+
+static uint64_t host_message_id(void *host)
+{
+    struct session *s = host;
+    return queue_writer_id(s->writer);
+}
+
+static void room_again(void *ctx)
+{
+    struct session *s = ctx;
+    smtpd_resume(s->engine);
+    conn_resume(session_conn(s));
+    session_touch(s);
+}
+
+static size_t host_body_append(void *host, const uint8_t *p, size_t n)
+{
+    struct session *s = host;
+    return queue_append(s->writer, p, n, room_again, s);
+}
+
+static void host_body_abort(void *host)
+{
+    struct session *s = host;
+    queue_abort(s->writer);
+    s->writer = NULL;
+}
+
+/* --- commit --- */
+
+static void log_message(const struct session *s, const struct qmsg *m)
+{
+    static const enum metric by_class[] = {
+        [CLASS_STRANGER] = M_messages_in_stranger,
+        [CLASS_EDGE] = M_messages_in_edge,
+        [CLASS_TRUSTED] = M_messages_in_trusted,
+    };
+    metric_inc(by_class[s->class]);
+    LOG(message, LF_QID("sid", s->id), LF_QID("id", m->id), LF_IP("client", &s->peer.ip),
+        LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("from", s->sender),
+        LF_U64("rcpts", s->rcpt_count), LF_U64("size", m->body_bytes),
+        LF_U64("ms", loop_now_ms(s->service->opt.loop) - s->data_started_ms));
+}
+
+/* The reply goes out before the message does: `accepted` comes after smtpd_committed, in the same turn of the
+ * loop. */
+static void committed(void *ctx, err_t err, struct qmsg *m)
+{
+    struct session *s = ctx;
+    struct smtpd_service *service = s->service;
+    s->committing = false;
+    if (!err)
+        log_message(s, m);
+    smtpd_committed(s->engine, err);
+    if (!err)
+        service->opt.accepted(service->opt.ctx, m);
+    if (s->closed) {
+        session_release(s);
+        return;
+    }
+    conn_resume(session_conn(s));
+    session_touch(s);
+}
+
+/* One blob a recipient, in the scratch arena. */
+static err_t encode_rcpts(struct arena *a, const struct envelope_rcpt *rcpts, uint32_t count, str_t **out)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++)
+        bytes += rcpts[i].address.n + RCPT_BLOB_EXTRA;
+    str_t *blobs = arena_alloc(a, count * sizeof *blobs);
+    struct sbuf b = {.p = arena_alloc(a, bytes), .cap = bytes};
+    if (!blobs || !b.p)
+        return ERR_LIMIT;
+    for (uint32_t i = 0; i < count; i++) {
+        size_t from = b.n;
+        envelope_rcpt_encode(&rcpts[i], &b);
+        blobs[i] = str_of(b.p + from, b.n - from);
+    }
+    *out = blobs;
+    return b.overflow ? ERR_LIMIT : 0;
+}
+
+static void host_commit(void *host, const struct envelope *e, const struct envelope_rcpt *rcpts,
+                        uint32_t rcpt_count, str_t trace)
+{
+    struct session *s = host;
+    struct arena *scratch = &s->service->scratch;
+    struct queue_writer *writer = s->writer;
+    char meta[2048];
+    struct sbuf b = SBUF_ON(meta);
+    str_t *blobs = NULL;
+
+    envelope_encode(e, &b);
+    err_t err = b.overflow ? ERR_LIMIT : encode_rcpts(scratch, rcpts, rcpt_count, &blobs);
+    s->writer = NULL;
+    if (err) {
+        queue_abort(writer);
+        arena_reset(scratch);
+        smtpd_committed(s->engine, err);
+        return;
+    }
+    s->committing = true;
+    s->sender = e->sender;
+    s->rcpt_count = rcpt_count;
+    struct queue_commit c = {
+        .meta = sbuf_view(&b),
+        .trace = trace,
+        .rcpts = blobs,
+        .rcpt_count = rcpt_count,
+        .arrived_ms = clock_wall_ns() / NS_PER_MS,
+        .done = committed,
+        .ctx = s,
+    };
+    queue_commit(writer, &c);
+    arena_reset(scratch);
+}
+
+/* --- the end, and TLS --- */
+
+static void host_starttls(void *host)
+{
+    struct session *s = host;
+    s->tls_asked = true;
+}
+
+static void host_close(void *host, enum close_reason why)
+{
+    struct session *s = host;
+    if (!s->closed)
+        conn_finish(session_conn(s), s->service->drain_now ? LINGER_DRAIN_MS : LINGER_MS);
+}
+
+const struct smtpd_host service_host = {
+    .reply = host_reply,
+    .rcpt = host_rcpt,
+    .check_space = host_check_space,
+    .body_begin = host_body_begin,
+    .body_append = host_body_append,
+    .commit = host_commit,
+    .body_abort = host_body_abort,
+    .starttls = host_starttls,
+    .close = host_close,
+    .message_id = host_message_id,
+};

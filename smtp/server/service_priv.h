@@ -1,0 +1,73 @@
+/* smtp/server/service_priv.h: shared by service.c (admission, reload, drain), service_session.c (one session's connection) and
+ * service_host.c (what the engine asks for). Private to smtp/server/. */
+#ifndef SMTP_SERVER_SERVICE_PRIV_H
+#define SMTP_SERVER_SERVICE_PRIV_H
+
+#include <errno.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/map.h"
+#include "core/metrics.h"
+#include "net/conn.h"
+#include "smtp/server/service.h"
+#include "smtp/server/session.h"
+
+struct smtpd_service {
+    struct smtpd_service_options opt;
+    const struct policy *policy; /* not owned */
+    struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
+    struct smtpd_memory memory;
+    struct pool sessions;
+    struct arena scratch; /* recipients of the commit being put together */
+    struct list open;
+    struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
+    uint32_t session_count, refused_count;
+    uint64_t next_session_id;
+    bool draining, drain_now, emptied;
+    struct tick_hook empty_hook;
+};
+
+/* One connection. Freed when the connection is closed and no commit is in flight. */
+struct session {
+    struct smtpd_service *service;
+    struct smtpd_session *engine; /* owned; NULL: only the 421 of `refused` is sent */
+    const struct policy *policy;  /* not owned; the engine's */
+    struct tls_context *tls;      /* counted */
+    struct queue_writer *writer;  /* owned, between DATA and commit or abort */
+    struct link link;
+    struct timer timer;     /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
+    uint64_t timer_due_ms, deadline_ms; /* loop clock; UINT64_MAX: we do not wait for the client */
+    uint64_t id, started_ms, data_started_ms;
+    str_t sender; /* of the commit in flight, in the engine's memory */
+    uint32_t rcpt_count;
+    struct endpoint peer;
+    char tls_version[12];
+    uint8_t class;   /* enum client_class */
+    uint8_t refused; /* enum close_reason */
+    bool counted;    /* in service->clients */
+    bool committing, closed;
+    bool tls_asked;     /* conn_starttls when the engine has returned */
+    bool output_paused; /* the client does not read: no input until it does */
+    _Alignas(16) unsigned char conn_memory[]; /* conn_size() bytes */
+};
+
+static inline struct conn *session_conn(struct session *s)
+{
+    return (struct conn *)(void *)s->conn_memory;
+}
+
+/* service.c */
+void service_forget(struct session *s); /* frees it */
+
+/* service_session.c */
+err_t session_open(struct session *s, int fd, const struct endpoint *local) WARN_UNUSED;
+void session_open_refused(struct session *s, int fd, enum reply_id reply, enum close_reason why);
+void session_use_policy(struct session *s); /* the service's newest, if the engine is in no transaction */
+void session_touch(struct session *s);      /* something happened: new deadline, new policy */
+void session_release(struct session *s);    /* connection or commit ended: the second of the two frees */
+
+/* service_host.c */
+extern const struct smtpd_host service_host;
+
+#endif

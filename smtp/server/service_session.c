@@ -1,0 +1,200 @@
+/* smtp/server/service_session.c: one session's connection: bytes to the engine, time, the end and its log
+ * line. */
+#include "smtp/server/service_priv.h"
+
+/* Input for the engine at a time, and how many bytes of replies may wait for a client that does not read:
+ * together they bound what pipelined commands can make us hold. The shortest command with the longest reply
+ * makes 25 bytes of one. */
+#define FEED_BYTES        4096
+#define OUTPUT_HIGH_BYTES 32768
+#define REFUSED_LINGER_MS 2000
+
+/* --- time --- */
+
+static void timer_fired(struct timer *t)
+{
+    struct session *s = container_of(t, struct session, timer);
+    uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    if (s->deadline_ms == UINT64_MAX) /* session_touch arms it again when the client is to act */
+        return;
+    if (now_ms < s->deadline_ms) {
+        s->timer_due_ms = s->deadline_ms;
+        timer_arm(s->service->opt.loop, t, s->deadline_ms - now_ms);
+        return;
+    }
+    smtpd_timeout(s->engine);
+}
+
+static void set_deadline(struct session *s)
+{
+    uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    uint32_t step_ms = smtpd_timeout_ms(s->engine);
+    uint32_t session_ms = policy_config(s->policy)->timeouts.session;
+    s->deadline_ms = step_ms ? now_ms + step_ms : UINT64_MAX;
+    if (!step_ms)
+        return;
+    if (session_ms)
+        s->deadline_ms = MIN(s->deadline_ms, s->started_ms + session_ms);
+    if (timer_armed(&s->timer) && s->timer_due_ms <= s->deadline_ms)
+        return;
+    s->timer_due_ms = s->deadline_ms;
+    timer_arm(s->service->opt.loop, &s->timer, s->deadline_ms > now_ms ? s->deadline_ms - now_ms : 0);
+}
+
+void session_use_policy(struct session *s)
+{
+    if (s->policy == s->service->policy || !smtpd_idle(s->engine))
+        return;
+    s->policy = s->service->policy;
+    smtpd_set_policy(s->engine, s->policy);
+}
+
+void session_touch(struct session *s)
+{
+    session_use_policy(s);
+    set_deadline(s);
+}
+
+/* --- the connection's callbacks --- */
+
+static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
+{
+    struct session *s = conn_ctx(c);
+    uint64_t wall_ms = clock_wall_ns() / NS_PER_MS;
+    size_t used = 0;
+    if (!s->engine)
+        return n;
+    while (used < n && !smtpd_waiting(s->engine)) {
+        if (conn_pending_bytes(c) >= OUTPUT_HIGH_BYTES && !conn_closing(c)) {
+            s->output_paused = true;
+            break;
+        }
+        used += smtpd_input(s->engine, p + used, MIN(n - used, (size_t)FEED_BYTES), wall_ms);
+    }
+    session_touch(s);
+    if (s->tls_asked) {
+        s->tls_asked = false;
+        conn_starttls(c, s->tls, STR_NONE);
+    }
+    return used;
+}
+
+static void conn_eof(struct conn *c)
+{
+    struct session *s = conn_ctx(c);
+    if (s->engine)
+        smtpd_eof(s->engine, false);
+}
+
+static void conn_drained(struct conn *c)
+{
+    struct session *s = conn_ctx(c);
+    if (!s->output_paused)
+        return;
+    s->output_paused = false;
+    conn_resume(c);
+}
+
+static void conn_secured(struct conn *c, err_t err)
+{
+    struct session *s = conn_ctx(c);
+    const struct tls_info *info = err ? NULL : conn_tls(c);
+    if (!info) {
+        smtpd_secured(s->engine, NULL, NULL);
+        return;
+    }
+    snprintf(s->tls_version, sizeof s->tls_version, "%s", info->version);
+    smtpd_secured(s->engine, info->version, info->cipher);
+    session_touch(s);
+}
+
+static void conn_closed(struct conn *c, err_t err)
+{
+    struct session *s = conn_ctx(c);
+    s->closed = true;
+    timer_disarm(s->service->opt.loop, &s->timer);
+    if (s->engine)
+        smtpd_eof(s->engine, true); /* no effect when the engine closed it */
+    session_release(s);
+}
+
+static const struct conn_ops conn_ops = {
+    .data = conn_data,
+    .eof = conn_eof,
+    .drained = conn_drained,
+    .secured = conn_secured,
+    .closed = conn_closed,
+};
+
+/* --- beginning and end --- */
+
+static void prepare(struct session *s)
+{
+    s->started_ms = loop_now_ms(s->service->opt.loop);
+    s->deadline_ms = UINT64_MAX;
+    s->timer.fire = timer_fired;
+}
+
+err_t session_open(struct session *s, int fd, const struct endpoint *local)
+{
+    struct smtpd_service *service = s->service;
+    const struct smtpd_client client = {
+        .peer = s->peer,
+        .local = *local,
+        .class = (enum client_class)s->class,
+        .session_id = s->id,
+        .memory = &service->memory,
+    };
+    err_t err = smtpd_create(&s->engine, &service_host, s, &client, service->policy, service->tls != NULL);
+    if (err)
+        return err;
+    s->policy = service->policy;
+    s->tls = service->tls ? tls_context_ref(service->tls) : NULL;
+    prepare(s);
+    conn_open(session_conn(s), service->opt.loop, fd, &conn_ops, s);
+    smtpd_start(s->engine);
+    session_touch(s);
+    return 0;
+}
+
+void session_open_refused(struct session *s, int fd, enum reply_id reply, enum close_reason why)
+{
+    char line[512];
+    struct sbuf b = SBUF_ON(line);
+    s->refused = (uint8_t)why;
+    prepare(s);
+    conn_open(session_conn(s), s->service->opt.loop, fd, &conn_ops, s);
+    reply_write(&b, reply, STR_NONE);
+    conn_write(session_conn(s), b.p, b.n);
+    metric_reply(reply_def(reply)->code);
+    conn_finish(session_conn(s), REFUSED_LINGER_MS);
+}
+
+static void log_session(const struct session *s)
+{
+    struct smtpd_stats st = {.where = "after CONNECT", .reason = (enum close_reason)s->refused};
+    uint64_t ms = loop_now_ms(s->service->opt.loop) - s->started_ms;
+    if (s->engine)
+        smtpd_stats(s->engine, &st);
+    metric_observe(H_session_s, (double)ms / 1000);
+    LOG(session, LF_QID("sid", s->id), LF_IP("client", &s->peer.ip), LF_U64("port", s->peer.port),
+        LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("helo", st.helo),
+        LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_U64("messages", st.messages),
+        LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands), LF_U64("errors", st.errors),
+        LF_U64("bytes", st.bytes), LF_U64("ms", ms), LF_CSTR("reason", close_reason_name(st.reason)),
+        LF_CSTR("where", st.where));
+}
+
+void session_release(struct session *s)
+{
+    must(s->closed);
+    if (s->committing) /* the message will be in the queue, whoever is there to hear it */
+        return;
+    log_session(s);
+    if (s->engine)
+        smtpd_destroy(s->engine);
+    else
+        s->service->refused_count--;
+    tls_context_unref(s->tls);
+    service_forget(s);
+}
