@@ -1,4 +1,5 @@
-/* net/listener.h: SO_REUSEPORT listening sockets with multishot accept; one listener object per worker and address. */
+/* net/listener.h: SO_REUSEPORT listening sockets with multishot accept; one listener object per worker and
+ * address. */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
 
@@ -12,14 +13,17 @@ struct listener_ops {
     void (*closed)(void *ctx, struct listener *ln); /* after listener_close: the last call */
 };
 
-/* Binds and listens (backlog 4096) at once, so that errors come at boot, before privileges go; accepts nothing yet.
- * Port 0 gets a free port (tests): listener_endpoint() tells. Any thread before listener_start. */
+/* Binds and listens (backlog 4096) at once, so that errors come at boot, before privileges go; accepts
+ * nothing yet. Port 0 gets a free port (tests): listener_endpoint() tells. Any thread before listener_start.
+ */
 err_t listener_open(struct listener **out, const struct endpoint *at) WARN_UNUSED;
 const struct endpoint *listener_endpoint(const struct listener *ln);
-/* On the loop's thread. Out of files (EMFILE/ENFILE) pauses accepting 100 ms, counted, logged once per episode. */
+/* On the loop's thread. Out of files (EMFILE/ENFILE) pauses accepting 100 ms, counted, logged once per
+ * episode. */
 void listener_start(struct listener *ln, struct loop *l, const struct listener_ops *ops, void *ctx);
-void listener_pause(struct listener *ln);  /* stop accepting, keep the socket */
+void listener_pause(struct listener *ln); /* stop accepting, keep the socket */
 void listener_resume(struct listener *ln);
-void listener_close(struct listener *ln);  /* async; frees the listener after ops->closed. Not started: frees at once */
+void listener_close(
+    struct listener *ln); /* async; frees the listener after ops->closed. Not started: frees at once */
 
 #endif
