@@ -87,7 +87,7 @@ struct config {
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */
-    struct cfg_route destination;           /* DEST_EDGE: exactly one host; DEST_DNS: none, tls and connections_max apply */
+    struct cfg_route destination;           /* DEST_EDGE: exactly one host; DEST_DNS: unused */
     bool has_edge_networks;                 /* else: what destination.host is or resolves to */
     struct cfg_network *edge_networks;
     size_t edge_network_count;

@@ -1,23 +1,29 @@
 /* core/config_lists.c: readers of lists and of the maps in them: listeners, networks, domains, routes. */
 #include "core/config_priv.h"
 
-/* Room for one element per item; NULL and no error when the list is empty. */
-static void *new_items(struct loader *l, const struct node *list, size_t item_bytes)
+void *new_items(struct loader *l, const struct schema_key *k, const struct node *list, size_t item_bytes)
 {
     size_t count = 0;
     for (const struct node *n = list->first; n; n = n->next)
         count++;
-    return count ? arena_zalloc(l->arena, count * item_bytes) : NULL;
+    if (count < k->min)
+        diag_error(l->diag, list->mark, "%s: is empty; write one at least, such as %s: %s", k->name, k->name,
+                   k->example);
+    if (count > k->max)
+        diag_error(l->diag, list->mark, "%s: has %zu items; write %u at most", k->name, count,
+                   (unsigned)k->max);
+    return count > 0 && count <= k->max ? arena_zalloc(l->arena, count * item_bytes) : NULL;
 }
 
 static bool check_item(struct loader *l, const struct schema_key *k, const struct node *n,
                        enum node_kind wants)
 {
-    if (n->kind != wants)
+    bool ok = n->kind == wants && !n->is_null;
+    if (!ok)
         diag_error(l->diag, n->mark, "%s: an item of the list is %s where %s is needed; write %s: %s",
                    k->name, n->is_null ? "empty" : node_kind_name(n->kind), node_kind_name(wants), k->name,
                    k->example);
-    return n->kind == wants;
+    return ok;
 }
 
 void read_listeners(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
@@ -26,10 +32,7 @@ void read_listeners(struct loader *l, const struct schema_key *k, const struct n
 
     (void)field;
     c->listener_count = 0; /* drops the default */
-    c->listeners = new_items(l, list, sizeof *c->listeners);
-    if (!list->first)
-        diag_error(l->diag, list->mark, "listeners: is empty; write one at least, such as listeners: %s",
-                   k->example);
+    c->listeners = new_items(l, k, list, sizeof *c->listeners);
     for (const struct node *n = list->first; n && c->listeners && !too_many_errors(l); n = n->next) {
         struct cfg_listener *listener = &c->listeners[c->listener_count];
         if (!check_item(l, k, n, NODE_MAP))
@@ -98,7 +101,7 @@ static bool parse_network(struct loader *l, const struct schema_key *k, const st
 static void read_networks(struct loader *l, const struct schema_key *k, const struct node *list,
                           struct cfg_network **out, size_t *count)
 {
-    *out = new_items(l, list, sizeof **out);
+    *out = new_items(l, k, list, sizeof **out);
     for (const struct node *n = list->first; n && *out && !too_many_errors(l); n = n->next)
         if (parse_network(l, k, n, &(*out)[*count]))
             (*count)++;
@@ -148,11 +151,6 @@ void read_route(struct loader *l, const struct schema_key *k, const struct node 
     struct cfg_route *route = field;
     struct cfg_domain *domain = container_of(route, struct cfg_domain, route);
 
-    if (n->kind == NODE_SCALAR) { /* null: allowed for sections, not for a route */
-        diag_error(l->diag, n->mark, "route: has no value; write route: %s, or leave the key out",
-                   k->example);
-        return;
-    }
     route->mark = n->mark;
     domain->has_route = true;
     schema_read_map(l, SECTION_route, n, route);
@@ -164,7 +162,7 @@ void read_domains(struct loader *l, const struct schema_key *k, const struct nod
     struct config *c = l->config;
 
     (void)field;
-    c->domains = new_items(l, list, sizeof *c->domains);
+    c->domains = new_items(l, k, list, sizeof *c->domains);
     for (const struct node *n = list->first; n && c->domains && !too_many_errors(l); n = n->next) {
         struct cfg_domain *domain = &c->domains[c->domain_count];
         if (!check_item(l, k, n, NODE_MAP))
@@ -185,21 +183,23 @@ void read_domains(struct loader *l, const struct schema_key *k, const struct nod
 void config_finish_destination(struct loader *l, const struct node *top)
 {
     struct config *c = l->config;
-    const struct node *map = node_find(top, "destination");
-    const struct node *host = node_find(map, "host"), *mode = node_find(map, "mode"),
-                      *mx = node_find(map, "mx");
-    static const char *const only_edge = "%s: is only for mode: edge; write mode: edge or leave %s out";
+    const struct node *map = node_find(top, "destination"), *mode = node_find(map, "mode");
 
     if (c->destination_mode == DEST_EDGE) {
-        if (!host)
+        if (!node_find(map, "host"))
             diag_error(
                 l->diag, mode ? mode->mark : (struct mark){0},
                 "host: is missing for mode: edge; write destination: { mode: edge, host: edge.example.net }");
         finish_route(l, &c->destination);
         return;
     }
-    if (host)
-        diag_error(l->diag, host->key->mark, only_edge, "host", "host");
-    if (mx)
-        diag_error(l->diag, mx->key->mark, only_edge, "mx", "mx");
+    if (mode && !str_eq(mode->text, STR("dns")))
+        return; /* an error already: which mode was meant is not known */
+    /* Nothing of these is used then; saying so is better than a gateway that does something else than its
+     * file. */
+    for (const struct node *n = map && map->kind == NODE_MAP ? map->first : NULL; n; n = n->next)
+        if (n != mode && n->key->kind == NODE_SCALAR && schema_find_key(SECTION_destination, n->key->text))
+            diag_error(l->diag, n->key->mark,
+                       STR_FMT ": is only for mode: edge; write mode: edge or leave it out",
+                       STR_ARG(clip(n->key->text)));
 }

@@ -239,14 +239,8 @@ void read_host(struct loader *l, const struct schema_key *k, const struct node *
 void read_hosts(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     struct cfg_route *route = container_of(field, struct cfg_route, hosts);
-    size_t count = 0;
 
-    for (const struct node *item = n->first; item; item = item->next)
-        count++;
-    if (!count)
-        diag_error(l->diag, n->mark, "hosts: is empty; write one host at least, such as hosts: %s",
-                   k->example);
-    route->hosts = count ? arena_alloc(l->arena, count * sizeof *route->hosts) : NULL;
+    route->hosts = new_items(l, k, n, sizeof *route->hosts);
     if (!route->hosts)
         return;
     for (const struct node *item = n->first; item && !too_many_errors(l); item = item->next)

@@ -81,6 +81,7 @@ extern const struct schema_key schema_keys[];
 extern const size_t schema_key_count;
 extern const char schema_required[]; /* `fallback` of a key that must be written */
 
+const struct schema_key *schema_find_key(enum section_id section, str_t name); /* NULL: unknown */
 void schema_fill_defaults(struct loader *l, enum section_id section, void *base);
 /* Reads every key of a map into `base`, which holds the defaults already. */
 void schema_read_map(struct loader *l, enum section_id section, const struct node *map, void *base);
@@ -97,6 +98,9 @@ str_t nearest_key(str_t s, enum section_id section);
 void value_error(struct loader *l, const struct schema_key *k, const struct node *n);
 void value_error_because(struct loader *l, const struct schema_key *k, const struct node *n, const char *fmt,
                          ...) PRINTF_LIKE(4, 5);
+/* Room for one element per item of a list of a length that the key allows; NULL: none (an error, or empty and
+ * allowed to be). */
+void *new_items(struct loader *l, const struct schema_key *k, const struct node *list, size_t item_bytes);
 bool too_many_errors(const struct loader *l);
 str_t clip(str_t s); /* what is worth quoting of it */
 

@@ -79,7 +79,7 @@ bool too_many_errors(const struct loader *l)
     return l->diag->error_count >= ERRORS_MAX || l->arena->overflow;
 }
 
-static const struct schema_key *find_key(enum section_id section, str_t name)
+const struct schema_key *schema_find_key(enum section_id section, str_t name)
 {
     for (size_t i = 0; i < schema_key_count; i++)
         if (schema_keys[i].section == section && str_eq(str_cstr(schema_keys[i].name), name))
@@ -90,7 +90,9 @@ static const struct schema_key *find_key(enum section_id section, str_t name)
 bool schema_check_kind(struct loader *l, const struct schema_key *k, const struct node *n,
                        enum node_kind wants)
 {
-    if (n->kind == NODE_SCALAR && n->is_null && wants != NODE_MAP) {
+    if (n->is_null && k->child != SECTION_COUNT)
+        return true; /* "limits:" with every line under it commented out */
+    if (n->is_null) {
         diag_error(l->diag, n->mark, "%s: has no value; write %s: %s, or leave the key out", k->name, k->name,
                    k->example);
         return false;
@@ -138,7 +140,7 @@ static void read_item(struct loader *l, enum section_id section, const struct no
                    node_kind_name(n->key->kind));
         return;
     }
-    const struct schema_key *k = find_key(section, n->key->text);
+    const struct schema_key *k = schema_find_key(section, n->key->text);
     if (!k) {
         unknown_key(l, section, n->key);
         return;

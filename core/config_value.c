@@ -115,6 +115,8 @@ static void store(void *field, size_t size, uint64_t value)
         *(uint32_t *)field = (uint32_t)value;
     else if (size == sizeof(uint16_t))
         *(uint16_t *)field = (uint16_t)value;
+    else if (size == sizeof(bool))
+        *(bool *)field = value != 0;
     else
         must(!"a field of this size is in no row");
 }
@@ -171,16 +173,6 @@ void read_workers(struct loader *l, const struct schema_key *k, const struct nod
         *(uint32_t *)field = 0;
     else
         read_amount(l, k, n, field);
-}
-
-void read_yes_no(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
-{
-    if (str_eq(n->text, STR("true")))
-        *(bool *)field = true;
-    else if (str_eq(n->text, STR("false")))
-        *(bool *)field = false;
-    else
-        value_error(l, k, n);
 }
 
 void read_choice(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
