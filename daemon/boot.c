@@ -244,7 +244,8 @@ int gateway_boot(struct gateway *g, const char *path)
     err = start_log(conf, &notes);
     if (err)
         return fail(&notes, EX_CANTCREAT);
-    (void)metrics_thread_start();
+    if (metrics_thread_start())
+        gbuf_cstr(&notes, "metrics: no memory for the main thread's block; it shares one\n");
     gbuf_str(&notes, gbuf_view(&d.text)); /* warnings */
     diag_free(&d);
     LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()),
