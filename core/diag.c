@@ -15,6 +15,7 @@ static void clean(char *s)
     }
 }
 
+PRINTF_LIKE(4, 0)
 static void diag_line(struct diag *d, struct mark m, const char *severity, const char *fmt, va_list ap)
 {
     char line[1024];
