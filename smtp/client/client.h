@@ -8,6 +8,11 @@
 
 struct smtpc;
 
+/* Re-entrancy: smtpc_deliver and smtpc_content_end may be called from inside any callback; smtpc_closed and smtpc_content_abort too, and
+ * their tx_lost and failed come before they return. smtpc_input, smtpc_secured, smtpc_quit and smtpc_destroy only from outside: a host
+ * that was told `failed` or `quit_done` destroys the engine when the call that told it has returned. After `failed` every call but
+ * smtpc_destroy does nothing. */
+
 enum smtpc_tls { SMTPC_TLS_OFF, SMTPC_TLS_MAY, SMTPC_TLS_REQUIRE };
 
 struct smtpc_options {
@@ -38,9 +43,9 @@ struct smtpc_tx {
     void *owner;
     /* client-private */
     struct smtpc_tx *next;
-    uint32_t rcpts_sent, rcpts_answered, rcpts_ok, dots_answered;
-    uint8_t state;
-    bool mail_refused, data_refused, content_done;
+    uint32_t rcpts_sent, rcpts_answered, rcpts_ok, dots_answered, outcome_count, dot_index;
+    uint8_t state, slot;
+    bool mail_refused, data_sent;
 };
 
 struct smtpc_host {
@@ -72,6 +77,8 @@ void smtpc_closed(struct smtpc *c, err_t why);
 void smtpc_secured(struct smtpc *c, err_t err);
 
 uint32_t smtpc_slots(const struct smtpc *c); /* how many more tx it takes now (0 while greeting; 2 when pipelining: one in content, one behind) */
+/* At least one recipient. What the server's EHLO rules out (8BITMIME, SMTPUTF8, SIZE) is refused on its behalf from inside this call:
+ * rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again then. */
 void smtpc_deliver(struct smtpc *c, struct smtpc_tx *tx);
 void smtpc_content_end(struct smtpc *c, struct smtpc_tx *tx); /* all content was handed to the socket: sends ".\r\n" and what follows */
 /* Content cannot be read to its end: the connection must die without ending the data. Ends in tx_lost and failed. */
