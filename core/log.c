@@ -59,10 +59,10 @@ void log_emit(enum log_event event, const struct log_field *fields, size_t field
     size_t n =
         log_line(log_current_format(), clock_wall_ns(), level, events[event].name, fields, field_count, line);
     if (!atomic_load_explicit(&is_running, memory_order_acquire)) {
-        struct iovec piece = {line, n};
-        size_t lost_lines;
-        if (log_write_all(STDERR_FILENO, &piece, 1, &lost_lines))
-            log_count_dropped(lost_lines);
+        struct iovec piece = {line, n}, *left = &piece;
+        int left_count = 1;
+        if (log_write_all(STDERR_FILENO, &left, &left_count))
+            log_count_dropped(1);
         return;
     }
     struct log_ring *ring = log_ring_mine();

@@ -37,14 +37,14 @@ struct log_ring *log_ring_first(void); /* then by ->next */
 
 /* The writer thread. */
 err_t log_writer_start(int fd) WARN_UNUSED;
-void log_writer_stop(void); /* after the last log_writer_notify() */
+/* Writes what is in the rings. A line that another thread puts in meanwhile may stay for the next writer. */
+void log_writer_stop(void);
 /* By a producer after log_ring_put(): wakes the writer if it sleeps. */
 void log_writer_notify(size_t used_bytes);
 
 void log_count_dropped(uint64_t lines);
 enum log_format log_current_format(void);
-/* To fd, all of it (the pieces are used up); waits where the reader is slow. *lost_lines: not written, on an
- * error. */
-err_t log_write_all(int fd, struct iovec *pieces, int piece_count, size_t *lost_lines) WARN_UNUSED;
+/* To fd, all of it; waits where the reader is slow. Moves the piece list past what was written. */
+err_t log_write_all(int fd, struct iovec **pieces, int *piece_count) WARN_UNUSED;
 
 #endif

@@ -31,7 +31,7 @@ static struct {
     int fd; /* the caller's */
     pthread_t thread;
     uint64_t reported_dropped_count;
-    bool is_torn; /* a write failed; the file may end inside a line */
+    bool is_torn; /* a write failed half-way: the next line must not be glued to its piece */
 } writer;
 
 static void futex_wait(atomic_int *word, int value, const struct timespec *timeout)
@@ -55,7 +55,7 @@ void log_writer_notify(size_t used_bytes)
         wake();
 }
 
-/* The piece list without its first n bytes. */
+/* Moves the piece list on by n bytes. */
 static void skip(struct iovec **pieces, int *piece_count, size_t n)
 {
     for (; *piece_count > 0 && n >= (*pieces)->iov_len; (*pieces)++, (*piece_count)--)
@@ -64,6 +64,31 @@ static void skip(struct iovec **pieces, int *piece_count, size_t n)
         (*pieces)->iov_base = (char *)(*pieces)->iov_base + n;
         (*pieces)->iov_len -= n;
     }
+}
+
+err_t log_write_all(int fd, struct iovec **pieces, int *piece_count)
+{
+    while (*piece_count > 0) {
+        ssize_t n = writev(fd, *pieces, *piece_count);
+        if (n >= 0) {
+            skip(pieces, piece_count, (size_t)n);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            /* Somebody shares the file description and made it non-blocking. */
+            struct pollfd p = {.fd = fd, .events = POLLOUT};
+            poll(&p, 1, -1);
+        } else if (errno != EINTR) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+static size_t count_bytes(const struct iovec *pieces, int piece_count)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < piece_count; i++)
+        bytes += pieces[i].iov_len;
+    return bytes;
 }
 
 static size_t count_lines(const struct iovec *pieces, int piece_count)
@@ -77,38 +102,26 @@ static size_t count_lines(const struct iovec *pieces, int piece_count)
     return lines;
 }
 
-err_t log_write_all(int fd, struct iovec *pieces, int piece_count, size_t *lost_lines)
+/* At most two pieces, which are used up. *lost_count: lines not written; 0 without an error. */
+static err_t write_lines(struct iovec *pieces, int piece_count, size_t *lost_count)
 {
-    *lost_lines = 0;
-    while (piece_count > 0) {
-        ssize_t n = writev(fd, pieces, piece_count);
-        if (n >= 0) {
-            skip(&pieces, &piece_count, (size_t)n);
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            /* Somebody shares the file description and made it non-blocking. */
-            struct pollfd p = {.fd = fd, .events = POLLOUT};
-            poll(&p, 1, -1);
-        } else if (errno != EINTR) {
-            err_t err = -errno;
-            *lost_lines = count_lines(pieces, piece_count);
-            return err;
-        }
+    err_t err = 0;
+    *lost_count = 0;
+    if (writer.is_torn) {
+        char newline = '\n';
+        struct iovec piece = {&newline, 1}, *left = &piece;
+        int left_count = 1;
+        err = log_write_all(writer.fd, &left, &left_count);
+        writer.is_torn = err != 0;
     }
-    return 0;
-}
-
-/* After a failure the file may end inside a line; the next one must not be glued to it. */
-static bool write_lines(struct iovec *pieces, int piece_count)
-{
-    char newline = '\n';
-    struct iovec all[3] = {{&newline, 1}};
-    int from = writer.is_torn ? 0 : 1;
-    size_t lost_lines;
-    memcpy(all + 1, pieces, (size_t)piece_count * sizeof *pieces);
-    err_t err = log_write_all(writer.fd, all + from, piece_count + 1 - from, &lost_lines);
-    writer.is_torn = err != 0;
-    log_count_dropped(lost_lines); /* a full disk, or a reader that has gone: the gateway goes on */
-    return err == 0;
+    if (!err) {
+        size_t bytes = count_bytes(pieces, piece_count);
+        err = log_write_all(writer.fd, &pieces, &piece_count);
+        writer.is_torn = err && count_bytes(pieces, piece_count) < bytes;
+    }
+    if (err)
+        *lost_count = count_lines(pieces, piece_count);
+    return err;
 }
 
 static void report_dropped(void)
@@ -121,7 +134,8 @@ static void report_dropped(void)
     size_t n = log_line(log_current_format(), clock_wall_ns(), log_event_level(EV_log_dropped),
                         log_event_name(EV_log_dropped), fields, COUNT_OF(fields), line);
     struct iovec piece = {line, n};
-    if (write_lines(&piece, 1))
+    size_t lost_count; /* the report itself: it is made again */
+    if (write_lines(&piece, 1, &lost_count) == 0)
         writer.reported_dropped_count = dropped;
 }
 
@@ -136,7 +150,11 @@ static bool write_rings(void)
         if (!n)
             continue;
         found = true;
-        ok = write_lines(pieces, piece_count) && ok;
+        size_t lost_count;
+        if (write_lines(pieces, piece_count, &lost_count)) {
+            log_count_dropped(lost_count); /* a full disk, or a reader that has gone: the gateway goes on */
+            ok = false;
+        }
         log_ring_consume(r, n);
     }
     if (ok)
@@ -184,5 +202,4 @@ void log_writer_stop(void)
     atomic_store(&writer.stopping, true);
     wake();
     pthread_join(writer.thread, NULL);
-    write_rings(); /* a line that a producer put in meanwhile */
 }
