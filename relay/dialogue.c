@@ -75,6 +75,7 @@ static void on_tx_done(void *host, struct smtpc_tx *tx)
     must(c->streaming != j);
     take_from_engine(c, j);
     c->message_count++;
+    c->is_ready = true; /* also when the engine refused it by itself, without a word to the server */
     dest_moved(c->dest, str_cstr(c->relay_text));
     if (j->sent_count) {
         metric_inc(M_messages_out);
