@@ -1,5 +1,6 @@
-/* admin/admin.h: the HTTP API over TCP (read only) and over the Unix socket (all), by libmicrohttpd on a thread of its own. It
- * asks the workers through the functions given here and never touches their state. */
+/* admin/admin.h: the HTTP API over TCP (read only) and over the Unix socket (all), by libmicrohttpd on
+ * threads of its own. It asks the workers through the functions given here and never touches their state.
+ * What the endpoints say: admin/api.md. */
 #ifndef ADMIN_ADMIN_H
 #define ADMIN_ADMIN_H
 
@@ -9,20 +10,25 @@
 
 struct admin;
 
-/* The daemon's side; called on the admin thread, may block up to a few seconds. JSON results are new references, NULL on failure. */
+/* The daemon's side; called on an admin thread, one call at a time; may block up to a few seconds. JSON
+ * results are new references, NULL on failure; their shapes stand in admin/api.md. */
 struct admin_backend {
     json_t *(*status)(void *ctx);
     /* Newest last; `limit` messages at most. */
     json_t *(*queue_list)(void *ctx, size_t limit);
     json_t *(*destinations)(void *ctx);
-    /* 0, or ERR_CONFIG with the problems in `text`. */
+    /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */
     err_t (*reload)(void *ctx, struct gbuf *text);
     void *ctx;
 };
 
-/* Binds at once (errors at boot, text in `error`). Socket mode 0660. GET /metrics, /api/v1/status, /api/v1/queue, /api/v1/destinations,
- * POST /api/v1/reload (Unix socket only). */
-err_t admin_start(struct admin **out, const struct config *c, const struct admin_backend *backend, struct sbuf *error) WARN_UNUSED;
+/* Binds at once (errors at boot, text in `error`). Socket mode 0660; a socket file that nobody answers on is
+ * replaced. GET /metrics, /api/v1/status, /api/v1/queue, /api/v1/destinations, POST /api/v1/reload (Unix
+ * socket only). */
+err_t admin_start(struct admin **out, const struct config *c, const struct admin_backend *backend,
+                  struct sbuf *error) WARN_UNUSED;
+/* Waits for a call of the backend that is running. Removes the socket file. NULL is fine. */
 void admin_stop(struct admin *a);
+uint16_t admin_port(const struct admin *a); /* of the TCP listener, 0 = none: for admin.listen with port 0 */
 
 #endif

@@ -1,0 +1,91 @@
+/* admin/admin.c: opens the doors and closes them again. */
+#include "admin/admin.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "admin/admin_priv.h"
+
+#define CONNECTIONS_MAX 32 /* a scraper, a console and a few people; each may cost MEMORY_BYTES */
+#define MEMORY_BYTES    ((size_t)32 << 10) /* request line and headers; MHD answers 431 or 414 past it */
+#define IDLE_S          30                 /* a client that says nothing */
+
+static err_t serve(struct door *door, int fd, struct sbuf *error)
+{
+    /* epoll: select() cannot watch descriptors above 1023, of which a busy gateway has many. */
+    door->http = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, http_request, door,
+                                  MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT,
+                                  (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
+                                  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES,
+                                  MHD_OPTION_NOTIFY_COMPLETED, http_completed, NULL, MHD_OPTION_END);
+    if (door->http)
+        return 0; /* which owns the socket from here on */
+    close(fd);
+    sbuf_cstr(error, "admin: the HTTP server does not start");
+    return -ENOMEM;
+}
+
+static err_t open_tcp(struct admin *a, const struct endpoint *at, struct sbuf *error)
+{
+    struct sockaddr_storage sa;
+    socklen_t n = sizeof sa;
+    struct endpoint bound;
+    int fd;
+    err_t err = listen_tcp(at, &fd, error);
+    if (err)
+        return err;
+    if (getsockname(fd, (struct sockaddr *)&sa, &n) == 0 &&
+        !endpoint_from_sockaddr((struct sockaddr *)&sa, &bound))
+        a->port = bound.port;
+    return serve(&a->tcp, fd, error);
+}
+
+static err_t open_local(struct admin *a, str_t path, struct sbuf *error)
+{
+    int fd;
+    err_t err = listen_unix(path, &a->unix_door, &fd, error);
+    return err ? err : serve(&a->local, fd, error);
+}
+
+err_t admin_start(struct admin **out, const struct config *c, const struct admin_backend *backend,
+                  struct sbuf *error)
+{
+    *out = NULL;
+    struct admin *a = calloc(1, sizeof *a);
+    if (!a) {
+        sbuf_cstr(error, "out of memory");
+        return -ENOMEM;
+    }
+    a->backend = *backend;
+    pthread_mutex_init(&a->backend_lock, NULL);
+    a->tcp = (struct door){.admin = a};
+    a->local = (struct door){.admin = a, .may_change = true};
+
+    err_t err = c->admin.socket.n ? open_local(a, c->admin.socket, error) : 0;
+    if (!err && c->admin.has_listen)
+        err = open_tcp(a, &c->admin.listen, error);
+    if (err) {
+        admin_stop(a);
+        return err;
+    }
+    *out = a;
+    return 0;
+}
+
+void admin_stop(struct admin *a)
+{
+    if (!a)
+        return;
+    if (a->tcp.http)
+        MHD_stop_daemon(a->tcp.http);
+    listen_unix_remove(&a->unix_door); /* while we still listen: nobody takes it for one left behind */
+    if (a->local.http)
+        MHD_stop_daemon(a->local.http);
+    pthread_mutex_destroy(&a->backend_lock);
+    free(a);
+}
+
+uint16_t admin_port(const struct admin *a)
+{
+    return a->port;
+}
