@@ -1,0 +1,576 @@
+/* Dialogues as scripts, each run with the server's bytes whole and one by one. A script is lines of:
+ *   S text   the server says it          C text   the client must have said it
+ *   D n      give message n              E text   the host must have been told it
+ *   T n      stream message n, end it    ! word   another call of the host's: see act()
+ * What the client said and what the host was told are checked before each next S, D, T or "!". */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "smtp/client/client.h"
+
+struct message {
+    const char *sender, *rcpts[4];
+    uint64_t size;
+    enum body_type body;
+    bool smtputf8;
+};
+
+struct dialogue {
+    const char *name;
+    struct smtpc_options opt;
+    struct message messages[4];
+    bool sync_content; /* content is there at once: handed over inside the callback */
+    const char *script;
+};
+
+struct run {
+    const struct dialogue *dialogue;
+    struct smtpc *c;
+    struct smtpc_tx txs[4];
+    str_t rcpts[4][4];
+    char said_bytes[8192], told_bytes[8192];
+    struct sbuf said, told;
+    size_t said_at, told_at;
+    size_t step; /* server bytes a call */
+    bool in_ready, in_deliver;
+};
+
+static unsigned tx_index(const struct run *r, const struct smtpc_tx *tx)
+{
+    return (unsigned)(tx - r->txs);
+}
+
+static void on_send(void *host, const char *p, size_t n)
+{
+    struct run *r = host;
+    sbuf_put(&r->said, p, n);
+}
+
+static void stream(struct run *r, struct smtpc_tx *tx)
+{
+    sbuf_printf(&r->said, "body %u\r\n", tx_index(r, tx));
+    smtpc_content_end(r->c, tx);
+}
+
+static void on_content(void *host, struct smtpc_tx *tx)
+{
+    struct run *r = host;
+    sbuf_printf(&r->told, "content %u\n", tx_index(r, tx));
+    if (r->dialogue->sync_content)
+        stream(r, tx);
+}
+
+static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at,
+                         const struct smtp_reply *reply)
+{
+    struct run *r = host;
+    sbuf_printf(&r->told, "rcpt %u.%u %s %s %d", tx_index(r, tx), index, accepted ? "yes" : "no",
+                smtpc_stage_name(at), reply->code);
+    if (reply->enhanced[0])
+        sbuf_printf(&r->told, " %u.%u.%u", reply->enhanced[0], reply->enhanced[1], reply->enhanced[2]);
+    sbuf_char(&r->told, '\n');
+}
+
+static void on_tx_done(void *host, struct smtpc_tx *tx)
+{
+    struct run *r = host;
+    sbuf_printf(&r->told, "done %u\n", tx_index(r, tx));
+}
+
+static void on_ready(void *host)
+{
+    struct run *r = host;
+    assert_false(r->in_deliver);
+    sbuf_printf(&r->told, "ready %u\n", smtpc_slots(r->c));
+}
+
+static void on_starttls(void *host)
+{
+    struct run *r = host;
+    sbuf_cstr(&r->told, "starttls\n");
+}
+
+static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *reply)
+{
+    struct run *r = host;
+    sbuf_printf(&r->told, "failed %s %d\n", smtpc_stage_name(at), reply ? reply->code : 0);
+}
+
+static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
+{
+    struct run *r = host;
+    sbuf_printf(&r->told, "lost %u%s\n", tx_index(r, tx), maybe_delivered ? " maybe" : "");
+}
+
+static void on_quit_done(void *host)
+{
+    struct run *r = host;
+    sbuf_cstr(&r->told, "quit\n");
+}
+
+static const struct smtpc_host host_ops = {on_send,     on_content, on_rcpt_done, on_tx_done,  on_ready,
+                                           on_starttls, on_failed,  on_tx_lost,   on_quit_done};
+
+static void deliver(struct run *r, unsigned i)
+{
+    const struct message *m = &r->dialogue->messages[i];
+    uint32_t count = 0;
+    while (count < 4 && m->rcpts[count]) {
+        r->rcpts[i][count] = str_cstr(m->rcpts[count]);
+        count++;
+    }
+    r->txs[i] = (struct smtpc_tx){.sender = str_cstr(m->sender),
+                                  .rcpts = r->rcpts[i],
+                                  .rcpt_count = count,
+                                  .size = m->size,
+                                  .body = m->body,
+                                  .smtputf8 = m->smtputf8};
+    r->in_deliver = true;
+    smtpc_deliver(r->c, &r->txs[i]);
+    r->in_deliver = false;
+}
+
+static void act(struct run *r, str_t word)
+{
+    if (str_eq(word, STR("secured")))
+        smtpc_secured(r->c, 0);
+    else if (str_eq(word, STR("tls failed")))
+        smtpc_secured(r->c, ERR_TLS);
+    else if (str_eq(word, STR("closed")))
+        smtpc_closed(r->c, ERR_CLOSED);
+    else if (str_eq(word, STR("quit")))
+        smtpc_quit(r->c);
+    else if (str_starts(word, STR("abort ")))
+        smtpc_content_abort(r->c, &r->txs[word.p[6] - '0']);
+    else
+        fail_msg("no such action: " STR_FMT, STR_ARG(word));
+}
+
+static void expect_line(struct run *r, struct sbuf *got, size_t *at, str_t want, str_t ending)
+{
+    str_t left = str_of(got->p + *at, got->n - *at);
+    if (!str_starts(left, want) || !str_starts(str_sub(left, want.n, left.n), ending))
+        fail_msg("%s, by %zu: want \"" STR_FMT "\", got \"" STR_FMT "\"", r->dialogue->name, r->step,
+                 STR_ARG(want), STR_ARG(left));
+    *at += want.n + ending.n;
+}
+
+static void expect_nothing_more(struct run *r)
+{
+    if (r->said_at != r->said.n || r->told_at != r->told.n)
+        fail_msg("%s, by %zu: unexpected \"%.*s\" \"%.*s\"", r->dialogue->name, r->step,
+                 (int)(r->said.n - r->said_at), r->said.p + r->said_at, (int)(r->told.n - r->told_at),
+                 r->told.p + r->told_at);
+}
+
+static void feed(struct run *r, struct sbuf *server)
+{
+    for (size_t at = 0; at < server->n; at += r->step)
+        smtpc_input(r->c, (const uint8_t *)server->p + at, MIN(r->step, server->n - at));
+    server->n = 0;
+}
+
+static void play_line(struct run *r, str_t line, struct sbuf *server)
+{
+    str_t text = str_sub(line, 2, line.n);
+    if (line.p[0] == 'S') {
+        if (!server->n)
+            expect_nothing_more(r);
+        sbuf_str(server, text);
+        sbuf_cstr(server, "\r\n");
+        return;
+    }
+    feed(r, server);
+    switch (line.p[0]) {
+    case 'C': expect_line(r, &r->said, &r->said_at, text, STR("\r\n")); return;
+    case 'E': expect_line(r, &r->told, &r->told_at, text, STR("\n")); return;
+    case 'D':
+        expect_nothing_more(r);
+        deliver(r, (unsigned)(text.p[0] - '0'));
+        return;
+    case 'T':
+        expect_nothing_more(r);
+        stream(r, &r->txs[text.p[0] - '0']);
+        return;
+    default: expect_nothing_more(r); act(r, text);
+    }
+}
+
+static void play(const struct dialogue *d, size_t step)
+{
+    static struct run r;
+    char server_bytes[8192];
+    struct sbuf server = SBUF_ON(server_bytes);
+    str_t rest = str_cstr(d->script), line;
+    r = (struct run){.dialogue = d, .step = step};
+    r.said = SBUF_ON(r.said_bytes);
+    r.told = SBUF_ON(r.told_bytes);
+    struct smtpc_options opt = d->opt;
+    opt.helo_name = STR("gw.example");
+    assert_int_equal(smtpc_create(&r.c, &host_ops, &r, &opt), 0);
+    smtpc_start(r.c);
+    while (rest.n) {
+        str_cut(rest, '\n', &line, &rest);
+        if (line.n)
+            play_line(&r, line, &server);
+    }
+    feed(&r, &server);
+    expect_nothing_more(&r);
+    smtpc_destroy(r.c);
+}
+
+static void play_all(const struct dialogue *d, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        play(&d[i], SIZE_MAX / 2);
+        play(&d[i], 1);
+    }
+}
+
+#define EHLO     "S 220 mx\nC EHLO gw.example\n"
+#define UP_PIPE  EHLO "S 250-mx\nS 250-PIPELINING\nS 250 8BITMIME\nE ready 2\n"
+#define UP_PLAIN EHLO "S 250 mx\nE ready 1\n"
+#define UP_LMTP  "S 220 mx\nC LHLO gw.example\nS 250-mx\nS 250 PIPELINING\nE ready 2\n"
+#define ONE                                                                                                  \
+    {                                                                                                        \
+        {                                                                                                    \
+            .sender = "a@b", .rcpts = { "x@y" }                                                              \
+        }                                                                                                    \
+    }
+#define TWO_RCPTS                                                                                            \
+    {                                                                                                        \
+        {                                                                                                    \
+            .sender = "a@b", .rcpts = { "x@y", "z@y" }                                                       \
+        }                                                                                                    \
+    }
+#define TWO                                                                                                  \
+    {                                                                                                        \
+        {.sender = "a@b", .rcpts = {"x@y"}},                                                                 \
+        {                                                                                                    \
+            .sender = "", .rcpts = { "z@y" }                                                                 \
+        }                                                                                                    \
+    }
+#define THREE                                                                                                \
+    {                                                                                                        \
+        {.sender = "a@b", .rcpts = {"x@y"}}, {.sender = "", .rcpts = {"z@y"}},                               \
+        {                                                                                                    \
+            .sender = "c@b", .rcpts = { "w@y" }                                                              \
+        }                                                                                                    \
+    }
+#define SAY_0 "C MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC DATA\n"
+#define SAY_1 "C MAIL FROM:<>\nC RCPT TO:<z@y>\nC DATA\n"
+#define SAY_2 "C MAIL FROM:<c@b>\nC RCPT TO:<w@y>\nC DATA\n"
+#define YES   "S 250 2.1.0 ok\nS 250 2.1.5 ok\nS 354 go\n"
+
+static const struct dialogue hello[] = {
+    {"HELO for an old server", .script = EHLO "S 500 what\nC HELO gw.example\nS 250 mx\nE ready 1\n"},
+    {"greeting refused", .script = "S 554 5.7.1 go away\nE failed greeting 554\n"},
+    {"EHLO refused for now", .script = EHLO "S 450 4.3.2 later\nE failed HELO 450\n"},
+    {"EHLO 421", .script = EHLO "S 421 4.3.2 bye\nE failed HELO 421\n"},
+    {"HELO refused too", .script = EHLO "S 502 no\nC HELO gw.example\nS 550 no\nE failed HELO 550\n"},
+    {"no HELO in LMTP", .opt = {.lmtp = true},
+     .script = "S 220 mx\nC LHLO gw.example\nS 500 no\nE failed HELO 500\n"},
+    {"garbage", .script = "S SSH-2.0-OpenSSH\nE failed greeting 0\n"},
+    {"closed before the greeting", .script = "! closed\nE failed greeting 0\n"},
+    {"nothing after a failure", .script = "S 554 no\nE failed greeting 554\n! closed\nS 220 mx\n"},
+    {"quit", .script = UP_PIPE "! quit\nC QUIT\nS 221 bye\nE quit\n! closed\n"},
+    {"closed instead of the reply to QUIT", .script = UP_PIPE "! quit\nC QUIT\n! closed\nE failed QUIT 0\n"},
+    {"idle and closed", .script = UP_PIPE "! closed\nE failed idle 0\n"},
+    {"idle and 421", .script = UP_PIPE "S 421 4.4.2 idle too long\nE failed idle 421\n"},
+    {"unasked reply", .script = UP_PIPE "S 250 hello?\nE failed idle 250\n"},
+};
+
+#define OFFERS_TLS EHLO "S 250-mx\nS 250-PIPELINING\nS 250 STARTTLS\n"
+
+static const struct dialogue tls[] = {
+    {"TLS, and the first features are forgotten", .opt = {.tls = SMTPC_TLS_MAY},
+     .script =
+         OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! secured\nC EHLO gw.example\nS 250 mx\nE ready 1\n"},
+    {"off is off", .script = OFFERS_TLS "E ready 2\n"},
+    {"may, not offered", .opt = {.tls = SMTPC_TLS_MAY}, .script = UP_PIPE},
+    {"may, refused", .opt = {.tls = SMTPC_TLS_MAY},
+     .script = OFFERS_TLS "C STARTTLS\nS 454 4.7.0 not now\nE ready 2\n"},
+    {"must, refused", .opt = {.tls = SMTPC_TLS_REQUIRE},
+     .script = OFFERS_TLS "C STARTTLS\nS 454 4.7.0 not now\nE failed STARTTLS 454\n"},
+    {"must, not offered", .opt = {.tls = SMTPC_TLS_REQUIRE},
+     .script = EHLO "S 250 mx\nE failed STARTTLS 454\n"},
+    {"must, HELO only", .opt = {.tls = SMTPC_TLS_REQUIRE},
+     .script = EHLO "S 500 what\nC HELO gw.example\nS 250 mx\nE failed STARTTLS 454\n"},
+    {"handshake failed", .opt = {.tls = SMTPC_TLS_MAY},
+     .script = OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! tls failed\nE failed STARTTLS 0\n"},
+    {"closed in the handshake", .opt = {.tls = SMTPC_TLS_MAY},
+     .script = OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! closed\nE failed STARTTLS 0\n"},
+};
+
+static const struct dialogue pipelined[] = {
+    {"one message", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 YES "E content 0\nT 0\nC body 0\nC .\n"
+                       "S 250 2.0.0 taken\nE rcpt 0.0 yes end of data 250 2.0.0\nE done 0\nE ready 2\n"},
+    {"the next one's commands leave behind the dot", .messages = THREE,
+     .script =
+         UP_PIPE "D 0\n" SAY_0 "D 1\n" YES "E content 0\nT 0\nC body 0\nC .\n" SAY_1
+                 "S 250 taken\nE rcpt 0.0 yes end of data 250\nE done 0\nE ready 1\nD 2\n" YES
+                 "E content 1\nT 1\nC body 1\nC .\n" SAY_2
+                 "S 250 taken\nE rcpt 1.0 yes end of data 250\nE done 1\nE ready 1\n" YES "E content 2\n"
+                 "T 2\nC body 2\nC .\nS 250 taken\nE rcpt 2.0 yes end of data 250\nE done 2\nE ready 2\n"},
+    {"content at once", .messages = TWO, .sync_content = true,
+     .script =
+         UP_PIPE "D 0\n" SAY_0 "D 1\n" YES "E content 0\nC body 0\nC .\n" SAY_1
+                 "S 250 taken\nE rcpt 0.0 yes end of data 250\nE done 0\nE ready 1\n" YES "E content 1\n"
+                 "C body 1\nC .\nS 250 taken\nE rcpt 1.0 yes end of data 250\nE done 1\nE ready 2\n"},
+    {"some recipients refused", .messages = TWO_RCPTS,
+     .script =
+         UP_PIPE "D 0\nC MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC DATA\n"
+                 "S 250 ok\nS 550 5.1.1 no\nS 250 ok\nS 354 go\nE rcpt 0.0 no RCPT 550 5.1.1\nE content 0\n"
+                 "T 0\nC body 0\nC .\nS 250 taken\nE rcpt 0.1 yes end of data 250\nE done 0\nE ready 2\n"},
+    {"the content refused", .messages = TWO_RCPTS,
+     .script =
+         UP_PIPE "D 0\nC MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC DATA\n"
+                 "S 250 ok\nS 250 ok\nS 250 ok\nS 354 go\nE content 0\nT 0\nC body 0\nC .\nS 554 5.7.1 spam\n"
+                 "E rcpt 0.0 no end of data 554 5.7.1\nE rcpt 0.1 no end of data 554 5.7.1\nE done 0\n"
+                 "E ready 2\n"},
+    {"all refused, DATA too: RSET before the next", .messages = TWO,
+     .script = UP_PIPE
+     "D 0\n" SAY_0 "D 1\nS 250 ok\nS 450 4.2.1 later\nS 503 no\nE rcpt 0.0 no RCPT 450 4.2.1\n"
+     "E done 0\nE ready 1\nC RSET\n" SAY_1 "S 250 flushed\n" YES "E content 1\nT 1\nC body 1\nC .\n"
+     "S 250 taken\nE rcpt 1.0 yes end of data 250\nE done 1\nE ready 2\n"},
+    {"all refused, DATA not: a dot, its reply ignored", .messages = TWO,
+     .script = UP_PIPE "D 0\n" SAY_0 "D 1\nS 250 ok\nS 550 no\nS 354 go\nE rcpt 0.0 no RCPT 550\nC .\n" SAY_1
+                       "S 554 no valid recipients\nE done 0\nE ready 1\n" YES "E content 1\n"},
+    {"DATA refused", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0
+                       "S 250 ok\nS 250 ok\nS 451 4.3.0 disk\nE rcpt 0.0 no DATA 451 4.3.0\nE done 0\n"
+                       "E ready 2\nD 0\nC RSET\n" SAY_0},
+    {"MAIL refused, all the rest too: no RSET", .messages = TWO_RCPTS,
+     .script = UP_PIPE "D 0\nC MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC DATA\n"
+                       "S 550 5.7.1 you\nS 503 no\nS 503 no\nS 503 no\n"
+                       "E rcpt 0.0 no MAIL 550 5.7.1\nE rcpt 0.1 no MAIL 550 5.7.1\nE done 0\nE ready 2\n"
+                       "D 0\nC MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC DATA\n"},
+    {"MAIL refused, DATA not: a dot", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 "S 450 you\nS 503 no\nS 354 go\nE rcpt 0.0 no MAIL 450\nC .\n"
+                       "S 503 no\nE done 0\nE ready 2\n"},
+    {"MAIL refused, recipient taken, 354: no dot may follow", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 "S 450 you\nS 250 ok\nS 354 go\nE rcpt 0.0 no MAIL 450\nE done 0\n"
+                       "E failed DATA 0\n"},
+    {"a reply of no known sort", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 "S 354 go\nE lost 0\nE failed MAIL 0\n"},
+    {"DATA answered 250", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 "S 250 ok\nS 250 ok\nS 250 ok\nE lost 0\nE failed DATA 0\n"},
+};
+
+static const struct dialogue lost[] = {
+    {"closed after MAIL", .messages = TWO,
+     .script = UP_PIPE "D 0\n" SAY_0 "D 1\nS 250 ok\n! closed\nE lost 0\nE lost 1\nE failed RCPT 0\n"},
+    {"421 to RCPT", .messages = TWO_RCPTS,
+     .script = UP_PIPE
+     "D 0\nC MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC DATA\n"
+     "S 250 ok\nS 550 no\nS 421 4.3.2 down\nE rcpt 0.0 no RCPT 550\nE lost 0\nE failed RCPT 421\n"},
+    {"every outcome known: done, not lost", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0
+                       "S 250 ok\nS 550 no\nE rcpt 0.0 no RCPT 550\n! closed\nE done 0\nE failed DATA 0\n"},
+    {"closed in the content", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 YES "E content 0\n! closed\nE lost 0\nE failed message content 0\n"},
+    {"content that cannot be read", .messages = TWO,
+     .script = UP_PIPE "D 0\n" SAY_0 "D 1\n" YES "E content 0\n! abort 0\nE lost 0\nE lost 1\n"
+                       "E failed message content 0\n"},
+    {"a word in the middle of the content", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 YES
+                       "E content 0\nS 552 5.3.4 enough\nE lost 0\nE failed message content 552\n"},
+    {"closed after the dot: perhaps it was taken", .messages = TWO,
+     .script = UP_PIPE "D 0\n" SAY_0 "D 1\n" YES "E content 0\nT 0\nC body 0\nC .\n" SAY_1
+                       "! closed\nE lost 0 maybe\nE lost 1\nE failed end of data 0\n"},
+    {"421 to the dot: it was not", .messages = TWO,
+     .script = UP_PIPE "D 0\n" SAY_0 "D 1\n" YES "E content 0\nT 0\nC body 0\nC .\n" SAY_1
+                       "S 421 4.3.2 down\nE rcpt 0.0 no end of data 421 4.3.2\nE done 0\nE lost 1\n"
+                       "E failed end of data 421\n"},
+    {"garbage for a reply", .messages = ONE,
+     .script = UP_PIPE "D 0\n" SAY_0 "S 2x0\nE lost 0\nE failed MAIL 0\n"},
+};
+
+static const struct dialogue lock_step[] = {
+    {"one message", .messages = TWO_RCPTS,
+     .script =
+         UP_PLAIN "D 0\nC MAIL FROM:<a@b>\nS 250 ok\nC RCPT TO:<x@y>\nS 550 no\nE rcpt 0.0 no RCPT 550\n"
+                  "C RCPT TO:<z@y>\nS 250 ok\nC DATA\nS 354 go\nE content 0\nT 0\nC body 0\nC .\n"
+                  "S 250 ok\nE rcpt 0.1 yes end of data 250\nE done 0\nE ready 1\n"},
+    {"all refused: no DATA, RSET before the next", .messages = ONE,
+     .script =
+         UP_PLAIN "D 0\nC MAIL FROM:<a@b>\nS 250 ok\nC RCPT TO:<x@y>\nS 550 no\nE rcpt 0.0 no RCPT 550\n"
+                  "E done 0\nE ready 1\nD 0\nC RSET\nS 250 ok\nC MAIL FROM:<a@b>\n"},
+    {"MAIL refused", .messages = ONE,
+     .script = UP_PLAIN "D 0\nC MAIL FROM:<a@b>\nS 550 no\nE rcpt 0.0 no MAIL 550\nE done 0\nE ready 1\n"
+                        "D 0\nC MAIL FROM:<a@b>\n"},
+    {"RSET refused", .messages = ONE,
+     .script =
+         UP_PLAIN "D 0\nC MAIL FROM:<a@b>\nS 250 ok\nC RCPT TO:<x@y>\nS 550 no\nE rcpt 0.0 no RCPT 550\n"
+                  "E done 0\nE ready 1\nD 0\nC RSET\nS 500 what\nE lost 0\nE failed MAIL 500\n"},
+};
+
+#define LMTP_SAY "D 0\nC MAIL FROM:<a@b>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC RCPT TO:<w@y>\nC DATA\n"
+#define THREE_RCPTS                                                                                          \
+    {                                                                                                        \
+        {.sender = "a@b", .rcpts = {"x@y", "z@y", "w@y"}},                                                   \
+        {                                                                                                    \
+            .sender = "", .rcpts = { "z@y" }                                                                 \
+        }                                                                                                    \
+    }
+
+static const struct dialogue lmtp[] = {
+    {"a reply for each recipient", .opt = {.lmtp = true}, .messages = THREE_RCPTS,
+     .script =
+         UP_LMTP LMTP_SAY "D 1\nS 250 ok\nS 250 ok\nS 550 no\nS 250 ok\nS 354 go\nE rcpt 0.1 no RCPT 550\n"
+                          "E content 0\nT 0\nC body 0\nC .\n" SAY_1 "S 250 ok\nS 452 4.2.2 full\n"
+                          "E rcpt 0.0 yes end of data 250\nE rcpt 0.2 no end of data 452 4.2.2\nE done 0\n"
+                          "E ready 1\n" YES "E content 1\n"},
+    {"closed between them", .opt = {.lmtp = true}, .messages = THREE_RCPTS,
+     .script = UP_LMTP LMTP_SAY
+     "S 250 ok\nS 250 ok\nS 250 ok\nS 250 ok\nS 354 go\nE content 0\nT 0\nC body 0\nC .\n"
+     "S 250 ok\nE rcpt 0.0 yes end of data 250\n! closed\nE lost 0 maybe\n"
+     "E failed end of data 0\n"},
+    {"421 for the rest", .opt = {.lmtp = true}, .messages = THREE_RCPTS,
+     .script = UP_LMTP LMTP_SAY
+     "S 250 ok\nS 250 ok\nS 250 ok\nS 250 ok\nS 354 go\nE content 0\nT 0\nC body 0\nC .\n"
+     "S 250 ok\nS 421 down\nE rcpt 0.0 yes end of data 250\nE rcpt 0.1 no end of data 421\n"
+     "E rcpt 0.2 no end of data 421\nE done 0\nE failed end of data 421\n"},
+    {"354 without recipients", .opt = {.lmtp = true}, .messages = ONE,
+     .script = UP_LMTP "D 0\n" SAY_0 "S 250 ok\nS 550 no\nS 354 go\nE rcpt 0.0 no RCPT 550\nE done 0\n"
+                       "E failed DATA 0\n"},
+};
+
+#define UP_SIZE                                                                                              \
+    EHLO "S 250-mx\nS 250-PIPELINING\nS 250-SIZE 1000\nS 250-8bitmime\nS 250 SMTPUTF8\nE ready 2\n"
+
+static const struct dialogue extensions[] = {
+    {"all said",
+     .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .size = 999, .body = BODY_8BITMIME, .smtputf8 = true}},
+     .script = UP_SIZE "D 0\nC MAIL FROM:<a@b> SIZE=999 BODY=8BITMIME SMTPUTF8\nC RCPT TO:<x@y>\nC DATA\n"},
+    {"none said when not offered", .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .size = 999}},
+     .script = UP_PIPE "D 0\n" SAY_0},
+    {"too big",
+     .messages = {{.sender = "a@b", .rcpts = {"x@y", "z@y"}, .size = 1001}, {.sender = "", .rcpts = {"z@y"}}},
+     .script =
+         UP_SIZE "D 0\nE rcpt 0.0 no MAIL 552 5.3.4\nE rcpt 0.1 no MAIL 552 5.3.4\nE done 0\nD 1\n" SAY_1},
+    {"8-bit to a 7-bit server", .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .body = BODY_8BITMIME}},
+     .script = UP_PLAIN "D 0\nE rcpt 0.0 no MAIL 554 5.6.3\nE done 0\n"},
+    {"SMTPUTF8 not taken", .messages = {{.sender = "a@b", .rcpts = {"\xC3\xB6@y"}, .smtputf8 = true}},
+     .script = UP_PIPE "D 0\nE rcpt 0.0 no MAIL 553 5.6.7\nE done 0\n"},
+    {"no commands inside addresses", .messages = {{.sender = "a@b", .rcpts = {"x@y>\r\nQUIT"}}},
+     .script = UP_PIPE "D 0\nE rcpt 0.0 no MAIL 553 5.1.3\nE done 0\n"},
+};
+
+static void test_hello(void **state)
+{
+    play_all(hello, COUNT_OF(hello));
+}
+
+static void test_tls(void **state)
+{
+    play_all(tls, COUNT_OF(tls));
+}
+
+static void test_pipelined(void **state)
+{
+    play_all(pipelined, COUNT_OF(pipelined));
+}
+
+static void test_lost(void **state)
+{
+    play_all(lost, COUNT_OF(lost));
+}
+
+static void test_lock_step(void **state)
+{
+    play_all(lock_step, COUNT_OF(lock_step));
+}
+
+static void test_lmtp(void **state)
+{
+    play_all(lmtp, COUNT_OF(lmtp));
+}
+
+static void test_extensions(void **state)
+{
+    play_all(extensions, COUNT_OF(extensions));
+}
+
+/* Clear text right behind the 220 would be read as if it had come through TLS. */
+static void test_starttls_injection(void **state)
+{
+    static const struct dialogue d = {"injection", .opt = {.tls = SMTPC_TLS_MAY},
+                                      .script = OFFERS_TLS
+                                      "C STARTTLS\nS 220 go\nS 250 evil\nE failed STARTTLS 0\n"};
+    play(&d, SIZE_MAX / 2);
+}
+
+/* All in one packet: the dot's reply, the next message's replies, and so on: one round trip a message. */
+static void test_one_round_trip_a_message(void **state)
+{
+    static const struct dialogue d = {"one round trip", .messages = THREE,
+                                      .script = UP_PIPE
+                                      "D 0\n" SAY_0 "D 1\n" YES "E content 0\nT 0\nC body 0\nC .\n" SAY_1
+                                      "S 250 taken\n" YES
+                                      "E rcpt 0.0 yes end of data 250\nE done 0\nE content 1\nE ready 1\n"
+                                      "D 2\nT 1\nC body 1\nC .\n" SAY_2 "S 250 taken\n" YES
+                                      "E rcpt 1.0 yes end of data 250\nE done 1\nE content 2\nE ready 1\n"};
+    play(&d, SIZE_MAX / 2);
+}
+
+/* More recipients than a window, and more than the engine keeps room for at first. */
+static void test_many_recipients(void **state)
+{
+    enum { COUNT = 1500 };
+    static struct run r;
+    static char said[64], told[COUNT * 40];
+    static str_t rcpts[COUNT];
+    static const struct dialogue d = {"many recipients"};
+    static const char up[] = "220 mx\r\n250-mx\r\n250 PIPELINING\r\n250 ok\r\n";
+    struct smtpc_options opt = {.helo_name = STR("gw.example")};
+    r = (struct run){.dialogue = &d};
+    r.told = SBUF_ON(told);
+    assert_int_equal(smtpc_create(&r.c, &host_ops, &r, &opt), 0);
+    smtpc_start(r.c);
+    for (unsigned i = 0; i < COUNT; i++)
+        rcpts[i] = STR("x@y");
+    r.txs[0] = (struct smtpc_tx){.sender = STR("a@b"), .rcpts = rcpts, .rcpt_count = COUNT};
+    smtpc_input(r.c, (const uint8_t *)up, sizeof up - 1 - 8);
+    smtpc_deliver(r.c, &r.txs[0]);
+    assert_int_equal(r.txs[0].rcpts_sent, 200);
+    smtpc_input(r.c, (const uint8_t *)up + sizeof up - 1 - 8, 8);
+    for (unsigned i = 0; i < COUNT; i++) {
+        const char *reply = i % 3 ? "250 ok\r\n" : "550 no\r\n";
+        assert_true(r.txs[0].rcpts_sent - i <= 200);
+        smtpc_input(r.c, (const uint8_t *)reply, 8);
+    }
+    assert_int_equal(smtpc_stage(r.c), STAGE_DATA);
+    smtpc_input(r.c, (const uint8_t *)"354 go\r\n", 8);
+    assert_int_equal(smtpc_stage(r.c), STAGE_CONTENT);
+    r.said = SBUF_ON(said);
+    smtpc_content_end(r.c, &r.txs[0]);
+    assert_true(str_eq(sbuf_view(&r.said), STR(".\r\n")));
+    smtpc_input(r.c, (const uint8_t *)"250 ok\r\n", 8);
+    assert_int_equal(r.txs[0].outcome_count, COUNT);
+    assert_true(smtpc_idle(r.c) && !r.told.overflow);
+    assert_true(str_ends(sbuf_view(&r.told), STR("rcpt 0.1499 yes end of data 250\ndone 0\nready 2\n")));
+    smtpc_destroy(r.c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_pipelined),
+        cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_lock_step),
+        cmocka_unit_test(test_lmtp),
+        cmocka_unit_test(test_extensions),
+        cmocka_unit_test(test_starttls_injection),
+        cmocka_unit_test(test_one_round_trip_a_message),
+        cmocka_unit_test(test_many_recipients),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
