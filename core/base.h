@@ -9,16 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WARN_UNUSED        __attribute__((warn_unused_result))
-#define PRINTF_LIKE(f, a)  __attribute__((format(printf, f, a)))
-#define NORETURN           __attribute__((noreturn))
-#define LIKELY(x)          __builtin_expect(!!(x), 1)
-#define UNLIKELY(x)        __builtin_expect(!!(x), 0)
-#define COUNT_OF(a)        (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b)          ((a) < (b) ? (a) : (b))
-#define MAX(a, b)          ((a) > (b) ? (a) : (b))
-#define ALIGN_UP(n, a)     (((n) + ((a)-1)) & ~((uint64_t)(a)-1))
-#define ALIGN_DOWN(n, a)   ((n) & ~((uint64_t)(a)-1))
+#define WARN_UNUSED                     __attribute__((warn_unused_result))
+#define PRINTF_LIKE(f, a)               __attribute__((format(printf, f, a)))
+#define NORETURN                        __attribute__((noreturn))
+#define LIKELY(x)                       __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)                     __builtin_expect(!!(x), 0)
+#define COUNT_OF(a)                     (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)                       ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                       ((a) > (b) ? (a) : (b))
+#define ALIGN_UP(n, a)                  (((n) + ((a)-1)) & ~((uint64_t)(a)-1))
+#define ALIGN_DOWN(n, a)                ((n) & ~((uint64_t)(a)-1))
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* A broken invariant is our bug: print where, abort. On in every build. Never for input from outside. */

@@ -26,14 +26,20 @@ bool ip_is_v4(const struct ip *ip);
 bool ip_is_loopback(const struct ip *ip);
 bool ip_is_any(const struct ip *ip); /* 0.0.0.0 or :: */
 bool ip_eq(const struct ip *a, const struct ip *b);
-err_t ip_parse(str_t s, struct ip *out) WARN_UNUSED;     /* "192.0.2.1", "2001:db8::1", "[2001:db8::1]" */
-err_t cidr_parse(str_t s, struct cidr *out) WARN_UNUSED; /* an address alone is /32 or /128; host bits set: ERR_SYNTAX */
+/* "192.0.2.1", "2001:db8::1", "[2001:db8::1]". ERR_SYNTAX leaves *out alone, here and below. */
+err_t ip_parse(str_t s, struct ip *out) WARN_UNUSED;
+/* An address alone is /32 or /128; host bits set: ERR_SYNTAX. */
+err_t cidr_parse(str_t s, struct cidr *out) WARN_UNUSED;
+/* IPv4 and IPv6 are apart: ::/0 holds no IPv4 address. */
 bool cidr_match(const struct cidr *net, const struct ip *ip);
 bool cidr_overlap(const struct cidr *a, const struct cidr *b);
-void ip_format(const struct ip *ip, struct sbuf *out);           /* no brackets */
-void ip_format_literal(const struct ip *ip, struct sbuf *out);   /* RFC 5321 4.1.3: [192.0.2.1] or [IPv6:2001:db8::1] */
+
+void ip_format(const struct ip *ip, struct sbuf *out); /* no brackets */
+/* RFC 5321 4.1.3: [192.0.2.1] or [IPv6:2001:db8::1] */
+void ip_format_literal(const struct ip *ip, struct sbuf *out);
 void endpoint_format(const struct endpoint *e, struct sbuf *out); /* 192.0.2.1:25, [2001:db8::1]:25 */
-err_t endpoint_parse(str_t s, struct endpoint *out) WARN_UNUSED; /* address and port both given */
+/* Address and port both given; port 0 is let through, for listeners that take any. */
+err_t endpoint_parse(str_t s, struct endpoint *out) WARN_UNUSED;
 socklen_t endpoint_to_sockaddr(const struct endpoint *e, struct sockaddr_storage *out);
 err_t endpoint_from_sockaddr(const struct sockaddr *sa, struct endpoint *out) WARN_UNUSED;
 

@@ -61,6 +61,7 @@ static inline struct link *list_pop_front(struct list *l)
 
 /* The current element may be removed inside the loop. */
 #define LIST_EACH(l, k)                                                                                      \
-    for (struct link *k = (l)->head.next, *k##_next = k->next; k != &(l)->head; k = k##_next, k##_next = k->next)
+    for (struct link *k = (l)->head.next, *k##_next = k->next; k != &(l)->head;                              \
+         k = k##_next, k##_next = k->next)
 
 #endif

@@ -1,9 +1,9 @@
 /* core/log.h: structured events, one line each, written by a thread of its own.
  *
  * A producer formats into its own lock-free ring and never blocks: when the reader is slow, lines are dropped
- * and counted (metric log_dropped; the writer reports the number when it can write again). Values are escaped, so
- * that nothing from outside can forge a line (no raw control bytes, quotes or newlines).
- * Every event stands in log_events.def with its level and its fields; docs are generated from it. */
+ * and counted (metric log_dropped; the writer reports the number when it can write again). Values are
+ * escaped, so that nothing from outside can forge a line (no raw control bytes, quotes or newlines). Every
+ * event stands in log_events.def with its level and its fields; docs are generated from it. */
 #ifndef CORE_LOG_H
 #define CORE_LOG_H
 
@@ -33,7 +33,8 @@ struct log_field {
     };
 };
 
-/* Fields for LOG(): LOG(delivery, LF_QID("id", id), LF_STR("to", addr), LF_U64("ms", ms)). An absent str is left out. */
+/* Fields for LOG(): LOG(delivery, LF_QID("id", id), LF_STR("to", addr), LF_U64("ms", ms)). An absent str is
+ * left out. */
 #define LF_STR(k, v)  ((struct log_field){.key = (k), .kind = LF_KIND_STR, .str = (v)})
 #define LF_CSTR(k, v) ((struct log_field){.key = (k), .kind = LF_KIND_STR, .str = str_cstr(v)})
 #define LF_U64(k, v)  ((struct log_field){.key = (k), .kind = LF_KIND_U64, .u64 = (v)})
@@ -55,7 +56,9 @@ err_t qid_parse(str_t s, uint64_t *out) WARN_UNUSED;
 /* Boot. `fd` is written to and not owned. Before log_start lines go to stderr directly (unit tests too). */
 err_t log_start(int fd, enum log_format format, enum log_level level) WARN_UNUSED;
 void log_set(enum log_format format, enum log_level level); /* reload; any thread */
-void log_stop(void); /* writes what is left, joins the writer */
+/* Writes what is left (waits for fd's reader), joins the writer. Call it when other threads have ended: a
+ * line that they emit meanwhile may stay for the next log_start(). Later lines go to stderr again. */
+void log_stop(void);
 uint64_t log_dropped_count(void);
 
 #endif

@@ -1,4 +1,5 @@
-/* core/map.h: open-addressing hash maps, u64 -> pointer and string -> pointer. One thread (or none writing). */
+/* core/map.h: open-addressing hash maps, u64 -> pointer and string -> pointer. One thread (or none writing).
+ */
 #ifndef CORE_MAP_H
 #define CORE_MAP_H
 
@@ -13,7 +14,7 @@ struct map64 {
 /* Zero-init is an empty map. Values are never NULL. Key 0 is allowed. */
 void *map64_get(const struct map64 *m, uint64_t key);
 err_t map64_put(struct map64 *m, uint64_t key, void *value) WARN_UNUSED; /* replaces; -ENOMEM */
-void *map64_remove(struct map64 *m, uint64_t key);                      /* the old value or NULL */
+void *map64_remove(struct map64 *m, uint64_t key);                       /* the old value or NULL */
 void map64_free(struct map64 *m);
 
 struct smap_slot;

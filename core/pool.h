@@ -15,8 +15,8 @@ struct pool {
 };
 
 void pool_init(struct pool *p, const char *name, size_t object_bytes, uint32_t count_max);
-void *pool_get(struct pool *p); /* zeroed; NULL at count_max or out of memory */
+void *pool_get(struct pool *p);              /* zeroed; NULL at count_max or out of memory */
 void pool_put(struct pool *p, void *object); /* NULL is fine; poisoned under asan */
-void pool_free(struct pool *p); /* every object must have been put back, else must() fails */
+void pool_free(struct pool *p);              /* every object must have been put back, else must() fails */
 
 #endif

@@ -13,10 +13,10 @@ typedef struct str {
     size_t n;
 } str_t;
 
-#define STR(lit)     ((str_t){"" lit, sizeof(lit) - 1})
-#define STR_NONE     ((str_t){NULL, 0})
-#define STR_FMT      "%.*s"
-#define STR_ARG(s)   (int)(s).n, (s).p
+#define STR(lit)   ((str_t){"" lit, sizeof(lit) - 1})
+#define STR_NONE   ((str_t){NULL, 0})
+#define STR_FMT    "%.*s"
+#define STR_ARG(s) (int)(s).n, (s).p
 
 static inline str_t str_of(const char *p, size_t n)
 {
@@ -30,18 +30,20 @@ bool str_istarts(str_t s, str_t prefix);
 bool str_ends(str_t s, str_t suffix);
 bool str_iends(str_t s, str_t suffix);
 int str_cmp(str_t a, str_t b);
-str_t str_trim(str_t s); /* blanks and tabs at both ends */
-str_t str_sub(str_t s, size_t from, size_t n);        /* clamped */
-ptrdiff_t str_find(str_t s, char c);                  /* index or -1 */
+str_t str_trim(str_t s);                       /* blanks and tabs at both ends */
+str_t str_sub(str_t s, size_t from, size_t n); /* clamped */
+ptrdiff_t str_find(str_t s, char c);           /* index or -1 */
 ptrdiff_t str_rfind(str_t s, char c);
 bool str_cut(str_t s, char sep, str_t *head, str_t *tail); /* false: no sep, head = s, tail = none */
-uint64_t str_hash(str_t s);                           /* seeded per process; not for the disk */
-uint64_t str_ihash(str_t s);                          /* equal for str_ieq strings */
+uint64_t str_hash(str_t s);                                /* seeded per process; not for the disk */
+uint64_t str_ihash(str_t s);                               /* equal for str_ieq strings */
 err_t str_to_u64(str_t s, uint64_t *out) WARN_UNUSED; /* decimal, whole string, ERR_SYNTAX on overflow too */
 bool str_is_ascii(str_t s);
 bool str_is_utf8(str_t s); /* RFC 3629, no surrogates, no overlong forms */
 
-/* Appends into memory of fixed size. What does not fit is dropped and `overflow` is set, once for ever. */
+/* Appends into memory of fixed size. What does not fit is cut and `overflow` is set, once for ever: nothing
+ * is appended after that, so the content is always a true prefix. sbuf_printf() wants one byte of room more
+ * than its text. */
 struct sbuf {
     char *p;
     size_t n, cap;
@@ -61,7 +63,8 @@ static inline str_t sbuf_view(const struct sbuf *b)
     return (str_t){b->p, b->n};
 }
 
-/* Growable buffer with a hard maximum; for boot, admin and DSNs, not for the data path. Zero-init is empty. */
+/* Growable buffer with a hard maximum; for boot, admin and DSNs, not for the data path. Zero-init is empty.
+ */
 struct gbuf {
     char *p;
     size_t n, cap, max; /* max 0 = 64 MiB */
