@@ -37,13 +37,13 @@ static void write_row(struct gbuf *out, const struct schema_key *k)
     else if (k->fallback)
         gbuf_printf(out, " | `%s` | ", k->fallback);
     else
-        gbuf_cstr(out, " | | ");
+        gbuf_cstr(out, " |  | ");
     if (k->type->amount != AMOUNT_NONE) {
         schema_format_amount(k->type, k->min, &min);
         schema_format_amount(k->type, k->max, &max);
         gbuf_printf(out, STR_FMT " to " STR_FMT, STR_ARG(sbuf_view(&min)), STR_ARG(sbuf_view(&max)));
     }
-    gbuf_printf(out, " | %s | ", k->restart ? "restart" : "");
+    gbuf_printf(out, " | %s | ", k->restart ? "restart" : k->child == SECTION_COUNT ? "reload" : "");
     write_escaped(out, k->help);
     gbuf_printf(out, " Example: `%s: %s` |\n", k->name, k->example);
 }
