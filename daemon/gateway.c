@@ -31,27 +31,10 @@ static bool has_named_networks(const struct config *c)
 /* What only a restart changes: said, never half-applied. */
 static void warn_restart_needed(const struct config *was, const struct config *now, struct diag *d)
 {
-    static const char text[] = "%s: the change takes effect at the next restart";
-    if (was->workers != now->workers)
-        diag_warning(d, (struct mark){0}, text, "workers");
-    bool same = was->listener_count == now->listener_count;
-    for (size_t i = 0; same && i < now->listener_count; i++)
-        same = ip_eq(&was->listeners[i].at.ip, &now->listeners[i].at.ip) &&
-               was->listeners[i].at.port == now->listeners[i].at.port;
-    if (!same)
-        diag_warning(d, (struct mark){0}, text, "listeners");
-    if (!str_eq(was->spool_directory, now->spool_directory) || was->ring_size_bytes != now->ring_size_bytes ||
-        was->commit_delay_us != now->commit_delay_us || was->high_water_percent != now->high_water_percent)
-        diag_warning(d, (struct mark){0}, text, "spool");
-    if (was->dns.has_resolver != now->dns.has_resolver || was->dns.resolver.port != now->dns.resolver.port ||
-        !ip_eq(&was->dns.resolver.ip, &now->dns.resolver.ip) || was->dns.timeout_ms != now->dns.timeout_ms)
-        diag_warning(d, (struct mark){0}, text, "dns");
-    if (!str_eq(was->admin.socket, now->admin.socket) || was->admin.has_listen != now->admin.has_listen ||
-        was->admin.listen.port != now->admin.listen.port ||
-        !ip_eq(&was->admin.listen.ip, &now->admin.listen.ip))
-        diag_warning(d, (struct mark){0}, text, "admin");
-    if (!str_eq(was->log.file, now->log.file))
-        diag_warning(d, (struct mark){0}, text, "log.file");
+    struct gbuf keys = {0};
+    if (config_restart_keys(was, now, &keys) > 0)
+        diag_warning(d, (struct mark){0}, STR_FMT ": the change takes effect at the next restart", STR_ARG(gbuf_view(&keys)));
+    gbuf_free(&keys);
 }
 
 /* One line of a diagnosis per log event. */

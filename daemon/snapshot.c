@@ -1,5 +1,6 @@
 /* daemon/snapshot.c: see snapshot.h. */
 #include <errno.h>
+#include <ifaddrs.h>
 
 #include "daemon/snapshot.h"
 
@@ -13,6 +14,21 @@ static size_t resolve_name(void *ctx, str_t name, struct ip *out, size_t max)
     size_t n = q.err ? 0 : MIN((size_t)q.count, max);
     memcpy(out, q.addresses, n * sizeof *out);
     return n;
+}
+
+/* A route to one of this machine's own addresses may be a route to ourselves. */
+static bool is_own_address(void *ctx, const struct ip *ip)
+{
+    struct ifaddrs *all;
+    bool found = ip_is_loopback(ip);
+    if (found || getifaddrs(&all) < 0)
+        return found;
+    for (const struct ifaddrs *i = all; i && !found; i = i->ifa_next) {
+        struct endpoint e;
+        found = i->ifa_addr && endpoint_from_sockaddr(i->ifa_addr, &e) == 0 && ip_eq(&e.ip, ip);
+    }
+    freeifaddrs(all);
+    return found;
 }
 
 static err_t load_tls(struct snapshot *s, const struct config *c, struct diag *d)
@@ -38,7 +54,7 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, u
     }
     s->refs = 1;
     s->generation = generation;
-    struct policy_resolver resolver = {.resolve = resolve_name, .ctx = dns};
+    struct policy_resolver resolver = {.resolve = resolve_name, .ctx = dns, .is_own = is_own_address};
     err_t err = load_tls(s, c, d);
     if (err) {
         config_free(c);
