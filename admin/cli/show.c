@@ -1,0 +1,297 @@
+/* admin/cli/show.c: see show.h. */
+#include "admin/cli/show.h"
+
+#include "admin/cli/table.h"
+#include "admin/cli/text.h"
+
+/* --- fields, whatever they are --- */
+
+static str_t text_of(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    return json_is_string(v) ? str_of(json_string_value(v), json_string_length(v)) : STR_NONE;
+}
+
+static double number_of(const json_t *o, const char *key)
+{
+    return json_number_value(json_object_get(o, key)); /* 0 if it is none */
+}
+
+static uint64_t count_of(const json_t *o, const char *key)
+{
+    double v = number_of(o, key);
+    return v > 0 && v < 1e18 ? (uint64_t)v : 0;
+}
+
+static bool has_number(const json_t *o, const char *key)
+{
+    return json_is_number(json_object_get(o, key));
+}
+
+static bool is_true(const json_t *o, const char *key)
+{
+    return json_is_true(json_object_get(o, key));
+}
+
+/* --- cells --- */
+
+static void cell_count(struct table *t, const json_t *o, const char *key)
+{
+    char text[32];
+    struct sbuf b = SBUF_ON(text);
+    if (has_number(o, key))
+        sbuf_u64(&b, count_of(o, key));
+    table_cell(t, sbuf_view(&b));
+}
+
+static void cell_size(struct table *t, const json_t *o, const char *key)
+{
+    char text[32];
+    struct sbuf b = SBUF_ON(text);
+    if (has_number(o, key))
+        text_size(&b, count_of(o, key));
+    table_cell(t, sbuf_view(&b));
+}
+
+static void cell_age(struct table *t, const json_t *o, const char *key)
+{
+    char text[32];
+    struct sbuf b = SBUF_ON(text);
+    if (has_number(o, key))
+        text_age(&b, number_of(o, key));
+    table_cell(t, sbuf_view(&b));
+}
+
+static void cell_until(struct table *t, const json_t *o, const char *key, uint64_t now_wall_ns)
+{
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    str_t v = text_of(o, key);
+    if (v.n)
+        text_until(&b, v, now_wall_ns);
+    table_cell(t, sbuf_view(&b));
+}
+
+static void write_safe(FILE *out, str_t s)
+{
+    char *safe = malloc(MAX(s.n, (size_t)1));
+    if (!safe)
+        return;
+    fwrite(safe, 1, text_safe(safe, s), out);
+    free(safe);
+}
+
+static void write_line(FILE *out, const char *label, str_t value)
+{
+    fprintf(out, "%-9s", label);
+    write_safe(out, value.n ? value : STR("-"));
+    fputc('\n', out);
+}
+
+/* --- status --- */
+
+static void show_head(const json_t *status, FILE *out)
+{
+    const json_t *queue = json_object_get(status, "queue");
+    char text[256];
+    struct sbuf b = SBUF_ON(text);
+
+    fputs("Postern ", out);
+    write_safe(out, text_of(status, "version"));
+    fputs(" on ", out);
+    write_safe(out, text_of(status, "hostname"));
+    text_age(&b, number_of(status, "uptime_s"));
+    fprintf(out, ", pid %.0f, up " STR_FMT "%s\n", number_of(status, "pid"), STR_ARG(sbuf_view(&b)),
+            is_true(status, "draining") ? ", shutting down" : "");
+
+    b.n = 0;
+    sbuf_str(&b, text_of(status, "config_file"));
+    sbuf_cstr(&b, ", generation ");
+    sbuf_u64(&b, count_of(status, "generation"));
+    write_line(out, "config", sbuf_view(&b));
+    write_line(out, "tls", text_of(status, "tls"));
+    b.n = 0;
+    sbuf_printf(&b, "%.0f messages, %.0f recipients", number_of(queue, "messages"),
+                number_of(queue, "recipients"));
+    if (count_of(queue, "messages")) {
+        sbuf_cstr(&b, ", oldest ");
+        text_age(&b, number_of(queue, "oldest_age_s"));
+    }
+    write_line(out, "queue", sbuf_view(&b));
+}
+
+static void cell_ring(struct table *t, const json_t *ring)
+{
+    str_t error = text_of(ring, "error");
+    double bytes = number_of(ring, "bytes"), used = number_of(ring, "used");
+    char text[32];
+    struct sbuf b = SBUF_ON(text);
+    cell_size(t, ring, "bytes");
+    if (bytes > 0)
+        sbuf_printf(&b, "%.0f%%", 100 * used / bytes);
+    table_cell(t, sbuf_view(&b));
+    if (!json_is_object(ring))
+        table_cell(t, STR_NONE);
+    else
+        table_cell(t, is_true(ring, "direct_io") ? STR("direct") : STR("buffered"));
+    table_cell(t, error.n ? error : is_true(ring, "full") ? STR("full, MAIL gets 452") : STR("good"));
+}
+
+err_t show_status(const json_t *status, FILE *out)
+{
+    struct table t = {0};
+    size_t i;
+    const json_t *w;
+    show_head(status, out);
+    fputc('\n', out);
+    table_column(&t, "WORKER", true);
+    table_column(&t, "SESSIONS", true);
+    table_column(&t, "QUEUED", true);
+    table_column(&t, "RING", true);
+    table_column(&t, "USED", true);
+    table_column(&t, "WRITES", false);
+    table_column(&t, "STATE", false);
+    json_array_foreach(json_object_get(status, "workers"), i, w)
+    {
+        cell_count(&t, w, "id");
+        cell_count(&t, w, "sessions");
+        cell_count(&t, w, "queue_messages");
+        cell_ring(&t, json_object_get(w, "ring"));
+    }
+    err_t err = table_write(&t, out);
+    table_free(&t);
+    return err;
+}
+
+/* --- queue --- */
+
+static bool any_sender(const json_t *messages)
+{
+    size_t i;
+    const json_t *m;
+    json_array_foreach(messages, i, m)
+    {
+        if (json_is_string(json_object_get(m, "sender")))
+            return true;
+    }
+    return false;
+}
+
+static void cell_recipients(struct table *t, const json_t *m)
+{
+    char text[48];
+    struct sbuf b = SBUF_ON(text);
+    if (has_number(m, "pending") && has_number(m, "recipients"))
+        sbuf_printf(&b, "%.0f/%.0f", number_of(m, "pending"), number_of(m, "recipients"));
+    table_cell(t, sbuf_view(&b));
+}
+
+static void cell_sender(struct table *t, const json_t *m)
+{
+    str_t sender = text_of(m, "sender");
+    table_cell(t, sender.p && sender.n == 0 ? STR("<>") : sender);
+}
+
+err_t show_queue(const json_t *messages, uint64_t limit, uint64_t now_wall_ns, FILE *out)
+{
+    struct table t = {0};
+    size_t i, count = json_array_size(messages);
+    bool senders = any_sender(messages);
+    const json_t *m;
+    if (count == 0) {
+        fputs("The queue is empty.\n", out);
+        return 0;
+    }
+    table_column(&t, "ID", false);
+    table_column(&t, "AGE", true);
+    table_column(&t, "SIZE", true);
+    table_column(&t, "RCPTS", true);
+    table_column(&t, "TRIES", true);
+    table_column(&t, "STATE", false);
+    table_column(&t, "NEXT", false);
+    if (senders)
+        table_column(&t, "SENDER", false);
+    table_column(&t, "DESTINATION", false);
+    table_column(&t, "REASON", false);
+    json_array_foreach(messages, i, m)
+    {
+        table_cell(&t, text_of(m, "id"));
+        cell_age(&t, m, "age_s");
+        cell_size(&t, m, "size");
+        cell_recipients(&t, m);
+        cell_count(&t, m, "attempts");
+        table_cell(&t, text_of(m, "state"));
+        cell_until(&t, m, "due", now_wall_ns);
+        if (senders)
+            cell_sender(&t, m);
+        table_cell(&t, text_of(m, "destination"));
+        table_cell(&t, text_of(m, "reason"));
+    }
+    err_t err = table_write(&t, out);
+    table_free(&t);
+    if (!err && count >= limit)
+        fprintf(out, "These are the newest %zu; --limit N shows more.\n", count);
+    return err;
+}
+
+/* --- destinations --- */
+
+err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *out)
+{
+    struct table t = {0};
+    size_t i;
+    const json_t *d;
+    if (json_array_size(destinations) == 0) {
+        fputs("No destination is in use.\n", out);
+        return 0;
+    }
+    table_column(&t, "DESTINATION", false);
+    table_column(&t, "WORKER", true);
+    table_column(&t, "CONNECTIONS", true);
+    table_column(&t, "WINDOW", true);
+    table_column(&t, "JOBS", true);
+    table_column(&t, "STATE", false);
+    table_column(&t, "RETRY", false);
+    table_column(&t, "LAST FAILURE", false);
+    json_array_foreach(destinations, i, d)
+    {
+        table_cell(&t, text_of(d, "key"));
+        cell_count(&t, d, "worker");
+        cell_count(&t, d, "connections");
+        cell_count(&t, d, "window");
+        cell_count(&t, d, "jobs");
+        table_cell(&t, is_true(d, "down") ? STR("down") : STR("up"));
+        cell_until(&t, d, "retry_at", now_wall_ns);
+        table_cell(&t, text_of(d, "last_text"));
+    }
+    err_t err = table_write(&t, out);
+    table_free(&t);
+    return err;
+}
+
+/* --- errors --- */
+
+void show_lines(const json_t *lines, FILE *out)
+{
+    size_t i;
+    const json_t *line;
+    json_array_foreach(lines, i, line)
+    {
+        if (!json_is_string(line))
+            continue;
+        write_safe(out, str_of(json_string_value(line), json_string_length(line)));
+        fputc('\n', out);
+    }
+}
+
+void show_error(const json_t *error, long http_status, FILE *out)
+{
+    str_t text = text_of(error, "error");
+    fputs("postern: ", out);
+    if (text.n)
+        write_safe(out, text);
+    else
+        fprintf(out, "posternd answered with HTTP status %ld", http_status);
+    fputc('\n', out);
+    show_lines(json_object_get(error, "problems"), out);
+}
