@@ -130,10 +130,12 @@ static void cell_ring(struct table *t, const json_t *ring)
     if (bytes > 0)
         sbuf_printf(&b, "%.0f%%", 100 * used / bytes);
     table_cell(t, sbuf_view(&b));
-    if (!json_is_object(ring))
+    if (!json_is_object(ring)) {
         table_cell(t, STR_NONE);
-    else
-        table_cell(t, is_true(ring, "direct_io") ? STR("direct") : STR("buffered"));
+        table_cell(t, STR_NONE);
+        return;
+    }
+    table_cell(t, is_true(ring, "direct_io") ? STR("direct") : STR("buffered"));
     table_cell(t, error.n ? error : is_true(ring, "full") ? STR("full, MAIL gets 452") : STR("good"));
 }
 
