@@ -22,6 +22,8 @@ struct fsio_file {
 err_t fsio_open(struct fsio_file *f, const char *path) WARN_UNUSED;
 /* New file of `bytes` zero bytes, written, synced, under a temporary name, renamed into place, directory synced. */
 err_t fsio_create(const char *path, uint64_t bytes) WARN_UNUSED;
+/* A file that was cut short gets zero bytes, written and synced, up to `bytes`. */
+err_t fsio_extend(struct fsio_file *f, uint64_t bytes) WARN_UNUSED;
 void fsio_close(struct fsio_file *f);
 err_t fsio_read(struct fsio_file *f, void *p, size_t n, uint64_t at) WARN_UNUSED;          /* blocking, whole */
 err_t fsio_write_durable(struct fsio_file *f, const void *p, size_t n, uint64_t at) WARN_UNUSED; /* blocking, whole */

@@ -13,6 +13,7 @@
 
 struct queue;
 struct queue_writer;
+struct qread; /* a read in flight; private */
 
 enum rcpt_state { RCPT_PENDING, RCPT_DELIVERED, RCPT_BOUNCED, RCPT_REMOVED };
 
@@ -38,7 +39,9 @@ struct qmsg {
     uint8_t flags;
     uint8_t state_inline[7]; /* rcpt states when rcpt_count <= 7 */
     uint8_t *state_more;     /* else; owned */
-    struct link segment_link;
+    uint64_t lowest_segment; /* sequence of the oldest ring segment that holds a record of this message */
+    uint64_t ring_bytes;     /* of the ring taken by its records */
+    struct link segment_link, all_link, progress_link;
 };
 
 struct queue_options {
@@ -50,6 +53,8 @@ struct queue_options {
     uint64_t hot_bytes;          /* memory of recent batches kept for sending without reading back; default 16 MiB, min 4 MiB */
     uint64_t progress_flush_ms;  /* progress records wait at most this long for a commit to ride in, default 200:
                                     the window in which a crash can repeat a delivery */
+    uint32_t segment_bytes;      /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64 KiB, and ring_bytes
+                                    may be smaller than 16 MiB: for tests and tools */
 };
 
 /* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into place), else recovers it.
@@ -113,13 +118,12 @@ struct qload {
     /* queue-private */
     struct queue *q;
     struct arena *arena;
-    struct op op;
-    void *buffer;
-    struct iovec iov;
+    struct qread *reading;
+    bool pinned;
 };
 /* 0: loaded now (the record was hot); ERR_PENDING: `done` follows; else failed. */
 err_t queue_load(struct queue *q, struct qmsg *m, struct arena *arena, struct qload *ld) WARN_UNUSED;
-void queue_load_end(struct qload *ld); /* unpins; also after a failure */
+void queue_load_end(struct qload *ld); /* unpins; also after a failure, or while pending (then `done` is not called) */
 
 /* Streams the body, piece by piece, from hot memory or the disk; each piece's CRC is verified. Embedded in its owner. */
 struct qbody {
@@ -128,9 +132,8 @@ struct qbody {
     const struct qload *ld;
     uint32_t extent_index;
     err_t err;
-    struct op op;
-    struct qslice *reading;
-    struct iovec iov;
+    struct qread *reading;
+    struct qslice *arrived;
 };
 /* A piece of body in memory that stays put until it is released. May outlive the qbody. */
 struct qslice {
@@ -138,8 +141,9 @@ struct qslice {
     size_t n;
     /* queue-private */
     struct queue *q;
-    void *block;
-    struct link link;
+    void *block;  /* hot memory, pinned; else */
+    void *buffer; /* what was read from the disk; owned */
+    size_t buffer_bytes;
 };
 void queue_body_open(struct qbody *b, const struct qload *ld);
 /* 0: *out is the next piece; ERR_PENDING; ERR_EOF after the last; ERR_CORRUPT, -EIO. */

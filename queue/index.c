@@ -1,0 +1,237 @@
+/* queue/index.c: which messages live, which segments they need, and how much room is left.
+ *
+ * Every message stands in the list of the oldest segment that holds a record of it, so the tail may go past a
+ * segment exactly when its list is empty. Open writers stand there too. */
+#include <errno.h>
+
+#include "core/metrics.h"
+#include "queue/queue_priv.h"
+
+/* Segments kept free from the purposes named. Mail never takes what moving the tail's messages needs, and
+ * moving never takes what progress records need, or a full ring could not get empty again. */
+static const uint32_t reserved_segments[] = {
+    [QSPACE_MAIL] = 3,
+    [QSPACE_RECLAIM] = 1,
+    [QSPACE_PROGRESS] = 0,
+};
+
+#define LIVE_SPARE_SEGMENTS 5u /* the reserve, the one being written, and one for what padding wastes */
+
+/* ---- space ---- */
+
+uint64_t qspace_limit(const struct queue *q, enum qspace space)
+{
+    return (q->durable_tail + q->segment_count - reserved_segments[space]) * q->segment_bytes;
+}
+
+uint32_t qspace_free_segments(const struct queue *q)
+{
+    uint64_t end = q->durable_tail + q->segment_count;
+    uint64_t used_to = ALIGN_UP(qbatch_head(q), q->segment_bytes) / q->segment_bytes;
+    return end > used_to ? (uint32_t)(end - used_to) : 0;
+}
+
+uint64_t qspace_live_max(const struct queue *q)
+{
+    uint64_t by_percent = q->data_bytes / 100 * q->opt.high_water_percent;
+    return MIN(by_percent, q->data_bytes - LIVE_SPARE_SEGMENTS * q->segment_bytes);
+}
+
+bool qspace_is_hopeless(const struct queue *q)
+{
+    bool tail_moves = q->tail_segment > q->durable_tail || q->super.writing;
+    return !tail_moves && !qreclaim_can_gain(q);
+}
+
+/* ---- segments ---- */
+
+struct qsegment *qsegment_of(struct queue *q, uint64_t segment)
+{
+    return &q->segments[segment % q->segment_count];
+}
+
+void qindex_advance_tail(struct queue *q)
+{
+    uint64_t end = qbatch_unwritten(q) / q->segment_bytes;
+    uint64_t from = q->tail_segment;
+    while (q->tail_segment < end) {
+        struct qsegment *s = qsegment_of(q, q->tail_segment);
+        if (!list_empty(&s->messages) || !list_empty(&s->writers))
+            break;
+        q->tail_segment++;
+    }
+    /* The disk hears of it when half of the ring is in use: one small write in a while. */
+    if (q->tail_segment > q->durable_tail && qspace_free_segments(q) <= q->segment_count / 2)
+        qsuper_request(q);
+    if (q->tail_segment > from)
+        qreclaim_kick(q);
+}
+
+void qindex_link(struct queue *q, struct qmsg *m, uint64_t lowest_segment)
+{
+    list_remove(&m->segment_link);
+    m->lowest_segment = lowest_segment;
+    list_push_back(&qsegment_of(q, lowest_segment)->messages, &m->segment_link);
+}
+
+/* ---- life of an entry ---- */
+
+uint8_t *qindex_states(struct qmsg *m)
+{
+    return m->state_more ? m->state_more : m->state_inline;
+}
+
+struct qmsg *qindex_new(struct queue *q, uint64_t id, uint32_t rcpt_count)
+{
+    struct qmsg *m = pool_get(&q->msg_pool);
+    if (!m)
+        return NULL;
+    m->id = id;
+    m->rcpt_count = m->rcpt_pending = rcpt_count;
+    /* More than seven recipients are rare enough for malloc. */
+    if (rcpt_count > sizeof m->state_inline && !(m->state_more = calloc(1, rcpt_count)))
+        goto no_memory;
+    if (map64_put(&q->index, id, m))
+        goto no_memory;
+    return m;
+no_memory:
+    free(m->state_more);
+    pool_put(&q->msg_pool, m);
+    return NULL;
+}
+
+static void entry_free(struct queue *q, struct qmsg *m)
+{
+    list_remove(&m->segment_link);
+    list_remove(&m->all_link);
+    list_remove(&m->progress_link);
+    free(m->state_more);
+    pool_put(&q->msg_pool, m);
+}
+
+void qindex_set_live(struct queue *q, struct qmsg *m)
+{
+    m->flags |= QMSG_LIVE;
+    list_push_back(&q->messages, &m->all_link);
+    q->message_count++;
+    q->pending_rcpt_count += m->rcpt_pending;
+    metric_add(M_queue_messages, 1);
+    metric_add(M_queue_recipients, m->rcpt_pending);
+}
+
+void qindex_drop(struct queue *q, struct qmsg *m)
+{
+    must(!(m->flags & QMSG_LIVE));
+    map64_remove(&q->index, m->id);
+    q->live_bytes -= m->ring_bytes;
+    entry_free(q, m);
+    qindex_advance_tail(q);
+}
+
+void qindex_remove(struct queue *q, struct qmsg *m)
+{
+    must(m->flags & QMSG_LIVE && !(m->flags & QMSG_REMOVED));
+    m->flags |= QMSG_REMOVED;
+    list_remove(&m->all_link);
+    q->message_count--;
+    q->pending_rcpt_count -= m->rcpt_pending;
+    metric_add(M_queue_messages, -1);
+    metric_add(M_queue_recipients, -(int64_t)m->rcpt_pending);
+    map64_remove(&q->index, m->id);
+    q->live_bytes -= m->ring_bytes;
+    if (m->pins > 0) /* its records are still being read: the segment is kept until qindex_unpin() */
+        return;
+    list_remove(&m->segment_link);
+    qindex_advance_tail(q);
+    if (m->lowest_segment == q->tail_segment)
+        qreclaim_retry(q);
+}
+
+void qindex_free_if_done(struct queue *q, struct qmsg *m)
+{
+    bool is_done = m->flags & QMSG_REMOVED && m->pins == 0 && !(m->flags & QMSG_MOVING) &&
+                   !link_in_list(&m->progress_link);
+    if (is_done)
+        entry_free(q, m);
+}
+
+void qindex_unpin(struct queue *q, struct qmsg *m)
+{
+    must(m->pins > 0);
+    if (--m->pins > 0)
+        return;
+    if (m->flags & QMSG_REMOVED) {
+        list_remove(&m->segment_link);
+        qindex_advance_tail(q);
+        if (m->lowest_segment == q->tail_segment)
+            qreclaim_retry(q);
+    } else if (m->flags & QMSG_RELINK) {
+        m->flags &= (uint8_t)~QMSG_RELINK;
+        qindex_link(q, m, m->lowest_segment);
+        qindex_advance_tail(q);
+    } else if (m->lowest_segment == q->tail_segment) {
+        qreclaim_kick(q);
+    }
+    qindex_free_if_done(q, m);
+}
+
+void qindex_take_states(struct qmsg *m, const uint8_t *states)
+{
+    uint8_t *to = qindex_states(m);
+    m->rcpt_pending = 0;
+    for (uint32_t i = 0; i < m->rcpt_count; i++) {
+        to[i] = states[i] <= RCPT_REMOVED ? states[i] : RCPT_PENDING; /* unknown: rather twice than never */
+        m->rcpt_pending += to[i] == RCPT_PENDING;
+    }
+}
+
+static int older_first(const void *a, const void *b)
+{
+    const struct qmsg *x = *(struct qmsg *const *)a, *y = *(struct qmsg *const *)b;
+    if (x->arrived_ms != y->arrived_ms)
+        return x->arrived_ms < y->arrived_ms ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+void qindex_sort(struct queue *q)
+{
+    struct qmsg **all = malloc((q->message_count + 1) * sizeof(struct qmsg *));
+    if (!all)
+        return; /* the order of the log is nearly that of age */
+    size_t n = 0;
+    for (struct link *k; (k = list_pop_front(&q->messages));)
+        all[n++] = container_of(k, struct qmsg, all_link);
+    qsort(all, n, sizeof(struct qmsg *), older_first);
+    for (size_t i = 0; i < n; i++)
+        list_push_back(&q->messages, &all[i]->all_link);
+    free(all);
+}
+
+void qindex_free(struct queue *q)
+{
+    LIST_EACH(&q->dirty, k)
+    { /* removed ones are in no other list */
+        struct qmsg *m = container_of(k, struct qmsg, progress_link);
+        list_remove(k);
+        if (m->flags & QMSG_REMOVED)
+            entry_free(q, m);
+    }
+    LIST_EACH(&q->messages, k)
+    entry_free(q, container_of(k, struct qmsg, all_link));
+    map64_free(&q->index);
+}
+
+/* ---- reading the index ---- */
+
+struct qmsg *queue_find(const struct queue *q, uint64_t id)
+{
+    struct qmsg *m = map64_get(&q->index, id);
+    return m && m->flags & QMSG_LIVE ? m : NULL;
+}
+
+void queue_each(const struct queue *q, bool (*each)(void *ctx, struct qmsg *m), void *ctx)
+{
+    LIST_EACH(&q->messages, k)
+    if (!each(ctx, container_of(k, struct qmsg, all_link)))
+        return;
+}

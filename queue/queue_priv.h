@@ -1,0 +1,375 @@
+/* queue/queue_priv.h: one ring in memory. All on the ring's own thread.
+ *
+ * The files: batch.c builds and writes batches in the memory of blocks.c; writer.c puts messages in; reader.c
+ * gets them out; index.c knows which live and which segments they need; progress.c keeps their states;
+ * reclaim.c moves the living away from the tail; super.c makes the tail durable; recovery*.c rebuild all this
+ * from the disk. */
+#ifndef QUEUE_QUEUE_PRIV_H
+#define QUEUE_QUEUE_PRIV_H
+
+#include "core/map.h"
+#include "core/pool.h"
+#include "queue/format_priv.h"
+#include "queue/fsio.h"
+#include "queue/queue.h"
+
+#define QUNIT_BYTES_MAX                                                                                      \
+    (UINT32_C(1) << 20) /* no batch crosses a multiple of it: one unit of memory, one sequential read */
+#define QCOMMIT_BYTES_MAX  (UINT32_C(900) << 10) /* payload of a commit record */
+#define QSEGMENT_COUNT_MIN 8u
+#define QSEGMENT_BYTES_MIN (UINT32_C(64) << 10)
+#define QRING_BYTES_MIN    (UINT64_C(16) << 20)
+#define QID_STEP           (UINT64_C(1) << 20) /* ids are reserved on disk this many at a time */
+#define QSTAGE_BYTES       4096u /* smaller appends are collected, so that a body has no confetti of chunks */
+#define QPATH_BYTES        4096
+
+enum qmsg_flags {
+    QMSG_LIVE = 1,    /* durable, and the owner knows it */
+    QMSG_REMOVED = 2, /* out of the index; waits for its remove record, its pins, its move */
+    QMSG_MOVING = 4,  /* its new commit record is on the way to the disk */
+    QMSG_RELINK = 8,  /* moved while pinned: the old segment is kept until the last pin goes */
+    QMSG_LOST = 16,   /* its commit record could not be read when its segment had to go */
+};
+
+_Static_assert(sizeof(struct qmsg) + 3 * 16 <= 256, "an index entry with its share of the map");
+
+/* ---- memory of the log's newest part ---- */
+
+struct qblock {
+    uint64_t unit;       /* holds the ring positions unit * unit_bytes ... */
+    uint32_t valid_from; /* ... from this offset on: what stood before it was written by an earlier process */
+    uint32_t pins;       /* slices */
+    uint32_t unwritten;  /* batches in it that are not durable */
+    uint8_t *p;
+    struct link link; /* in q->blocks_free or q->blocks_used (oldest first) */
+};
+
+struct qblock *qblock_take(struct queue *q, uint64_t position); /* NULL: all are pinned or unwritten */
+/* The record at `position` in memory, or NULL. */
+const struct disk_record *qblock_find(const struct queue *q, uint64_t position, struct qblock **block);
+err_t qblocks_init(struct queue *q);
+void qblocks_free(struct queue *q);
+
+/* Aligned buffers for reading, in a few sizes, kept for reuse. */
+void *qbuffer_get(struct queue *q, size_t bytes); /* NULL: no memory */
+void qbuffer_put(struct queue *q, void *p, size_t bytes);
+void qbuffers_free(struct queue *q);
+
+/* ---- batches ---- */
+
+/* One durable write: open (the newest), then sealed, then being written. */
+struct qbatch {
+    struct link link; /* q->sealed, oldest first */
+    uint64_t at;
+    uint32_t bytes, count;
+    uint64_t sequence; /* once sealed */
+    struct qblock *block;
+    struct list commits; /* struct qcommit */
+    struct list moves;   /* struct qmove */
+    uint32_t commit_count;
+};
+
+/* How deep into the free space one may go. What needs no new room in the long run may go further. */
+enum qspace { QSPACE_MAIL, QSPACE_RECLAIM, QSPACE_PROGRESS };
+
+struct qplace {
+    uint64_t at;      /* the record's position */
+    uint8_t *payload; /* where the caller puts it */
+};
+
+/* Room for a record in the open batch. ERR_PENDING: no memory until a write ends or pins go; ERR_FULL: no
+ * space in the ring for this purpose at the moment. */
+err_t qbatch_reserve(struct queue *q, enum qspace space, uint32_t bytes, struct qplace *out) WARN_UNUSED;
+/* Completes the record just reserved, whose payload is in place. */
+void qbatch_finish(struct queue *q, const struct qplace *place, const struct disk_record *r);
+/* Bytes of payload that fit into the open batch's unit; 0: a new unit is needed. */
+uint32_t qbatch_room(const struct queue *q);
+void qbatch_seal(struct queue *q);
+void qbatch_request(struct queue *q); /* look at the end of this tick whether to write */
+void qbatch_start_loop(struct queue *q);
+void qbatch_stop_loop(struct queue *q);
+err_t qbatch_write_blocking(struct queue *q) WARN_UNUSED; /* boot: everything that is sealed or open */
+uint64_t qbatch_head(const struct queue *q);              /* where the log ends, open batch included */
+uint64_t qbatch_unwritten(const struct queue *q);         /* where the first byte lies that is not durable */
+void qbatches_free(struct queue *q);
+
+void qring_failed(struct queue *q, err_t err); /* a write failed: refuse mail, try again later */
+
+/* ---- putting in ---- */
+
+struct qextent_block {
+    struct qextent_block *next; /* owned */
+    uint32_t count, reserved;
+    struct disk_extent e[63];
+};
+
+/* From queue_commit until its callback. */
+struct qcommit {
+    struct link link;
+    struct qmsg *m;   /* in the index, not yet live */
+    uint64_t at;      /* the record's */
+    uint8_t *payload; /* owned (malloc): the record while it waits for its place; else NULL */
+    uint32_t bytes;
+    err_t err;
+    void (*done)(void *ctx, err_t err, struct qmsg *m);
+    void *ctx;
+};
+
+struct queue_writer {
+    struct queue *q;
+    uint64_t id;
+    struct qextent_block *first, *last; /* owned */
+    struct disk_extent *growing;        /* the chunk at the end of the open batch, when it is ours */
+    uint32_t extent_count;
+    uint32_t staged_bytes;
+    uint8_t *staged; /* owned; QSTAGE_BYTES */
+    uint64_t body_bytes, ring_bytes;
+    uint64_t lowest_segment;
+    err_t err; /* what queue_commit will say; appends are swallowed from then on */
+    void (*writable)(void *ctx);
+    void *ctx;
+    struct link wait_link, segment_link, open_link;
+    struct qcommit commit; /* here, so that a commit needs no memory to fail */
+};
+
+void qwriter_end_growing(struct queue *q);
+void qwriter_durable(struct queue *q, struct list *commits);      /* their batch is on the disk */
+void qwriter_fail(struct queue *q, struct qcommit *c, err_t err); /* its callback runs at the tick's end */
+void qwriter_fail_all_waiting(struct queue *q, err_t err);
+void qwriter_run_failed(struct queue *q);
+void qwriter_pump(struct queue *q); /* everybody who waits for memory or space tries again */
+struct disk_extent *qextent_at(const struct queue_writer *w, uint32_t index);
+void qwriter_relink(struct queue_writer *w); /* after its extents changed */
+
+/* ---- the index ---- */
+
+struct qsegment {
+    struct list messages, writers; /* whose lowest segment it is */
+};
+
+struct qsegment *qsegment_of(struct queue *q, uint64_t segment);
+struct qmsg *qindex_new(struct queue *q, uint64_t id,
+                        uint32_t rcpt_count); /* in the map, in no list; NULL: no memory */
+void qindex_link(struct queue *q, struct qmsg *m, uint64_t lowest_segment);
+void qindex_set_live(struct queue *q, struct qmsg *m);
+void qindex_drop(struct queue *q, struct qmsg *m); /* never was live: frees */
+void qindex_remove(struct queue *q, struct qmsg *m);
+void qindex_free_if_done(struct queue *q, struct qmsg *m);
+void qindex_unpin(struct queue *q, struct qmsg *m);
+uint8_t *qindex_states(struct qmsg *m);
+void qindex_take_states(struct qmsg *m, const uint8_t *states); /* from the disk */
+void qindex_sort(struct queue *q);                              /* by age; boot only */
+void qindex_free(struct queue *q);
+/* The tail moves past segments that nobody needs. */
+void qindex_advance_tail(struct queue *q);
+
+uint64_t qspace_limit(const struct queue *q, enum qspace space); /* position that it must not pass */
+uint32_t qspace_free_segments(const struct queue *q);
+uint64_t qspace_live_max(const struct queue *q);
+bool qspace_is_hopeless(const struct queue *q); /* no space will come but by messages leaving */
+
+/* ---- progress ---- */
+
+void qprogress_mark(struct queue *q, struct qmsg *m);
+void qprogress_append(struct queue *q); /* all that is marked, into the open batch, as far as there is room */
+void qprogress_start_loop(struct queue *q);
+
+/* ---- records ---- */
+
+uint32_t qrecord_crc(const struct queue *q, uint64_t position, const struct disk_record *r,
+                     const uint8_t *payload);
+/* Is there a whole, untouched record of this ring at p, which has n bytes? */
+bool qrecord_is_valid(const struct queue *q, const uint8_t *p, size_t n, uint64_t position);
+static inline uint32_t qrecord_bytes(uint32_t payload_bytes)
+{
+    return (uint32_t)sizeof(struct disk_record) + (uint32_t)ALIGN_UP(payload_bytes, 8);
+}
+
+/* A commit record's payload, taken apart and checked for consistency; pointers into it. */
+struct qcommit_view {
+    struct disk_commit head;
+    const uint8_t *extents, *lengths, *states;
+    const char *meta, *trace, *blobs;
+};
+err_t qcommit_parse(const uint8_t *payload, uint32_t bytes, struct qcommit_view *out) WARN_UNUSED;
+struct disk_extent qcommit_extent(const struct qcommit_view *v, uint32_t index);
+uint32_t qcommit_rcpt_bytes(const struct qcommit_view *v, uint32_t index);
+/* Puts what changes during a message's life into a commit record's payload. */
+void qcommit_patch(uint8_t *payload, struct qmsg *m);
+void qcommit_patch_extent(uint8_t *payload, uint32_t index, struct disk_extent e);
+
+/* ---- reading ---- */
+
+/* A record being read into a buffer of the queue's; outlives whoever asked. */
+struct qread {
+    struct fsio_io io;
+    struct queue *q;
+    uint8_t *buffer; /* owned until taken */
+    size_t buffer_bytes;
+    uint64_t position;
+    uint32_t bytes; /* of the record, header and padding included */
+    uint8_t type;
+    bool running;
+    uint64_t id;
+    void (*done)(void *ctx, struct qread *r, err_t err); /* NULL: nobody wants it any more */
+    void *ctx;
+};
+struct qread *qread_start(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type,
+                          uint64_t id, void (*done)(void *ctx, struct qread *r, err_t err),
+                          void *ctx); /* NULL: no memory */
+void qread_forget(struct qread *r);   /* NULL is fine */
+const struct disk_record *qread_record(const struct qread *r);
+/* Blocking, for boot: reads and checks; *buffer is for qbuffer_put. */
+err_t qread_blocking(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type, uint64_t id,
+                     uint8_t **buffer, size_t *buffer_bytes, const struct disk_record **out) WARN_UNUSED;
+uint64_t qfile_at(const struct queue *q, uint64_t position); /* offset in the file */
+
+/* ---- reclaim ---- */
+
+/* A message's new commit record, not yet durable. */
+struct qmove {
+    struct link link;
+    struct qmsg *m;
+    uint64_t at, lowest_segment;
+};
+
+struct qreclaim {
+    struct tick_hook hook;
+    struct qmsg *m;         /* being moved; the payload of its commit record is in `payload` */
+    struct queue_writer *w; /* or this one */
+    uint8_t *payload;       /* owned (malloc) */
+    uint32_t payload_bytes;
+    uint32_t extent_index;
+    struct qread *reading;
+    struct qread *arrived; /* owned */
+    err_t arrived_err;
+    uint32_t error_count;   /* reads that failed in a row */
+    uint64_t budget_bytes;  /* may still be moved before garbage grows again */
+    uint64_t garbage_floor; /* what garbage was when the budget ran out */
+    bool space_short;       /* no room to move anything until qreclaim_retry() */
+};
+void qreclaim_init(struct queue *q);
+void qreclaim_start_loop(struct queue *q);
+void qreclaim_kick(struct queue *q);
+void qreclaim_retry(struct queue *q); /* there is more space, or less to move */
+bool qreclaim_can_gain(const struct queue *q);
+void qreclaim_forget_writer(struct queue *q, struct queue_writer *w);
+void qreclaim_moved(struct queue *q, struct qmove *mv); /* durable */
+void qreclaim_stop(struct queue *q);                    /* at close */
+
+/* ---- superblock ---- */
+
+struct qsuper {
+    struct disk_super *disk; /* owned, one aligned sector: being written */
+    struct disk_super now;   /* what the disk has */
+    struct fsio_io io;
+    bool writing, again;
+    bool closed; /* SUPER_CLEAN was written, or tried */
+};
+void qsuper_request(struct queue *q); /* make q's state durable soon */
+err_t qsuper_write_blocking(struct queue *q) WARN_UNUSED;
+void qsuper_start_loop(struct queue *q);
+err_t qsuper_create(struct queue *q, struct fsio_file *f, uint64_t segment_bytes,
+                    uint32_t segment_count) WARN_UNUSED;
+uint32_t qsuper_crc(const struct disk_super *d);
+bool qsuper_geometry_is_sane(const struct disk_super *d);
+void qsuper_add_known(struct queue *q, uint64_t from, uint64_t to);
+bool qsuper_is_known(const struct queue *q, uint64_t from, uint64_t to);
+
+/* ---- damage found while running: kept by a thread of its own, since a worker never blocks ---- */
+
+void qdamage_keep(struct queue *q, uint64_t position, const void *p, size_t n, uint64_t id, const char *text);
+void qdamage_join(struct queue *q);
+void qdamage_report(struct queue *q, uint64_t position, uint64_t bytes, uint64_t id, bool kept,
+                    const char *text);
+err_t qdamage_path(const struct queue *q, uint64_t position, char *out, size_t n) WARN_UNUSED;
+struct qdamage_job;
+
+/* ---- boot ---- */
+
+/* Rebuilds the index from q->file, whose superblock was read. Sets head, tail and next_batch. */
+err_t qrecover(struct queue *q, struct gbuf *notes) WARN_UNUSED;
+/* Reads both superblocks and decides; sets q->super.now. */
+err_t qrecover_super(struct queue *q, struct gbuf *notes) WARN_UNUSED;
+err_t qopen(struct queue **out, const struct queue_options *opt, bool may_create,
+            struct gbuf *notes) WARN_UNUSED;
+
+/* ---- the ring ---- */
+
+struct queue {
+    struct queue_options opt;
+    char *directory; /* owned; opt.directory points to it */
+    char path[QPATH_BYTES];
+    struct fsio_file file;
+    struct loop *loop; /* NULL before queue_start */
+
+    uint64_t segment_bytes, data_bytes;
+    uint32_t segment_count, unit_bytes, chunk_max, commit_max;
+    uint32_t magic, seed; /* of records, from the salt */
+
+    struct qsuper super;
+    struct qsegment *segments; /* owned; by slot */
+    uint64_t tail_segment;     /* the oldest that somebody needs, or that is not left yet */
+    uint64_t durable_tail;     /* as the disk knows it */
+    uint64_t next_id;
+
+    uint64_t head; /* where the next batch starts */
+    uint64_t next_batch;
+    struct qbatch *open;
+    struct list sealed;
+    struct qbatch *writing; /* the first of `sealed` */
+    struct fsio_io write_io;
+    uint64_t write_start_ns;
+    struct tick_hook tick_hook;
+    bool pumping;
+    bool urgent; /* write what is open even if no commit waits */
+    err_t error; /* of the last write, while it stands */
+    struct timer retry_timer;
+    uint64_t retry_ms;
+    int delay_fd; /* timerfd for commit_delay_us; -1 = none */
+    struct op delay_op;
+    bool delay_armed, delay_over;
+
+    uint8_t *memory;       /* owned: all blocks */
+    struct qblock *blocks; /* owned */
+    uint32_t block_count;
+    struct list blocks_free, blocks_used;
+    struct map64 block_map;
+    struct qbuffer_class {
+        void *free_list;
+        uint32_t free_count;
+    } buffers[3];
+
+    struct queue_writer *growing; /* whose chunk is the unfinished last record of the open batch */
+    struct qplace growing_place;
+    uint32_t growing_max;
+    struct list writers;         /* open ones */
+    struct list writers_waiting; /* for memory or space, with a callback */
+    struct list commits_waiting; /* for memory or space */
+    struct list commits_failed;  /* callbacks due at the tick's end */
+
+    struct map64 index;
+    struct list messages; /* all that are live, oldest first */
+    struct list dirty;    /* progress not yet in a batch */
+    struct timer progress_timer;
+    uint64_t live_bytes, message_count, pending_rcpt_count;
+
+    struct qreclaim reclaim;
+
+    struct pool msg_pool, writer_pool, stage_pool, extent_pool, batch_pool, move_pool, slice_pool, read_pool;
+    uint32_t reads_inflight;
+    struct qdamage_job *damage_jobs; /* owned */
+    uint32_t damage_job_count;
+
+    uint64_t commits, reappended_bytes, damaged_records;
+    bool full;
+
+    bool closing, close_flushed;
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+};
+
+void qclose_step(
+    struct queue *q); /* something ended: can the close go on? It may free q: the caller's last act */
+
+#endif

@@ -1,0 +1,129 @@
+/* queue/recovery_scan.c: looking at the disk, one unit at a time. A batch never crosses a unit. */
+#include <errno.h>
+
+#include "core/metrics.h"
+#include "queue/crc32c.h"
+#include "queue/recovery_priv.h"
+
+/* A unit that cannot be read in one piece is read sector by sector; the unreadable ones count as zeros, that
+ * is, as damage. */
+static void read_unit(struct recovery *rc, uint64_t at)
+{
+    struct queue *q = rc->q;
+    if (fsio_read(&q->file, rc->unit, q->unit_bytes, qfile_at(q, at)) == 0)
+        return;
+    metric_inc(M_queue_errors);
+    for (uint32_t i = 0; i < q->unit_bytes; i += DISK_SECTOR)
+        if (fsio_read(&q->file, rc->unit + i, DISK_SECTOR, qfile_at(q, at + i)))
+            memset(rc->unit + i, 0, DISK_SECTOR);
+}
+
+const uint8_t *recovery_unit(struct recovery *rc, uint64_t position, size_t *left)
+{
+    struct queue *q = rc->q;
+    uint64_t at = ALIGN_DOWN(position, q->unit_bytes);
+    if (at != rc->unit_at)
+        read_unit(rc, at);
+    rc->unit_at = at;
+    *left = (size_t)(at + q->unit_bytes - position);
+    return rc->unit + (position - at);
+}
+
+static bool header_parse(const struct queue *q, const uint8_t *p, size_t left, uint64_t position,
+                         struct disk_batch *out)
+{
+    if (left < DISK_BATCH_HEAD || !qrecord_is_valid(q, p, left, position))
+        return false;
+    struct disk_record r;
+    memcpy(&r, p, sizeof r);
+    if (r.type != RECORD_BATCH || r.bytes != sizeof *out)
+        return false;
+    memcpy(out, p + sizeof r, sizeof *out);
+    return out->bytes >= DISK_SECTOR && out->bytes % DISK_SECTOR == 0 && out->bytes <= left;
+}
+
+bool recovery_batch_at(struct recovery *rc, uint64_t position, struct disk_batch *out)
+{
+    size_t left;
+    const uint8_t *p = recovery_unit(rc, position, &left);
+    return header_parse(rc->q, p, left, position, out);
+}
+
+bool recovery_batch_is_whole(struct recovery *rc, uint64_t position, const struct disk_batch *d)
+{
+    size_t left;
+    const uint8_t *p = recovery_unit(rc, position, &left);
+    uint32_t offset = DISK_BATCH_HEAD, crc = 0;
+    for (uint32_t i = 0; i < d->count; i++) {
+        if (offset >= d->bytes || !qrecord_is_valid(rc->q, p + offset, d->bytes - offset, position + offset))
+            return false;
+        struct disk_record r;
+        memcpy(&r, p + offset, sizeof r);
+        crc = crc32c(crc, &r.crc, sizeof r.crc);
+        offset += qrecord_bytes(r.bytes);
+    }
+    return crc == d->records_crc;
+}
+
+/* The batch header in a slot's first sector, of whatever lap. */
+static bool first_header(struct recovery *rc, uint32_t slot, uint64_t *segment)
+{
+    struct queue *q = rc->q;
+    rc->unit_at = UINT64_MAX;
+    uint64_t at = (uint64_t)slot * q->segment_bytes;
+    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, qfile_at(q, at)))
+        return false;
+    struct disk_record r;
+    memcpy(&r, rc->unit, sizeof r);
+    struct disk_batch d;
+    *segment = r.position / q->segment_bytes;
+    if (r.position % q->segment_bytes != 0 || *segment % q->segment_count != slot)
+        return false;
+    /* Only the header has been read: the batch may be as long as it says. */
+    return qrecord_is_valid(q, rc->unit, DISK_SECTOR, r.position) &&
+           header_parse(q, rc->unit, q->unit_bytes, r.position, &d);
+}
+
+/* With the newer superblock lost the older one may name a tail that has been overwritten since. */
+void recovery_raise_tail(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    for (uint32_t slot = 0; slot < q->segment_count; slot++) {
+        uint64_t segment;
+        if (first_header(rc, slot, &segment) && segment >= q->tail_segment + q->segment_count)
+            q->tail_segment = segment + 1 - q->segment_count;
+    }
+}
+
+/* Position of the last valid batch in a segment that was perhaps never written. */
+static uint64_t last_batch_in(struct recovery *rc, uint64_t segment)
+{
+    struct queue *q = rc->q;
+    uint64_t from = segment * q->segment_bytes;
+    for (uint64_t unit = from + q->segment_bytes; unit > from;) {
+        unit -= q->unit_bytes;
+        uint64_t last = UINT64_MAX;
+        struct disk_batch d;
+        for (uint32_t i = 0; i < q->unit_bytes; i += DISK_SECTOR)
+            if (recovery_batch_at(rc, unit + i, &d))
+                last = unit + i;
+        if (last != UINT64_MAX)
+            return last;
+    }
+    return UINT64_MAX;
+}
+
+uint64_t recovery_last_batch(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    for (uint64_t s = q->tail_segment + q->segment_count; s-- > q->tail_segment;) {
+        uint64_t found;
+        bool has_first = first_header(rc, (uint32_t)(s % q->segment_count), &found);
+        if (has_first && found < s) /* still holds an earlier lap */
+            continue;
+        uint64_t last = last_batch_in(rc, s);
+        if (last != UINT64_MAX)
+            return last;
+    }
+    return UINT64_MAX;
+}
