@@ -196,7 +196,7 @@ void smtpd_service_set_policy(struct smtpd_service *service, const struct policy
     {
         struct session *s = container_of(k, struct session, link);
         if (s->engine)
-            session_use_policy(s);
+            smtpd_set_policy(s->engine, p);
     }
 }
 
@@ -207,7 +207,7 @@ uint32_t smtpd_service_policy_users(const struct smtpd_service *service, const s
     LIST_EACH(&service->open, k)
     {
         const struct session *s = container_of(k, struct session, link);
-        count += s->engine && s->policy == p;
+        count += s->engine && smtpd_policy(s->engine) == p;
     }
     return count;
 }

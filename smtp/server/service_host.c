@@ -15,7 +15,7 @@ static void host_reply(void *host, const char *p, size_t n)
 static enum reply_id decide_rcpt(const struct session *s, const struct smtpd_rcpt *r)
 {
     struct route route;
-    err_t err = policy_route(s->policy, &r->address, &route);
+    err_t err = policy_route(smtpd_policy(s->engine), &r->address, &route);
     if (err == ERR_NOT_FOUND)
         return R_relay_denied;
     return err ? R_no_route_now : R_rcpt_ok;

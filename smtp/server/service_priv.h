@@ -32,7 +32,6 @@ struct smtpd_service {
 struct session {
     struct smtpd_service *service;
     struct smtpd_session *engine; /* owned; NULL: only the 421 of `refused` is sent */
-    const struct policy *policy;  /* not owned; the engine's */
     struct tls_context *tls;      /* counted */
     struct queue_writer *writer;  /* owned, between DATA and commit or abort */
     struct link link;
@@ -63,9 +62,8 @@ void service_forget(struct session *s); /* frees it */
 /* service_session.c */
 err_t session_open(struct session *s, int fd, const struct endpoint *local) WARN_UNUSED;
 void session_open_refused(struct session *s, int fd, enum reply_id reply, enum close_reason why);
-void session_use_policy(struct session *s); /* the service's newest, if the engine is in no transaction */
-void session_touch(struct session *s);      /* something happened: new deadline, new policy */
-void session_release(struct session *s);    /* connection or commit ended: the second of the two frees */
+void session_touch(struct session *s);   /* something happened: a new deadline */
+void session_release(struct session *s); /* connection or commit ended: the second of the two frees */
 
 /* service_host.c */
 extern const struct smtpd_host service_host;

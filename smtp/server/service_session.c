@@ -25,11 +25,11 @@ static void timer_fired(struct timer *t)
     smtpd_timeout(s->engine);
 }
 
-static void set_deadline(struct session *s)
+void session_touch(struct session *s)
 {
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
     uint32_t step_ms = smtpd_timeout_ms(s->engine);
-    uint32_t session_ms = policy_config(s->policy)->timeouts.session;
+    uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
     s->deadline_ms = step_ms ? now_ms + step_ms : UINT64_MAX;
     if (!step_ms)
         return;
@@ -39,20 +39,6 @@ static void set_deadline(struct session *s)
         return;
     s->timer_due_ms = s->deadline_ms;
     timer_arm(s->service->opt.loop, &s->timer, s->deadline_ms > now_ms ? s->deadline_ms - now_ms : 0);
-}
-
-void session_use_policy(struct session *s)
-{
-    if (s->policy == s->service->policy || !smtpd_idle(s->engine))
-        return;
-    s->policy = s->service->policy;
-    smtpd_set_policy(s->engine, s->policy);
-}
-
-void session_touch(struct session *s)
-{
-    session_use_policy(s);
-    set_deadline(s);
 }
 
 /* --- the connection's callbacks --- */
@@ -148,7 +134,6 @@ err_t session_open(struct session *s, int fd, const struct endpoint *local)
     err_t err = smtpd_create(&s->engine, &service_host, s, &client, service->policy, service->tls != NULL);
     if (err)
         return err;
-    s->policy = service->policy;
     s->tls = service->tls ? tls_context_ref(service->tls) : NULL;
     prepare(s);
     conn_open(session_conn(s), service->opt.loop, fd, &conn_ops, s);

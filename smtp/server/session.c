@@ -40,7 +40,7 @@ err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, voi
         return -ENOMEM;
     s->ops = ops;
     s->host = host;
-    s->policy = policy;
+    s->policy = s->next_policy = policy;
     s->memory = client->memory;
     s->id = client->session_id;
     s->peer = client->peer.ip;
@@ -75,8 +75,14 @@ bool smtpd_idle(const struct smtpd_session *s)
 
 void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy)
 {
-    must(smtpd_idle(s));
-    s->policy = policy;
+    s->next_policy = policy;
+    if (!s->tx)
+        s->policy = policy;
+}
+
+const struct policy *smtpd_policy(const struct smtpd_session *s)
+{
+    return s->policy;
 }
 
 bool smtpd_waiting(const struct smtpd_session *s)
@@ -142,6 +148,7 @@ void session_drop_transaction(struct smtpd_session *s)
     if (tx->body_open)
         s->ops->body_abort(s->host);
     transaction_destroy(s->memory, tx);
+    s->policy = s->next_policy;
 }
 
 void session_settle(struct smtpd_session *s)

@@ -63,13 +63,15 @@ struct smtpd_host {
     uint64_t (*message_id)(void *host);
 };
 
-/* `policy` stays valid as long as the session, or until smtpd_set_policy at a transaction boundary (reload). */
+/* A policy stays valid while smtpd_policy() names it, or it is the last one set. */
 err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, void *host, const struct smtpd_client *client,
                    const struct policy *policy, bool tls_offered) WARN_UNUSED;
 void smtpd_destroy(struct smtpd_session *s); /* aborts an open body */
 void smtpd_start(struct smtpd_session *s);   /* sends the greeting */
-bool smtpd_idle(const struct smtpd_session *s); /* in no transaction: the policy may be swapped */
+bool smtpd_idle(const struct smtpd_session *s); /* in no transaction */
+/* Reload: in force at once, or when the running transaction ends. */
 void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy);
+const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force now */
 
 /* Bytes from the client; returns consumed. Fewer than n: the engine waits (for a verdict, room, a commit, TLS) and takes the rest
  * after the event that it waits for; smtpd_waiting() is true then. `now_ms` wall clock. */

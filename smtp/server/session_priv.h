@@ -69,7 +69,7 @@ struct transaction {
 struct smtpd_session {
     const struct smtpd_host *ops;
     void *host;
-    const struct policy *policy;
+    const struct policy *policy, *next_policy; /* not owned; the same but after a reload during a transaction */
     struct smtpd_memory *memory;
     struct transaction *tx;    /* owned, from memory->transactions */
     struct arena line_arena;   /* holds `line` while a command line came in part */

@@ -223,7 +223,7 @@ static void talk(struct host *h, const uint8_t *p, size_t n, bool normalise)
         at += used;
         while (smtpd_waiting(h->s) && roll(h, 4))
             event(h);
-        if (!smtpd_waiting(h->s) && smtpd_idle(h->s))
+        if (roll(h, 4) == 0)
             smtpd_set_policy(h->s, policy(normalise));
     }
 }

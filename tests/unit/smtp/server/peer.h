@@ -174,8 +174,8 @@ static inline struct policy *peer_policy(const char *more)
 {
     struct diag d = {.file = "test"};
     struct gbuf yaml = {0};
-    struct config *c;
-    struct policy *p;
+    struct config *c = NULL;
+    struct policy *p = NULL;
     static const struct policy_resolver resolver = {.resolve = peer_no_names};
     gbuf_cstr(&yaml, peer_config);
     gbuf_cstr(&yaml, more);
