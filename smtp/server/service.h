@@ -1,4 +1,5 @@
-/* smtp/server/service.h: SMTP sessions of one worker: sockets, engines, the queue and the log brought together. Loop thread only. */
+/* smtp/server/service.h: SMTP sessions of one worker: sockets, engines, the queue and the log brought
+ * together. Loop thread only. */
 #ifndef SMTP_SERVER_SERVICE_H
 #define SMTP_SERVER_SERVICE_H
 
@@ -9,16 +10,16 @@
 
 struct smtpd_service;
 
-/* Limits. limits.sessions is split evenly over the workers; the last sixteenth is kept for the edge and trusted networks.
- * limits.sessions_per_client counts on each worker for itself, as SO_REUSEPORT spreads a client's connections over them; an
- * IPv6 client is its /64. A session over a limit gets one 421 line. */
+/* Limits. limits.sessions is split evenly over the workers; the last sixteenth is kept for the edge and
+ * trusted networks. limits.sessions_per_client counts on each worker for itself, as SO_REUSEPORT spreads a
+ * client's connections over them; an IPv6 client is its /64. A session over a limit gets one 421 line. */
 struct smtpd_service_options {
     struct loop *loop;
     struct queue *queue;
     const struct policy *policy;
     struct tls_context *tls; /* NULL: STARTTLS is not offered; the service takes its own reference */
     unsigned worker;
-    unsigned worker_count; /* share limits.sessions; 0: as many as configured */
+    unsigned worker_count;                       /* share limits.sessions; 0: as many as configured */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
     void (*empty)(void *ctx);                    /* after smtpd_service_drain: the last session is gone */
     void *ctx;
@@ -26,12 +27,16 @@ struct smtpd_service_options {
 
 err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt) WARN_UNUSED;
 void smtpd_service_destroy(struct smtpd_service *s); /* no sessions may be left */
-void smtpd_service_accept(struct smtpd_service *s, int fd, const struct endpoint *peer, const struct endpoint *local);
-/* Reload. Sessions in a transaction keep the old snapshot until its end: it can go when smtpd_service_policy_users says 0. */
+void smtpd_service_accept(struct smtpd_service *s, int fd, const struct endpoint *peer,
+                          const struct endpoint *local);
+/* Reload. Sessions in a transaction keep the old snapshot until its end: it can go when
+ * smtpd_service_policy_users says 0. */
 void smtpd_service_set_policy(struct smtpd_service *s, const struct policy *p, struct tls_context *tls);
 uint32_t smtpd_service_policy_users(const struct smtpd_service *s, const struct policy *p);
-uint32_t smtpd_service_session_count(const struct smtpd_service *s); /* connections that are only being refused included */
-/* No new sessions; those in a transaction may finish it, or with `now` only a commit in flight. May be called again. */
+uint32_t smtpd_service_session_count(
+    const struct smtpd_service *s); /* connections that are only being refused included */
+/* No new sessions; those in a transaction may finish it, or with `now` only a commit in flight. May be called
+ * again. */
 void smtpd_service_drain(struct smtpd_service *s, bool now);
 
 #endif

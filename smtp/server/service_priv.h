@@ -1,5 +1,5 @@
-/* smtp/server/service_priv.h: shared by service.c (admission, reload, drain), service_session.c (one session's connection) and
- * service_host.c (what the engine asks for). Private to smtp/server/. */
+/* smtp/server/service_priv.h: shared by service.c (admission, reload, drain), service_session.c (one
+ * session's connection) and service_host.c (what the engine asks for). Private to smtp/server/. */
 #ifndef SMTP_SERVER_SERVICE_PRIV_H
 #define SMTP_SERVER_SERVICE_PRIV_H
 
@@ -35,7 +35,7 @@ struct session {
     struct tls_context *tls;      /* counted */
     struct queue_writer *writer;  /* owned, between DATA and commit or abort */
     struct link link;
-    struct timer timer;     /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
+    struct timer timer; /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
     uint64_t timer_due_ms, deadline_ms; /* loop clock; UINT64_MAX: we do not wait for the client */
     uint64_t id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
@@ -46,8 +46,8 @@ struct session {
     uint8_t refused; /* enum close_reason */
     bool counted;    /* in service->clients */
     bool committing, closed;
-    bool tls_asked;     /* conn_starttls when the engine has returned */
-    bool output_paused; /* the client does not read: no input until it does */
+    bool tls_asked;                           /* conn_starttls when the engine has returned */
+    bool output_paused;                       /* the client does not read: no input until it does */
     _Alignas(16) unsigned char conn_memory[]; /* conn_size() bytes */
 };
 

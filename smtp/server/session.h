@@ -1,5 +1,6 @@
-/* smtp/server/session.h: the server side of one SMTP session as a pure engine: bytes and events in, bytes and requests out. No
- * socket, no clock, no disk; the same object runs in the daemon, the fuzzer and the simulator. One thread at a time. */
+/* smtp/server/session.h: the server side of one SMTP session as a pure engine: bytes and events in, bytes and
+ * requests out. No socket, no clock, no disk; the same object runs in the daemon, the fuzzer and the
+ * simulator. One thread at a time. */
 #ifndef SMTP_SERVER_SESSION_H
 #define SMTP_SERVER_SESSION_H
 
@@ -31,10 +32,11 @@ struct smtpd_client {
     struct smtpd_memory *memory; /* not owned */
 };
 
-/* A recipient waiting for its decision. Canonical; valid until smtpd_rcpt_decided or close, whichever is first. */
+/* A recipient waiting for its decision. Canonical; valid until smtpd_rcpt_decided or close, whichever is
+ * first. */
 struct smtpd_rcpt {
     struct address address;
-    str_t text; /* the whole address */
+    str_t text;         /* the whole address */
     const char *sender; /* NUL-terminated, "" for null */
 };
 
@@ -42,59 +44,68 @@ struct smtpd_rcpt {
 struct smtpd_host {
     /* Reply bytes: copied before return. */
     void (*reply)(void *host, const char *p, size_t n);
-    /* Decide about a recipient that policy lets through: answer with smtpd_rcpt_decided, from inside the call or later. */
+    /* Decide about a recipient that policy lets through: answer with smtpd_rcpt_decided, from inside the call
+     * or later. */
     void (*rcpt)(void *host, const struct smtpd_rcpt *r);
     /* MAIL was said: is there room? 0, ERR_FULL (452 4.3.1), other (451). `size` 0 = not declared. */
     err_t (*check_space)(void *host, uint64_t size);
     /* DATA was said and may start. 0 or as check_space. */
     err_t (*body_begin)(void *host);
-    /* Content to keep, dot-stuffed. Returns bytes taken; fewer than n: the host calls smtpd_resume when it has room. */
+    /* Content to keep, dot-stuffed. Returns bytes taken; fewer than n: the host calls smtpd_resume when it
+     * has room. */
     size_t (*body_append)(void *host, const uint8_t *p, size_t n);
-    /* All content came and is good: make it durable, then smtpd_committed, from inside the call or later; also when the session was
-     * closed meanwhile. `trace` = header lines to stand in front. e->sender is valid until smtpd_committed, the rest until return. */
-    void (*commit)(void *host, const struct envelope *e, const struct envelope_rcpt *rcpts, uint32_t rcpt_count, str_t trace);
+    /* All content came and is good: make it durable, then smtpd_committed, from inside the call or later;
+     * also when the session was closed meanwhile. `trace` = header lines to stand in front. e->sender is
+     * valid until smtpd_committed, the rest until return. */
+    void (*commit)(void *host, const struct envelope *e, const struct envelope_rcpt *rcpts,
+                   uint32_t rcpt_count, str_t trace);
     void (*body_abort)(void *host); /* a body begun will not be committed */
     /* STARTTLS was answered 220: run the handshake, then smtpd_secured. */
     void (*starttls)(void *host);
-    /* The session is over; everything said by reply() is still to be sent. The host destroys the engine later, and not while a
-     * commit is in flight. A recipient still asked about needs no answer any more. */
+    /* The session is over; everything said by reply() is still to be sent. The host destroys the engine
+     * later, and not while a commit is in flight. A recipient still asked about needs no answer any more. */
     void (*close)(void *host, enum close_reason why);
     /* The queue id of the body begun, for Received: and the 250 reply. */
     uint64_t (*message_id)(void *host);
 };
 
 /* A policy stays valid while smtpd_policy() names it, or it is the last one set. */
-err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, void *host, const struct smtpd_client *client,
-                   const struct policy *policy, bool tls_offered) WARN_UNUSED;
-void smtpd_destroy(struct smtpd_session *s); /* aborts an open body */
-void smtpd_start(struct smtpd_session *s);   /* sends the greeting */
+err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, void *host,
+                   const struct smtpd_client *client, const struct policy *policy,
+                   bool tls_offered) WARN_UNUSED;
+void smtpd_destroy(struct smtpd_session *s);    /* aborts an open body */
+void smtpd_start(struct smtpd_session *s);      /* sends the greeting */
 bool smtpd_idle(const struct smtpd_session *s); /* in no transaction */
 /* Reload: in force at once, or when the running transaction ends. */
 void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy);
 const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force now */
 
-/* Bytes from the client; returns consumed. Fewer than n: the engine waits (for a verdict, room, a commit, TLS) and takes the rest
- * after the event that it waits for; smtpd_waiting() is true then. `now_ms` wall clock. */
+/* Bytes from the client; returns consumed. Fewer than n: the engine waits (for a verdict, room, a commit,
+ * TLS) and takes the rest after the event that it waits for; smtpd_waiting() is true then. `now_ms` wall
+ * clock. */
 size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t now_ms);
 bool smtpd_waiting(const struct smtpd_session *s);
 void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply);
-void smtpd_resume(struct smtpd_session *s);                     /* body_append has room again */
-void smtpd_committed(struct smtpd_session *s, err_t err);       /* the only way to 250 after DATA */
+void smtpd_resume(struct smtpd_session *s);               /* body_append has room again */
+void smtpd_committed(struct smtpd_session *s, err_t err); /* the only way to 250 after DATA */
 /* The texts live as long as the session; version NULL: the handshake failed, the session closes. */
 void smtpd_secured(struct smtpd_session *s, const char *version, const char *cipher);
-/* No more input comes, and all that came was consumed. A commit in flight is still answered, unless `reset`. */
+/* No more input comes, and all that came was consumed. A commit in flight is still answered, unless `reset`.
+ */
 void smtpd_eof(struct smtpd_session *s, bool reset);
 void smtpd_timeout(struct smtpd_session *s); /* 421 4.4.2 and close */
-/* SIGTERM: in no transaction 421 at once; else at the end of the transaction; `now` true: 421 at once (after a commit in flight). */
+/* SIGTERM: in no transaction 421 at once; else at the end of the transaction; `now` true: 421 at once (after
+ * a commit in flight). */
 void smtpd_shutdown(struct smtpd_session *s, bool now);
-/* How long the client may take in the present state, ms; 0 = no limit (the engine waits for us, not for the client). */
+/* How long the client may take in the present state, ms; 0 = no limit (the engine waits for us, not for the
+ * client). */
 uint32_t smtpd_timeout_ms(const struct smtpd_session *s);
 
 struct smtpd_stats { /* for the session's log line */
     uint32_t messages, rcpts, commands, errors;
-    uint64_t bytes;    /* input, after decryption */
+    uint64_t bytes; /* input, after decryption */
     str_t helo;
-    const char *where; /* static: "after DATA content", "after RCPT", … */
+    const char *where;        /* static: "after DATA content", "after RCPT", … */
     enum close_reason reason; /* CLOSE_COUNT: still open */
 };
 void smtpd_stats(const struct smtpd_session *s, struct smtpd_stats *out);

@@ -33,7 +33,8 @@ enum session_state {
 #define MAILBOX_MAX     (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX)
 #define NORMALISE_BYTES 1024 /* input normalised at a time */
 
-/* Content from 354 to the dot. Bytes are scanned once, and consumed from the input only when they are stored. */
+/* Content from 354 to the dot. Bytes are scanned once, and consumed from the input only when they are stored.
+ */
 struct content {
     struct content_scan scan;
     struct header_scan headers;
@@ -58,7 +59,7 @@ struct transaction {
     uint32_t rcpt_count, rcpt_cap;
     uint32_t *set; /* open addressing, index + 1; past a handful of recipients */
     uint32_t set_cap;
-    struct smtpd_rcpt asked;     /* the RCPT being decided; views into asked_text */
+    struct smtpd_rcpt asked; /* the RCPT being decided; views into asked_text */
     char asked_text[MAILBOX_MAX + 1];
     bool body_open;  /* the host has a body of ours that is neither committed nor aborted */
     bool committing; /* the host has it for good */
@@ -69,10 +70,11 @@ struct transaction {
 struct smtpd_session {
     const struct smtpd_host *ops;
     void *host;
-    const struct policy *policy, *next_policy; /* not owned; the same but after a reload during a transaction */
+    const struct policy *policy,
+        *next_policy; /* not owned; the same but after a reload during a transaction */
     struct smtpd_memory *memory;
-    struct transaction *tx;    /* owned, from memory->transactions */
-    struct arena line_arena;   /* holds `line` while a command line came in part */
+    struct transaction *tx;  /* owned, from memory->transactions */
+    struct arena line_arena; /* holds `line` while a command line came in part */
     char *line;
     uint32_t line_n, line_cap;
     uint64_t id, now_ms, bytes;
@@ -103,11 +105,13 @@ static inline bool session_normalises(const struct smtpd_session *s)
 /* session.c */
 /* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
-void session_reply_lines(struct smtpd_session *s, int code, str_t lines); /* whole, CRLF included; no enhanced code */
+void session_reply_lines(struct smtpd_session *s, int code,
+                         str_t lines); /* whole, CRLF included; no enhanced code */
 void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why);
 void session_close(struct smtpd_session *s, enum close_reason why);
 void session_drop_transaction(struct smtpd_session *s); /* NULL is fine; an open body is aborted */
-/* Between two commands: closes when the client has used up its errors, when we shut down, or at end of input. */
+/* Between two commands: closes when the client has used up its errors, when we shut down, or at end of input.
+ */
 void session_settle(struct smtpd_session *s);
 
 /* session_line.c. Consumes up to the end of one line; a whole one is executed. */
@@ -120,7 +124,8 @@ void session_command(struct smtpd_session *s, str_t line);
 /* session_data.c */
 err_t session_content_start(struct smtpd_session *s) WARN_UNUSED;
 size_t session_content(struct smtpd_session *s, const uint8_t *p, size_t n);
-void session_message_refused(struct smtpd_session *s, enum reply_id why); /* log and metric; the reply is the caller's */
+void session_message_refused(struct smtpd_session *s,
+                             enum reply_id why); /* log and metric; the reply is the caller's */
 
 /* transaction.c */
 struct transaction *transaction_create(struct smtpd_memory *m, uint32_t rcpt_count_max, str_t sender);

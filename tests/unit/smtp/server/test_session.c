@@ -1,3 +1,4 @@
+/* The engine as a client sees it: dialogue, limits, waits, shutdown, reload. */
 #include <errno.h>
 
 #include "peer.h"

@@ -1,3 +1,4 @@
+/* Message content: line endings, dots, limits, a host without room. */
 #include "peer.h"
 
 static void test_content_is_kept_as_it_came(void **state)

@@ -1,3 +1,4 @@
+/* Received: and the headers that trusted clients leave out. */
 #include "peer.h"
 
 static void test_received(void **state)
