@@ -603,7 +603,8 @@ static void look_at_trace(struct world *w)
     assert_int_equal(queue_load(w->queue, w->last, &a, &ld), 0);
     char text[1024];
     snprintf(text, sizeof text, STR_FMT, STR_ARG(ld.trace));
-    assert_non_null(strstr(text, " with ESMTPS (version=TLSv1.3 cipher="));
+    assert_non_null(strstr(text, " with ESMTPS id "));
+    assert_non_null(strstr(text, " (version=TLSv1.3 cipher="));
     queue_load_end(&ld);
     arena_free(&a);
 }

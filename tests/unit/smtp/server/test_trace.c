@@ -22,10 +22,11 @@ static void test_with_keywords(void **state)
     static const struct with_case cases[] = {
         {"HELO c\r\n", "MAIL FROM:<a@b.example>\r\n", " with SMTP id ", false},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example>\r\n", " with ESMTP id ", false},
-        {"EHLO c\r\n", "MAIL FROM:<a@b.example>\r\n", " with ESMTPS (version=TLSv1.3 cipher=X) id ", true},
+        {"EHLO c\r\n", "MAIL FROM:<a@b.example>\r\n",
+         " with ESMTPS id 128GGYHYYK08N (version=TLSv1.3 cipher=X);", true},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example> SMTPUTF8\r\n", " with UTF8SMTP id ", false},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example> SMTPUTF8\r\n",
-         " with UTF8SMTPS (version=TLSv1.3 cipher=X) id ", true},
+         " with UTF8SMTPS id 128GGYHYYK08N (version=TLSv1.3 cipher=X);", true},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct peer *h = peer_new("2001:db8::7", "");
@@ -40,7 +41,7 @@ static void test_with_keywords(void **state)
         peer_feed(h, STR("RCPT TO:<bob@example.com>\r\nRCPT TO:<eve@example.com>\r\nDATA\r\nx\r\n.\r\n"));
         assert_starts(h->trace, "Received: from c ([IPv6:2001:db8::7])\r\n");
         assert_non_null(strstr(h->trace, cases[i].with));
-        assert_non_null(strstr(h->trace, " id 128GGYHYYK08N;\r\n\tTue,")); /* two recipients: none is named */
+        assert_null(strstr(h->trace, "for <")); /* two recipients: none is named */
         peer_free(h);
     }
 }
