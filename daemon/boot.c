@@ -210,6 +210,15 @@ static void log_ready(struct gateway *g)
     LOG(ready, LF_U64("workers", g->worker_count));
 }
 
+/* A bad configuration is told to whoever started us, wherever the log goes. */
+static int refuse(struct diag *d)
+{
+    log_stop();
+    fprintf(stderr, STR_FMT, STR_ARG(gbuf_view(&d->text)));
+    diag_free(d);
+    return EX_CONFIG;
+}
+
 int gateway_boot(struct gateway *g, const char *path)
 {
     struct gbuf notes = {0};
@@ -226,31 +235,27 @@ int gateway_boot(struct gateway *g, const char *path)
     memory_start();
 
     err_t err = config_load_file(path, &c, &d);
-    if (!err) {
-        err = dns_start(&g->dns, c, &error);
-        if (err) {
-            diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
-            config_free(c);
-        }
-    }
-    if (!err)
-        err = snapshot_build(&g->current, c, g->dns, 1, &d);
-    if (err) {
-        fprintf(stderr, STR_FMT, STR_ARG(gbuf_view(&d.text)));
-        diag_free(&d);
-        return EX_CONFIG;
-    }
-    const struct config *conf = policy_config(g->current->policy);
-    err = start_log(conf, &notes);
+    if (err)
+        return refuse(&d);
+    err = start_log(c, &notes); /* before anything that may want to say something */
     if (err)
         return fail(&notes, EX_CANTCREAT);
+    err = dns_start(&g->dns, c, &error);
+    if (err) {
+        diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
+        return refuse(&d);
+    }
+    err = snapshot_build(&g->current, c, g->dns, 1, &d);
+    if (err)
+        return refuse(&d);
+    const struct config *conf = policy_config(g->current->policy);
     if (metrics_thread_start())
         gbuf_cstr(&notes, "metrics: no memory for the main thread's block; it shares one\n");
     gbuf_str(&notes, gbuf_view(&d.text)); /* warnings */
     diag_free(&d);
     LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()),
-        LF_U64("workers", count_workers(conf)), LF_STR("hostname", conf->hostname),
-        LF_CSTR("tls", tls_library()), LF_CSTR("malloc", memory_allocator()));
+        LF_U64("workers", count_workers(conf)), LF_STR("hostname", conf->hostname), LF_CSTR("tls", tls_library()),
+        LF_CSTR("malloc", memory_allocator()));
     notes_to_log(&notes, EV_boot_note);
 
     err = lock_spool(g, conf->spool_directory, &notes);

@@ -218,9 +218,10 @@ class Gateway:
         self.config_path.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
 
     def start(self, wait=True):
+        before = len(self.log()) if self.log_path.exists() else 0
         self.process = Process(BIN / "posternd", "-c", self.config_path, log=self.log_path)
         if wait:
-            eventually(lambda: accepts("127.0.0.1", self.port) or not self.process.running(), "the gateway listens")
+            eventually(lambda: re.search(r'event["=:]+ready', self.log()[before:]) or not self.process.running(), "the gateway is ready")
             assert self.process.running(), self.log()
         return self
 

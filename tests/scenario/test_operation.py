@@ -41,7 +41,7 @@ def test_check_refuses_what_would_loop_or_open_the_relay(tmp_path):
 def test_empty_policy_is_said_plainly_at_boot(run):
     gateway = run(Gateway, trusted_networks=[], destination={"mode": "dns"})
     text = gateway.log()
-    assert "no local domains" in text and "no trusted networks" in text
+    assert "nothing comes in" in text and "nothing goes out" in text
     s = gateway.smtp()
     s.ehlo()
     s.say("MAIL FROM:<a@example.net>")
@@ -78,7 +78,7 @@ def test_reload_swaps_or_refuses(pair, how):
     gateway.config_path.write_text("hostname: [oops")
     r = reload()
     if how == "command":
-        assert r.returncode == 1 and "postern.yaml:1:" in r.stdout + r.stderr
+        assert r.returncode == 1 and "postern.yaml:" in r.stdout + r.stderr
     assert gateway.events("reload_refused")
     assert asked("new.example") == 250, "the old configuration stays"
     assert gateway.metric("postern_config_reloads_total", result="refused") == 1
@@ -131,14 +131,14 @@ def test_log_lines_tell_the_story_of_a_message(pair):
     gateway, internal, _ = pair
     s = gateway.smtp()
     s.ehlo("client.example.net")
-    queue_id = s.send('"evil event=x\\"@example.net'.replace("\\", ""), "bob@example.com", message("log"))[-1]
+    assert s.send('"evil event=x to=y"@example.net', "bob@example.com", message("log"))[-1].code == 250
     queue_id = s.send("alice@example.net", ["bob@example.com"], message("log"))[-1].rsplit(" ", 1)[1]
     s.say("QUIT")
-    internal.wait_for(1)
+    internal.wait_for(2)
     eventually(lambda: gateway.events("session"), "the session is logged")
-    assert [e["to"] for e in gateway.events("rcpt") if e.get("reply") == "250"] == ["bob@example.com"]
-    assert gateway.events("message")[0]["id"] == queue_id
-    delivery = eventually(lambda: gateway.events("delivery"), "the delivery is logged")[0]
+    assert [e["to"] for e in gateway.events("rcpt") if e.get("reply") == "250"] == ["bob@example.com"] * 2
+    assert gateway.events("message")[1]["id"] == queue_id
+    delivery = eventually(lambda: [e for e in gateway.events("delivery") if e["id"] == queue_id], "the delivery is logged")[0]
     assert delivery["id"] == queue_id and delivery["result"] == "sent" and delivery["relay"].startswith(INTERNAL)
     assert gateway.events("session")[0]["reason"] == "quit"
 
