@@ -124,6 +124,7 @@ void qindex_drop(struct queue *q, struct qmsg *m)
     must(!(m->flags & QMSG_LIVE));
     map64_remove(&q->index, m->id);
     q->live_bytes -= m->ring_bytes;
+    q->reclaim.earned_bytes += m->ring_bytes;
     entry_free(q, m);
     qindex_advance_tail(q);
 }
@@ -139,6 +140,7 @@ void qindex_remove(struct queue *q, struct qmsg *m)
     metric_add(M_queue_recipients, -(int64_t)m->rcpt_pending);
     map64_remove(&q->index, m->id);
     q->live_bytes -= m->ring_bytes;
+    q->reclaim.earned_bytes += m->ring_bytes;
     if (m->pins > 0) /* its records are still being read: the segment is kept until qindex_unpin() */
         return;
     list_remove(&m->segment_link);

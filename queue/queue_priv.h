@@ -243,10 +243,10 @@ struct qreclaim {
     struct qread *reading;
     struct qread *arrived; /* owned */
     err_t arrived_err;
-    uint32_t error_count;   /* reads that failed in a row */
-    uint64_t budget_bytes;  /* may still be moved before garbage grows again */
-    uint64_t garbage_floor; /* what garbage was when the budget ran out */
-    bool space_short;       /* no room to move anything until qreclaim_retry() */
+    uint32_t error_count;  /* reads that failed in a row */
+    uint64_t budget_bytes; /* may still be moved */
+    uint64_t earned_bytes; /* garbage that came since the budget was given */
+    bool space_short;      /* no room to move anything until qreclaim_retry() */
 };
 void qreclaim_init(struct queue *q);
 void qreclaim_start_loop(struct queue *q);

@@ -30,14 +30,14 @@ static uint64_t garbage_bytes(const struct queue *q)
     return used > q->live_bytes ? used - q->live_bytes : 0;
 }
 
-/* After one whole lap of moving there is nothing left to squeeze out, until new garbage has come. */
+/* After one whole lap of moving there is nothing left to squeeze out, until a segment's worth of new garbage
+ * has come. */
 bool qreclaim_can_gain(const struct queue *q)
 {
     const struct qreclaim *rc = &q->reclaim;
-    uint64_t garbage = garbage_bytes(q);
-    if (rc->space_short || garbage < GARBAGE_SEGMENTS * q->segment_bytes)
+    if (rc->space_short || garbage_bytes(q) < GARBAGE_SEGMENTS * q->segment_bytes)
         return false;
-    return rc->budget_bytes > 0 || garbage >= rc->garbage_floor + q->segment_bytes;
+    return rc->budget_bytes > 0 || rc->earned_bytes >= q->segment_bytes;
 }
 
 static bool is_wanted(const struct queue *q)
@@ -67,12 +67,7 @@ static void count_moved(struct queue *q, uint32_t bytes)
     struct qreclaim *rc = &q->reclaim;
     q->reappended_bytes += bytes;
     metric_add(M_queue_reappended, bytes);
-    if (rc->budget_bytes > bytes) {
-        rc->budget_bytes -= bytes;
-    } else if (rc->budget_bytes > 0) {
-        rc->budget_bytes = 0;
-        rc->garbage_floor = garbage_bytes(q);
-    }
+    rc->budget_bytes -= MIN(rc->budget_bytes, (uint64_t)bytes);
 }
 
 /* ---- reading what is to be moved ---- */
@@ -403,8 +398,10 @@ static bool work_is_there(struct queue *q)
         qbatch_request(q); /* who waits for space must know that none comes from here */
         return false;
     }
-    if (rc->budget_bytes == 0)
+    if (rc->budget_bytes == 0) {
         rc->budget_bytes = q->data_bytes;
+        rc->earned_bytes = 0;
+    }
     return pick(q);
 }
 

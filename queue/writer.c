@@ -62,6 +62,7 @@ static void writer_release(struct queue_writer *w)
     list_remove(&w->open_link);
     list_remove(&w->segment_link);
     q->live_bytes -= w->ring_bytes;
+    q->reclaim.earned_bytes += w->ring_bytes;
     w->ring_bytes = 0;
     while (w->first) {
         struct qextent_block *b = w->first;
