@@ -64,6 +64,7 @@ def spread(values):
 
 def relay(args):
     base = Path(tempfile.mkdtemp(prefix="bench-", dir=args.directory))
+    base.chmod(0o755)  # Postfix works as a user of its own
     sink_port = free_port()
     peers = [Postern(base / "postern", sink_port, args.workers)]
     for name in args.peer:
