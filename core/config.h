@@ -1,6 +1,6 @@
 /* core/config.h: the configuration file as plain data. Parsed by libfyaml, driven by one schema table
- * (config.def); says nothing of what the values mean together (policy/ does). A loaded config is immutable; its
- * strings live in its arena. */
+ * (config.def); says nothing of what the values mean together (policy/ does). A loaded config is immutable;
+ * its strings live in its arena. */
 #ifndef CORE_CONFIG_H
 #define CORE_CONFIG_H
 
@@ -42,7 +42,7 @@ struct cfg_route {
     uint16_t port;
     bool mx; /* look names up as MX; never for addresses */
     enum route_protocol protocol;
-    enum tls_level tls; /* default TLS_MAY */
+    enum tls_level tls;       /* default TLS_MAY */
     uint32_t connections_max; /* per worker, default 20 */
     struct mark mark;
 };
@@ -50,14 +50,16 @@ struct cfg_route {
 struct cfg_domain { /* name: a domain, "*.domain", or "user@domain" */
     str_t name;     /* lower-cased A-labels; for an address the local part as written */
     bool is_address, is_wildcard;
-    bool has_local; /* `local` is written; without it a domain takes it from the longest "*.domain" above it, else false */
+    bool has_local; /* `local` is written; without it a domain takes it from the longest "*.domain" above it,
+                       else false */
     bool local;
     bool has_route;
     struct cfg_route route;
     struct mark mark;
 };
 
-struct cfg_network { /* address, CIDR, or a host name that is resolved at boot, at reload and every 5 minutes */
+struct cfg_network { /* address, CIDR, or a host name that is resolved at boot, at reload and every 5 minutes
+                      */
     bool is_name;
     str_t name;
     struct cidr cidr;
@@ -76,14 +78,15 @@ struct config {
     struct arena arena; /* owns every string and array below */
     str_t file;
 
-    str_t hostname;       /* default: gethostname(), must be a FQDN-shaped name */
-    uint32_t workers;     /* 0 = auto: one per core */
+    str_t hostname;                 /* default: gethostname(), must be a FQDN-shaped name */
+    uint32_t workers;               /* 0 = auto: one per core */
     struct cfg_listener *listeners; /* at least one; default 0.0.0.0:25 */
     size_t listener_count;
 
-    str_t spool_directory;      /* default /var/spool/postern */
-    uint64_t ring_size_bytes;   /* per worker, default 256MiB, min 16MiB */
-    uint32_t commit_delay_us;   /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
+    str_t spool_directory;    /* default /var/spool/postern */
+    uint64_t ring_size_bytes; /* per worker, default 256MiB, min 16MiB */
+    uint32_t
+        commit_delay_us; /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */
@@ -96,36 +99,37 @@ struct config {
     struct cfg_domain *domains;
     size_t domain_count;
 
-    struct { /* limits: semantics 4.6 and 4.8 */
-        uint64_t message_size;       /* 20971520; 0 = none but the ring's */
-        uint32_t recipients;         /* 1000 per message */
-        uint32_t line_length;        /* 2048: command lines; RFC 5321 4.5.3.1 floor 512 */
-        uint32_t header_size;        /* 102400 bytes of headers looked at */
-        uint32_t hops;               /* 50 Received lines */
-        uint32_t errors;             /* 20 errors end a session with 421 */
-        uint32_t junk_commands;      /* 100 of NOOP, RSET, VRFY, HELP since the last message */
+    struct {                           /* limits: semantics 4.6 and 4.8 */
+        uint64_t message_size;         /* 20971520; 0 = none but the ring's */
+        uint32_t recipients;           /* 1000 per message */
+        uint32_t line_length;          /* 2048: command lines; RFC 5321 4.5.3.1 floor 512 */
+        uint32_t header_size;          /* 102400 bytes of headers looked at */
+        uint32_t hops;                 /* 50 Received lines */
+        uint32_t errors;               /* 20 errors end a session with 421 */
+        uint32_t junk_commands;        /* 100 of NOOP, RSET, VRFY, HELP since the last message */
         uint32_t messages_per_session; /* 0 = no limit */
-        uint32_t sessions;           /* 20000 open over all workers */
-        uint32_t sessions_per_client; /* 50 for strangers, never edge or trusted; 0 = no limit */
+        uint32_t sessions;             /* 20000 open over all workers */
+        uint32_t sessions_per_client;  /* 50 for strangers, never edge or trusted; 0 = no limit */
     } limits;
 
-    struct { /* timeouts, milliseconds */
-        uint32_t command;     /* 300 s */
-        uint32_t data_block;  /* 180 s between reads of content */
-        uint32_t data_total;  /* 3600 s for one message */
-        uint32_t session;     /* 0 = none */
-        uint32_t shutdown;    /* 30 s: SIGTERM drain */
-        uint32_t connect, greeting, helo, mail, rcpt, data_init, data_send, data_done; /* client: 30,300,300,300,300,120,180,600 s */
-        uint32_t idle;        /* 5 s: a warm outbound connection without work */
-        uint32_t quit;        /* 10 s */
+    struct {                 /* timeouts, milliseconds */
+        uint32_t command;    /* 300 s */
+        uint32_t data_block; /* 180 s between reads of content */
+        uint32_t data_total; /* 3600 s for one message */
+        uint32_t session;    /* 0 = none */
+        uint32_t shutdown;   /* 30 s: SIGTERM drain */
+        uint32_t connect, greeting, helo, mail, rcpt, data_init, data_send,
+            data_done; /* client: 30,300,300,300,300,120,180,600 s */
+        uint32_t idle; /* 5 s: a warm outbound connection without work */
+        uint32_t quit; /* 10 s */
     } timeouts;
 
     enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
 
-    struct { /* retry */
-        uint32_t first_s, max_s;      /* 300, 4000 */
-        uint32_t lifetime_s;          /* 5 d */
-        uint32_t dsn_lifetime_s;      /* 5 d, for null senders */
+    struct {                     /* retry */
+        uint32_t first_s, max_s; /* 300, 4000 */
+        uint32_t lifetime_s;     /* 5 d */
+        uint32_t dsn_lifetime_s; /* 5 d, for null senders */
     } retry;
 
     struct { /* dns */
@@ -145,7 +149,7 @@ struct config {
         str_t socket;           /* default /run/postern/admin.sock */
     } admin;
 
-    struct { /* log */
+    struct {                    /* log */
         enum log_level level;   /* info */
         enum log_format format; /* logfmt */
         str_t file;             /* none = standard error */
@@ -159,8 +163,8 @@ struct config {
 err_t config_load_file(const char *path, struct config **out, struct diag *d) WARN_UNUSED;
 err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
 void config_free(struct config *c); /* NULL is fine */
-/* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size, workers" in `keys`; returns
- * how many. */
+/* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size,
+ * workers" in `keys`; returns how many. */
 size_t config_restart_keys(const struct config *running, const struct config *wanted, struct gbuf *keys);
 /* The reference of all keys with type, default, bounds and prose, as Markdown; from the schema table. */
 void config_write_docs(struct gbuf *out);

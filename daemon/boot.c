@@ -95,7 +95,7 @@ static err_t lock_spool(struct gateway *g, str_t directory, struct gbuf *notes)
         ssize_t n = pread(g->lock_fd, pid, sizeof pid - 1, 0);
         gbuf_printf(notes,
                     "the spool " STR_FMT " is in use by another posternd (pid %.*s); stop that one first, or "
-                                         "give this one a spool.directory of its own\n",
+                    "give this one a spool.directory of its own\n",
                     STR_ARG(directory), (int)(n > 0 ? strcspn(pid, "\n") : 1), n > 0 ? pid : "?");
         return ERR_LOCKED;
     }
@@ -254,8 +254,8 @@ int gateway_boot(struct gateway *g, const char *path)
     gbuf_str(&notes, gbuf_view(&d.text)); /* warnings */
     diag_free(&d);
     LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()),
-        LF_U64("workers", count_workers(conf)), LF_STR("hostname", conf->hostname), LF_CSTR("tls", tls_library()),
-        LF_CSTR("malloc", memory_allocator()));
+        LF_U64("workers", count_workers(conf)), LF_STR("hostname", conf->hostname),
+        LF_CSTR("tls", tls_library()), LF_CSTR("malloc", memory_allocator()));
     notes_to_log(&notes, EV_boot_note);
 
     err = lock_spool(g, conf->spool_directory, &notes);

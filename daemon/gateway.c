@@ -33,7 +33,8 @@ static void warn_restart_needed(const struct config *was, const struct config *n
 {
     struct gbuf keys = {0};
     if (config_restart_keys(was, now, &keys) > 0)
-        diag_warning(d, (struct mark){0}, STR_FMT ": the change takes effect at the next restart", STR_ARG(gbuf_view(&keys)));
+        diag_warning(d, (struct mark){0}, STR_FMT ": the change takes effect at the next restart",
+                     STR_ARG(gbuf_view(&keys)));
     gbuf_free(&keys);
 }
 

@@ -1,3 +1,4 @@
+/* smtp/client/client.c: see client.h. */
 #include <errno.h>
 
 #include "smtp/client/client_priv.h"

@@ -1,5 +1,6 @@
-/* smtp/client/client.h: the client side of one SMTP or LMTP connection as a pure engine: pipelined within and across messages
- * (RFC 2920: content, ".", and the next message's MAIL/RCPT/DATA leave in one write). No socket, no clock, no disk. */
+/* smtp/client/client.h: the client side of one SMTP or LMTP connection as a pure engine: pipelined within and
+ * across messages (RFC 2920: content, ".", and the next message's MAIL/RCPT/DATA leave in one write). No
+ * socket, no clock, no disk. */
 #ifndef SMTP_CLIENT_CLIENT_H
 #define SMTP_CLIENT_CLIENT_H
 
@@ -8,10 +9,11 @@
 
 struct smtpc;
 
-/* Re-entrancy: smtpc_deliver and smtpc_content_end may be called from inside any callback; smtpc_closed and smtpc_content_abort too, and
- * their tx_lost and failed come before they return. smtpc_input, smtpc_secured, smtpc_quit and smtpc_destroy only from outside: a host
- * that was told `failed` or `quit_done` destroys the engine when the call that told it has returned. After `failed` every call but
- * smtpc_destroy does nothing. */
+/* Re-entrancy: smtpc_deliver and smtpc_content_end may be called from inside any callback; smtpc_closed and
+ * smtpc_content_abort too, and their tx_lost and failed come before they return. smtpc_input, smtpc_secured,
+ * smtpc_quit and smtpc_destroy only from outside: a host that was told `failed` or `quit_done` destroys the
+ * engine when the call that told it has returned. After `failed` every call but smtpc_destroy does nothing.
+ */
 
 enum smtpc_tls { SMTPC_TLS_OFF, SMTPC_TLS_MAY, SMTPC_TLS_REQUIRE };
 
@@ -28,16 +30,27 @@ struct smtpc_features {
 };
 
 /* Where in the dialogue something happened; for time-outs, logs and triage. */
-enum smtpc_stage { STAGE_CONNECT, STAGE_GREETING, STAGE_HELO, STAGE_TLS, STAGE_MAIL, STAGE_RCPT, STAGE_DATA, STAGE_CONTENT,
-                   STAGE_DOT, STAGE_QUIT, STAGE_IDLE };
+enum smtpc_stage {
+    STAGE_CONNECT,
+    STAGE_GREETING,
+    STAGE_HELO,
+    STAGE_TLS,
+    STAGE_MAIL,
+    STAGE_RCPT,
+    STAGE_DATA,
+    STAGE_CONTENT,
+    STAGE_DOT,
+    STAGE_QUIT,
+    STAGE_IDLE
+};
 const char *smtpc_stage_name(enum smtpc_stage s);
 
 /* One message for this connection; embedded in its owner, alive until tx_done. */
 struct smtpc_tx {
-    str_t sender;          /* "" = null */
-    const str_t *rcpts;    /* addresses without <> */
+    str_t sender;       /* "" = null */
+    const str_t *rcpts; /* addresses without <> */
     uint32_t rcpt_count;
-    uint64_t size;         /* for SIZE=; 0 = do not say */
+    uint64_t size; /* for SIZE=; 0 = do not say */
     enum body_type body;
     bool smtputf8;
     void *owner;
@@ -51,24 +64,30 @@ struct smtpc_tx {
 struct smtpc_host {
     /* Bytes to send: copied before return. */
     void (*send)(void *host, const char *p, size_t n);
-    /* Now stream this message's content (dot-stuffed, ends in CRLF) behind what was sent, in order; then call smtpc_content_end. */
+    /* Now stream this message's content (dot-stuffed, ends in CRLF) behind what was sent, in order; then call
+     * smtpc_content_end. */
     void (*content)(void *host, struct smtpc_tx *tx);
-    /* The outcome of one recipient, once each. `reply` is the server's; accepted = the server took responsibility (after "."). */
-    void (*rcpt_done)(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at, const struct smtp_reply *reply);
+    /* The outcome of one recipient, once each. `reply` is the server's; accepted = the server took
+     * responsibility (after "."). */
+    void (*rcpt_done)(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at,
+                      const struct smtp_reply *reply);
     /* All recipients of tx have their outcome; the engine forgets tx. */
     void (*tx_done)(void *host, struct smtpc_tx *tx);
-    /* The dialogue is up, or a tx left: smtpc_slots() more may be given. Called after smtpc_input, not from inside smtpc_deliver. */
+    /* The dialogue is up, or a tx left: smtpc_slots() more may be given. Called after smtpc_input, not from
+     * inside smtpc_deliver. */
     void (*ready)(void *host);
     void (*starttls)(void *host); /* run the handshake, then smtpc_secured */
-    /* The connection is no use any more: refused at `at` (reply may be NULL: broken dialogue or closed). Transactions without outcome
-     * are handed back first through tx_lost. Then the host closes the socket. */
+    /* The connection is no use any more: refused at `at` (reply may be NULL: broken dialogue or closed).
+     * Transactions without outcome are handed back first through tx_lost. Then the host closes the socket. */
     void (*failed)(void *host, enum smtpc_stage at, const struct smtp_reply *reply);
-    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, so it may have been taken (duplicate window). */
+    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, so it may have been taken
+     * (duplicate window). */
     void (*tx_lost)(void *host, struct smtpc_tx *tx, bool maybe_delivered);
     void (*quit_done)(void *host); /* after smtpc_quit: close the socket */
 };
 
-err_t smtpc_create(struct smtpc **out, const struct smtpc_host *ops, void *host, const struct smtpc_options *opt) WARN_UNUSED;
+err_t smtpc_create(struct smtpc **out, const struct smtpc_host *ops, void *host,
+                   const struct smtpc_options *opt) WARN_UNUSED;
 void smtpc_destroy(struct smtpc *c); /* no callbacks; transactions are the caller's */
 void smtpc_start(struct smtpc *c);   /* the socket is connected */
 void smtpc_input(struct smtpc *c, const uint8_t *p, size_t n); /* takes all */
@@ -76,15 +95,20 @@ void smtpc_input(struct smtpc *c, const uint8_t *p, size_t n); /* takes all */
 void smtpc_closed(struct smtpc *c, err_t why);
 void smtpc_secured(struct smtpc *c, err_t err);
 
-uint32_t smtpc_slots(const struct smtpc *c); /* how many more tx it takes now (0 while greeting; 2 when pipelining: one in content, one behind) */
-/* At least one recipient. What the server's EHLO rules out (8BITMIME, SMTPUTF8, SIZE) is refused on its behalf from inside this call:
- * rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again then. */
+uint32_t smtpc_slots(const struct smtpc *c); /* how many more tx it takes now (0 while greeting; 2 when
+                                                pipelining: one in content, one behind) */
+/* At least one recipient. What the server's EHLO rules out (8BITMIME, SMTPUTF8, SIZE) is refused on its
+ * behalf from inside this call: rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again
+ * then. */
 void smtpc_deliver(struct smtpc *c, struct smtpc_tx *tx);
-void smtpc_content_end(struct smtpc *c, struct smtpc_tx *tx); /* all content was handed to the socket: sends ".\r\n" and what follows */
-/* Content cannot be read to its end: the connection must die without ending the data. Ends in tx_lost and failed. */
+void smtpc_content_end(
+    struct smtpc *c,
+    struct smtpc_tx *tx); /* all content was handed to the socket: sends ".\r\n" and what follows */
+/* Content cannot be read to its end: the connection must die without ending the data. Ends in tx_lost and
+ * failed. */
 void smtpc_content_abort(struct smtpc *c, struct smtpc_tx *tx);
-void smtpc_quit(struct smtpc *c);  /* when idle */
-bool smtpc_idle(const struct smtpc *c); /* up, and no tx */
+void smtpc_quit(struct smtpc *c);                    /* when idle */
+bool smtpc_idle(const struct smtpc *c);              /* up, and no tx */
 enum smtpc_stage smtpc_stage(const struct smtpc *c); /* what it waits for now: picks the time-out */
 const struct smtpc_features *smtpc_features(const struct smtpc *c);
 

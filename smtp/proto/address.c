@@ -1,3 +1,4 @@
+/* smtp/proto/address.c: see address.h. */
 #include "smtp/proto/address.h"
 
 struct cursor {

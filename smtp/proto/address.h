@@ -1,4 +1,5 @@
-/* smtp/proto/address.h: RFC 5321 4.1.2 paths, RFC 6531 non-ASCII. Pure; views point into the input unless said. */
+/* smtp/proto/address.h: RFC 5321 4.1.2 paths, RFC 6531 non-ASCII. Pure; views point into the input unless
+ * said. */
 #ifndef SMTP_PROTO_ADDRESS_H
 #define SMTP_PROTO_ADDRESS_H
 
@@ -9,23 +10,25 @@
 #define ADDRESS_DOMAIN_MAX 255
 
 struct address {
-    str_t local;      /* as written, quotes and backslashes included */
-    str_t domain;     /* as written; absent for the null path and for bare "postmaster" */
-    bool is_null;     /* <> */
-    bool is_literal;  /* domain is an address literal */
-    bool is_utf8;     /* non-ASCII somewhere */
-    struct ip ip;     /* is_literal */
+    str_t local;     /* as written, quotes and backslashes included */
+    str_t domain;    /* as written; absent for the null path and for bare "postmaster" */
+    bool is_null;    /* <> */
+    bool is_literal; /* domain is an address literal */
+    bool is_utf8;    /* non-ASCII somewhere */
+    struct ip ip;    /* is_literal */
 };
 
 enum path_kind { PATH_REVERSE, PATH_FORWARD };
 
-/* `s` starts at '<' (blanks before it are skipped); *rest is what follows '>'. Source routes are read and dropped. Only
- * PATH_REVERSE may be null; only PATH_FORWARD may be <postmaster> without a domain (any case). */
+/* `s` starts at '<' (blanks before it are skipped); *rest is what follows '>'. Source routes are read and
+ * dropped. Only PATH_REVERSE may be null; only PATH_FORWARD may be <postmaster> without a domain (any case).
+ */
 err_t address_parse_path(str_t s, enum path_kind kind, struct address *out, str_t *rest) WARN_UNUSED;
 err_t address_parse_mailbox(str_t s, struct address *out) WARN_UNUSED; /* "user@example.com", whole string */
-bool domain_valid(str_t s);       /* letters, digits, hyphens, dots; labels <= 63; UTF-8 labels allowed */
+bool domain_valid(str_t s); /* letters, digits, hyphens, dots; labels <= 63; UTF-8 labels allowed */
 bool address_literal_valid(str_t s, struct ip *out);
-/* Compare-ready form: domain lower-cased (ASCII), local part unquoted when it needs no quotes. Returns a copy in `buf`. */
+/* Compare-ready form: domain lower-cased (ASCII), local part unquoted when it needs no quotes. Returns a copy
+ * in `buf`. */
 str_t address_canonical(const struct address *a, struct sbuf *buf);
 
 #endif

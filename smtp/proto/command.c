@@ -1,3 +1,4 @@
+/* smtp/proto/command.c: see command.h. */
 #include "smtp/proto/command.h"
 
 struct verb {

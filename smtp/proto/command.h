@@ -34,8 +34,10 @@ struct mail_params {
     enum body_type body;
 };
 
-/* arg = "FROM:<a@b> SIZE=1"; blanks after the colon are tolerated. 0 and *out/ *params, else *refuse says which reply. */
-err_t command_parse_mail(str_t arg, struct address *out, struct mail_params *params, enum reply_id *refuse) WARN_UNUSED;
+/* arg = "FROM:<a@b> SIZE=1"; blanks after the colon are tolerated. 0 and *out/ *params, else *refuse says
+ * which reply. */
+err_t command_parse_mail(str_t arg, struct address *out, struct mail_params *params,
+                         enum reply_id *refuse) WARN_UNUSED;
 err_t command_parse_rcpt(str_t arg, struct address *out, enum reply_id *refuse) WARN_UNUSED;
 /* EHLO/HELO argument: a domain or address literal; `strict` false takes anything printable without blanks. */
 bool helo_valid(str_t arg, bool strict);

@@ -1,3 +1,4 @@
+/* smtp/proto/content.c: see content.h. */
 #include "smtp/proto/content.h"
 
 #ifdef __SSE2__

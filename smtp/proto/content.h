@@ -1,5 +1,5 @@
-/* smtp/proto/content.h: the only judge of line endings in message content. Pure, incremental, SIMD where it pays.
- * Content stays in the wire's dot-stuffed form. */
+/* smtp/proto/content.h: the only judge of line endings in message content. Pure, incremental, SIMD where it
+ * pays. Content stays in the wire's dot-stuffed form. */
 #ifndef SMTP_PROTO_CONTENT_H
 #define SMTP_PROTO_CONTENT_H
 
@@ -7,22 +7,24 @@
 
 /* Finds CRLF.CRLF (also at the very start: ".CRLF") and bare CR or LF. Zero-init is the start of content. */
 struct content_scan {
-    uint8_t state;      /* private */
+    uint8_t state;         /* private */
     bool bare_cr, bare_lf; /* seen so far */
-    bool done;          /* the terminator was seen */
-    uint64_t bytes;     /* content bytes so far, dot-stuffed, terminator's ".CRLF" not counted */
+    bool done;             /* the terminator was seen */
+    uint64_t bytes;        /* content bytes so far, dot-stuffed, terminator's ".CRLF" not counted */
 };
 
-/* Scans up to the terminator. Returns bytes of `p` used, terminator included. *content_n: how many leading bytes of `p` are
- * content that can be stored now: bytes that may turn out to be the terminator's dot are held back in the state, and
- * *held (<= 4 bytes, before p) must be stored first when it is not empty. The final CRLF belongs to the content. */
+/* Scans up to the terminator. Returns bytes of `p` used, terminator included. *content_n: how many leading
+ * bytes of `p` are content that can be stored now: bytes that may turn out to be the terminator's dot are
+ * held back in the state, and *held (<= 4 bytes, before p) must be stored first when it is not empty. The
+ * final CRLF belongs to the content. */
 size_t content_scan(struct content_scan *s, const uint8_t *p, size_t n, str_t *held, size_t *content_n);
 
-/* Rewrites bare CR and bare LF to CRLF (class `normalise`); bare LF never ends DATA. out_cap >= 2 * n + 2; returns bytes out.
- * `state` carries over calls. Runs on content already delimited by content_scan. */
+/* Rewrites bare CR and bare LF to CRLF (class `normalise`); bare LF never ends DATA. out_cap >= 2 * n + 2;
+ * returns bytes out. `state` carries over calls. Runs on content already delimited by content_scan. */
 size_t content_normalise(uint8_t *state, const uint8_t *p, size_t n, uint8_t *out);
 
-/* Looks at the header section as it streams by: counts hops, notes Date and Message-ID. Zero-init is the start. */
+/* Looks at the header section as it streams by: counts hops, notes Date and Message-ID. Zero-init is the
+ * start. */
 struct header_scan {
     uint32_t received_count, bytes;
     bool has_date, has_message_id, has_from;
@@ -33,7 +35,8 @@ struct header_scan {
 };
 void header_scan(struct header_scan *h, const uint8_t *p, size_t n);
 
-/* Dot-stuffing for content that we make (DSNs): every line ends in CRLF already. out must hold n + lines + 1. */
+/* Dot-stuffing for content that we make (DSNs): every line ends in CRLF already. out must hold n + lines + 1.
+ */
 size_t content_stuff(const uint8_t *p, size_t n, uint8_t *out);
 
 #endif

@@ -1,3 +1,4 @@
+/* smtp/proto/envelope.c: see envelope.h. */
 #include "smtp/proto/envelope.h"
 
 /* Blob: version byte, then fields: tag byte, length (2 bytes, little endian), value. Each tag at most once. A

@@ -1,5 +1,5 @@
-/* smtp/proto/envelope.h: what a message is besides its content, and its bytes on disk. The queue stores these blobs without
- * looking inside; versioned, length-prefixed, unknown optional tags skipped. Pure. */
+/* smtp/proto/envelope.h: what a message is besides its content, and its bytes on disk. The queue stores these
+ * blobs without looking inside; versioned, length-prefixed, unknown optional tags skipped. Pure. */
 #ifndef SMTP_PROTO_ENVELOPE_H
 #define SMTP_PROTO_ENVELOPE_H
 
@@ -24,7 +24,8 @@ struct envelope {
 
 /* Written to `out`; out->overflow when it did not fit. */
 void envelope_encode(const struct envelope *e, struct sbuf *out);
-err_t envelope_decode(str_t blob, struct envelope *out) WARN_UNUSED; /* views into blob; ERR_VERSION, ERR_CORRUPT */
+err_t envelope_decode(str_t blob,
+                      struct envelope *out) WARN_UNUSED; /* views into blob; ERR_VERSION, ERR_CORRUPT */
 void envelope_rcpt_encode(const struct envelope_rcpt *r, struct sbuf *out);
 err_t envelope_rcpt_decode(str_t blob, struct envelope_rcpt *out) WARN_UNUSED;
 

@@ -1,3 +1,4 @@
+/* smtp/proto/header_scan.c: see content.h. */
 #include "smtp/proto/content.h"
 
 enum header_state {

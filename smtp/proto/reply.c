@@ -1,3 +1,4 @@
+/* smtp/proto/reply.c: see reply.h. */
 #include "smtp/proto/reply.h"
 
 /* RFC 5321 4.5.3.1.5: 512 with CRLF. */

@@ -17,16 +17,16 @@ struct reply_def {
     str_t enhanced, text;
 };
 const struct reply_def *reply_def(enum reply_id id);
-/* "550 5.7.1 text\r\n"; with `detail` present: "550 5.7.1 text: detail". Detail is cleaned of CR, LF, controls and
- * non-ASCII, and cut where the line would pass 512 bytes (RFC 5321 4.5.3.1.5). */
+/* "550 5.7.1 text\r\n"; with `detail` present: "550 5.7.1 text: detail". Detail is cleaned of CR, LF,
+ * controls and non-ASCII, and cut where the line would pass 512 bytes (RFC 5321 4.5.3.1.5). */
 void reply_write(struct sbuf *out, enum reply_id id, str_t detail);
 
 /* A parsed reply of a server we talk to. Views point into the parser; copy what is kept. */
 struct smtp_reply {
-    int code;          /* 200..599 */
+    int code;            /* 200..599 */
     uint8_t enhanced[3]; /* class, subject, detail(capped 255); class 0 = none was given */
-    str_t text; /* all lines joined by '\n'; enhanced codes stripped (the first line's, and where it is repeated);
-                 * controls and broken UTF-8 replaced by '?' */
+    str_t text; /* all lines joined by '\n'; enhanced codes stripped (the first line's, and where it is
+                 * repeated); controls and broken UTF-8 replaced by '?' */
     uint32_t line_count;
 };
 
@@ -43,8 +43,8 @@ struct reply_parser {
     bool done;
     struct smtp_reply reply;
 };
-/* Consumes at most one reply's bytes: returns consumed; *err 0 and *done set when a whole reply is in p->reply (valid until
- * the next call); ERR_SYNTAX when the peer talks nonsense: close the connection. */
+/* Consumes at most one reply's bytes: returns consumed; *err 0 and *done set when a whole reply is in
+ * p->reply (valid until the next call); ERR_SYNTAX when the peer talks nonsense: close the connection. */
 size_t reply_parse(struct reply_parser *p, const uint8_t *bytes, size_t n, bool *done, err_t *err);
 
 #endif

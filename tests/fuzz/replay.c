@@ -1,4 +1,5 @@
-/* Runs a fuzz target once over every file of a corpus folder (and once over nothing), for the normal test run. */
+/* Runs a fuzz target once over every file of a corpus folder (and once over nothing), for the normal test
+ * run. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -34,12 +34,14 @@ static void pops_in_due_order(void **state)
         assert_int_equal(heap_push(&h, &m[i], m[i].due_ms), 0);
     }
     check_slots(&h);
-    uint64_t last = 0;
+    struct qmsg *last = NULL;
     for (size_t i = 0; i < COUNT; i++) {
         assert_int_equal(heap_top(&h)->due_ms, heap_top(&h)->m->due_ms);
         struct qmsg *top = heap_pop(&h);
-        assert_true(top->due_ms >= last);
-        last = top->due_ms;
+        if (last)
+            assert_true(last->due_ms < top->due_ms ||
+                        (last->due_ms == top->due_ms && last < top)); /* first in, first out */
+        last = top;
     }
     assert_null(heap_pop(&h));
     heap_free(&h);

@@ -1,3 +1,4 @@
+/* tests/unit/smtp/proto/test_address.c: tests of smtp/proto/address.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* tests/unit/smtp/proto/test_command.c: tests of smtp/proto/command.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* tests/unit/smtp/proto/test_content.c: tests of smtp/proto/content.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

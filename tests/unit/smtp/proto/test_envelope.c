@@ -1,3 +1,4 @@
+/* tests/unit/smtp/proto/test_envelope.c: tests of smtp/proto/envelope.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* tests/unit/smtp/proto/test_header_scan.c: tests of smtp/proto/header_scan.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

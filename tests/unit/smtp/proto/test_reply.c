@@ -1,3 +1,4 @@
+/* tests/unit/smtp/proto/test_reply.c: tests of smtp/proto/reply.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
