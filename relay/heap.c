@@ -2,6 +2,11 @@
 
 #include <errno.h>
 
+static bool is_before(const struct heap_entry *a, const struct heap_entry *b)
+{
+    return a->due_ms != b->due_ms ? a->due_ms < b->due_ms : a->order < b->order;
+}
+
 static void place(struct heap *h, size_t at, struct heap_entry e)
 {
     h->entries[at] = e;
@@ -12,7 +17,7 @@ static void sift_up(struct heap *h, size_t at, struct heap_entry e)
 {
     while (at > 0) {
         size_t parent = (at - 1) / 2;
-        if (h->entries[parent].due_ms <= e.due_ms)
+        if (!is_before(&e, &h->entries[parent]))
             break;
         place(h, at, h->entries[parent]);
         at = parent;
@@ -26,9 +31,9 @@ static void sift_down(struct heap *h, size_t at, struct heap_entry e)
         size_t child = 2 * at + 1;
         if (child >= h->count)
             break;
-        if (child + 1 < h->count && h->entries[child + 1].due_ms < h->entries[child].due_ms)
+        if (child + 1 < h->count && is_before(&h->entries[child + 1], &h->entries[child]))
             child++;
-        if (e.due_ms <= h->entries[child].due_ms)
+        if (!is_before(&h->entries[child], &e))
             break;
         place(h, at, h->entries[child]);
         at = child;
@@ -59,7 +64,7 @@ err_t heap_push(struct heap *h, struct qmsg *m, uint64_t due_ms)
             return err;
     }
     h->count++;
-    sift_up(h, h->count - 1, (struct heap_entry){due_ms, m});
+    sift_up(h, h->count - 1, (struct heap_entry){due_ms, h->next_order++, m});
     return 0;
 }
 
@@ -69,7 +74,7 @@ static void remove_at(struct heap *h, size_t at)
     if (at == h->count)
         return;
     struct heap_entry last = h->entries[h->count];
-    if (at > 0 && last.due_ms < h->entries[(at - 1) / 2].due_ms)
+    if (at > 0 && is_before(&last, &h->entries[(at - 1) / 2]))
         sift_up(h, at, last);
     else
         sift_down(h, at, last);

@@ -7,12 +7,14 @@
 
 struct heap_entry {
     uint64_t due_ms; /* wall clock */
+    uint64_t order;  /* what is due at the same time leaves as it came */
     struct qmsg *m;
 };
 
 struct heap {
     struct heap_entry *entries; /* owned */
     size_t count, cap;
+    uint64_t next_order;
 };
 
 /* Zero-init is an empty heap. */

@@ -16,7 +16,7 @@ struct sink {
     struct loop *loop;
     struct listener *listener;
     struct endpoint at;
-    bool is_lmtp, is_mute;                       /* mute: no greeting */
+    bool is_started, is_lmtp, is_mute;           /* mute: no greeting */
     uint32_t messages_per_connection, rcpts_max; /* 0: no limit */
     const struct rule *rules;                    /* ends with a NULL line */
     uint32_t connections, open, messages, closed_by_us;
