@@ -27,7 +27,7 @@ def pytest_configure(config):
 
 
 def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((address, 0))
         return s.getsockname()[1]
@@ -149,8 +149,8 @@ class Sink(Process):
         self.maildir = Path(directory) / name
         self.ids_path = Path(directory) / f"{name}.ids"
         kept = ["--maildir", self.maildir] if keep else []
-        super().__init__(BIN / "postern-sink", *kept, "--ids", self.ids_path, *options, f"{address}:{self.port}",
-                         log=Path(directory) / f"{name}.log")
+        super().__init__(BIN / "postern-sink", *kept, "--ids", self.ids_path, *options,
+                         f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}", log=Path(directory) / f"{name}.log")
         eventually(lambda: accepts(self.address, self.port) or not self.running(), "the sink listens")
         assert self.running(), self.log()
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from conftest import EDGE, INTERNAL, STRANGER, Gateway, Sink, eventually, message, routes, source
+from conftest import EDGE, INTERNAL, STRANGER, Gateway, Sink, Smtp, eventually, free_port, message, routes, source
 
 pytestmark = pytest.mark.sanitized
 
@@ -209,3 +209,19 @@ def test_report_can_be_parsed_strictly(run):
     status = list(m.iter_parts())[1].get_payload()
     assert "we do not like <this>" in status[1]["Diagnostic-Code"]
     assert m["Auto-Submitted"] == "auto-replied"
+
+
+def test_ipv6_in_and_out(run):
+    """Listener, trusted network, route and address literal, all IPv6; the edge is IPv4."""
+    internal, edge = run(Sink, address="::1", name="internal"), run(Sink, address=EDGE, name="edge")
+    port = free_port("::1")
+    settings = routes(internal, edge)
+    settings["domains"][0]["route"] = {"hosts": [f"[::1]:{internal.port}"]}
+    gateway = run(Gateway, listeners=[{"address": f"[::1]:{port}"}], trusted_networks=["::1/128"], **settings)
+    s = Smtp("::1", port, "::1")
+    s.ehlo("[IPv6:::1]")
+    assert s.send("bob@example.com", ["eve@example.com", "carol@elsewhere.example"], message("six"))[-1].code == 250
+    kept = internal.wait_for(1)[0]
+    assert kept.recipients == ["eve@example.com"] and "([IPv6:::1])" in kept.parsed["Received"]
+    assert edge.wait_for(1)[0].recipients == ["carol@elsewhere.example"]
+    assert gateway.metric("postern_sessions_total", **{"class": "trusted"}) == 1
