@@ -417,6 +417,31 @@ static void a_server_that_breaks_every_transaction_is_left_alone(void **state)
     assert_in_range(w.one.connections, 2, 20); /* not three for each message */
 }
 
+static const struct rule promises_tls[] = {
+    {"EHLO", "250-sink.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n", false},
+    {"STARTTLS", "220 2.0.0 go\r\n", true},
+    {0}};
+
+static void put_to_bad_tls(struct world *w)
+{
+    w->one.rules = promises_tls;
+    sink_start(&w->one);
+    put(w, "s@two.example", "a@maybe.example", SMALL_BODY);
+}
+
+static void opportunistic_tls_that_fails_goes_in_the_clear(void **state)
+{
+    struct world w = {0};
+    char text[256];
+    struct sbuf error = SBUF_ON(text);
+    assert_int_equal(tls_context_client(&w.tls, false, &error), 0);
+    world_start(&w);
+    world_run(&w, "", DEFAULT_RETRY, (struct step[]){{put_to_bad_tls, is_empty}, end});
+    assert_int_equal(w.one.connections, 2);
+    assert_int_equal(w.one.messages, 1);
+    tls_context_unref(w.tls);
+}
+
 /* --- shutdown and reload --- */
 
 static void put_to_mute(struct world *w)
@@ -436,6 +461,32 @@ static void drain_keeps_what_was_not_sent(void **state)
     world_start(&w);
     world_run(&w, "", DEFAULT_RETRY, (struct step[]){{put_to_mute, one_is_connected}, end});
     assert_int_equal(w.left, 1);
+}
+
+static void put_large_to_mute(struct world *w)
+{
+    w->one.is_mute = true;
+    put_large(w);
+}
+
+static void start_servers(struct world *w)
+{
+    sink_start(&w->one);
+    sink_start(&w->two);
+}
+
+/* Nothing of it is in memory: envelope and body come from the disk, piece by piece. */
+static void a_recovered_message_is_sent(void **state)
+{
+    struct world before = {.keep = true}, after = {0};
+    world_start(&before);
+    world_run(&before, "", DEFAULT_RETRY, (struct step[]){{put_large_to_mute, one_is_connected}, end});
+    assert_int_equal(before.left, 1);
+    memcpy(after.directory, before.directory, sizeof after.directory);
+    world_start(&after);
+    assert_int_equal(after.live_count, 1);
+    world_run(&after, "", DEFAULT_RETRY,
+              (struct step[]){{start_servers, is_empty}, {check_large, NULL}, end});
 }
 
 static void reload(struct world *w)
@@ -476,6 +527,8 @@ int main(void)
         cmocka_unit_test(connections_that_end_in_between_cost_no_attempt),
         cmocka_unit_test(a_connection_lost_after_the_end_of_data_defers),
         cmocka_unit_test(a_server_that_breaks_every_transaction_is_left_alone),
+        cmocka_unit_test(opportunistic_tls_that_fails_goes_in_the_clear),
+        cmocka_unit_test(a_recovered_message_is_sent),
         cmocka_unit_test(drain_keeps_what_was_not_sent),
         cmocka_unit_test(a_reload_keeps_no_pointer_into_the_old_policy),
     };

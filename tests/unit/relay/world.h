@@ -32,7 +32,11 @@ struct world {
     struct policy *policy;
     struct relay *relay;
     struct sink one, two;
-    char directory[64];
+    struct tls_context *tls;
+    char directory[64];   /* given, or made by world_start */
+    bool keep;            /* the directory, for another world */
+    struct qmsg *live[8]; /* found in it */
+    uint32_t live_count;
     const struct step *steps;
     size_t step_at;
     bool is_acting, is_over;
@@ -65,10 +69,11 @@ static struct policy *world_policy(const struct world *w, const char *one_option
         "domains:\n"
         "  - { name: one.example, route: { hosts: [\"127.0.0.1:%u\"], tls: off%s } }\n"
         "  - { name: two.example, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
+        "  - { name: maybe.example, route: { hosts: [\"127.0.0.1:%u\"], tls: may } }\n"
         "  - { name: both.example, route: { hosts: [\"127.0.0.1:%u\", \"127.0.0.1:%u\"], tls: off } }\n"
         "timeouts: { connect: 5s, quit: 1s }\n"
         "retry: { %s }\n",
-        w->one.at.port, one_options, w->two.at.port, w->one.at.port, w->two.at.port, retry);
+        w->one.at.port, one_options, w->two.at.port, w->one.at.port, w->one.at.port, w->two.at.port, retry);
     struct diag d = {.file = "test.yaml"};
     struct config *c;
     struct policy *p;
@@ -223,9 +228,11 @@ static void world_turn(struct timer *t)
     }
 }
 
-static void no_live(void *ctx, struct qmsg *m)
+static void note_live(void *ctx, struct qmsg *m)
 {
-    fail();
+    struct world *w = ctx;
+    assert_true(w->live_count < COUNT_OF(w->live));
+    w->live[w->live_count++] = m;
 }
 
 static void world_start(struct world *w)
@@ -233,12 +240,14 @@ static void world_start(struct world *w)
     struct loop_options lo = {
         .entries = 256, .buffer_count = 256, .buffer_bytes = 16384, .cpu = -1, .name = "test"};
     assert_int_equal(loop_create(&w->loop, &lo), 0);
-    memcpy(w->directory, "/tmp/relay-test-XXXXXX", 23);
-    assert_non_null(mkdtemp(w->directory));
+    if (!w->directory[0]) {
+        memcpy(w->directory, "/tmp/relay-test-XXXXXX", 23);
+        assert_non_null(mkdtemp(w->directory));
+    }
     struct queue_options qo = {
         .directory = str_cstr(w->directory), .ring_bytes = 16 << 20, .high_water_percent = 90};
     struct gbuf notes = {0};
-    if (queue_open(&w->queue, &qo, no_live, NULL, &notes))
+    if (queue_open(&w->queue, &qo, note_live, w, &notes))
         fail_msg(STR_FMT, STR_ARG(gbuf_view(&notes)));
     gbuf_free(&notes);
     queue_start(w->queue, w->loop);
@@ -252,6 +261,8 @@ static void world_finish(struct world *w)
     loop_destroy(w->loop);
     sink_free(&w->one);
     sink_free(&w->two);
+    if (w->keep)
+        return;
     char path[128];
     snprintf(path, sizeof path, "%s/ring-00", w->directory);
     unlink(path);
@@ -262,8 +273,10 @@ static void world_finish(struct world *w)
 static void world_run(struct world *w, const char *one_options, const char *retry, const struct step *steps)
 {
     w->policy = world_policy(w, one_options, retry);
-    struct relay_options ro = {.loop = w->loop, .queue = w->queue, .policy = w->policy};
+    struct relay_options ro = {.loop = w->loop, .queue = w->queue, .policy = w->policy, .tls = w->tls};
     assert_int_equal(relay_create(&w->relay, &ro), 0);
+    for (uint32_t i = 0; i < w->live_count; i++)
+        relay_take(w->relay, w->live[i]);
     w->steps = steps;
     w->timer.fire = world_turn;
     timer_arm(w->loop, &w->timer, 0);
