@@ -11,10 +11,11 @@
 
 #include "core/base.h"
 
-#define GATE_WINDOW_FIRST  3     /* connections to a next hop of which nothing is known yet */
-#define GATE_BARREN_MAX    5     /* connections in a row that spoke but moved no message: as good as down */
-#define GATE_GROW_PAUSE_MS 30000 /* after a refused extra connection the window does not grow for this long  \
-                                  */
+#define GATE_WINDOW_FIRST 3 /* connections to a next hop of which nothing is known yet */
+#define GATE_BARREN_MAX   5 /* connections in a row that spoke but moved no message: as good as down */
+#define GATE_GROW_PAUSE_MS                                                                                   \
+    30000 /* after a refused extra connection the window does not grow for this long                         \
+           */
 #define GATE_JOBS_PER_CONN                                                                                   \
     16 /* a warm connection takes this many waiting jobs before another is worth its handshakes */
 #define GATE_SLOW_MS 200 /* a job that waits longer than this asks for another connection anyway */

@@ -76,7 +76,7 @@ static struct policy *world_policy(const struct world *w, const char *one_option
         w->one.at.port, one_options, w->two.at.port, w->one.at.port, w->one.at.port, w->two.at.port, retry);
     struct diag d = {.file = "test.yaml"};
     struct config *c;
-    struct policy *p;
+    struct policy *p = NULL;
     struct policy_resolver resolver = {.resolve = no_names};
     if (config_load_text(sbuf_view(&b), "test.yaml", &c, &d) || policy_build(&p, c, &resolver, &d))
         fail_msg(STR_FMT, STR_ARG(gbuf_view(&d.text)));
