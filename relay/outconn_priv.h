@@ -56,7 +56,7 @@ void outconn_retire(struct outconn *c);  /* shutdown: ends when it has nothing t
 void outconn_settle(
     struct outconn *c); /* after anything happened: pumps content, takes jobs, arms the time-out */
 bool outconn_is_free(const struct outconn *c,
-                     bool behind); /* for one more job; `behind`: busy ones, else idle ones */
+                     bool behind);             /* for one more job; `behind`: busy ones, else idle ones */
 bool outconn_is_worn(const struct outconn *c); /* too old, or made under other options */
 void outconn_take(struct outconn *c);
 void outconn_leave_gate(struct outconn *c);
