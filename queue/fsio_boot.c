@@ -3,14 +3,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "queue/fsio.h"
 
 #define CREATE_STEP_BYTES ((size_t)1 << 20)
 #define PATH_BYTES        4096
+#define LOCK_WAIT_COUNT   500
+#define LOCK_WAIT_MS      20
 
 static const char why_fuse[] = "a FUSE file system: RWF_DSYNC through io_uring would complete without a sync";
 static const char why_refused[] = "the file system refuses O_DIRECT";
@@ -56,14 +60,31 @@ static const char *why_not_direct(int fd)
     return fcntl(fd, F_SETFL, flags) < 0 ? why_refused : why_read;
 }
 
+/* io_uring keeps the files of a process that was killed open, and so locked, until its last write has ended:
+ * what was read before that would be overwritten behind our back. */
+static err_t lock_exclusively(int fd)
+{
+    const struct timespec pause = {.tv_nsec = LOCK_WAIT_MS * 1000 * 1000};
+    for (unsigned n = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; n++) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -errno;
+        if (n == LOCK_WAIT_COUNT)
+            return ERR_LOCKED;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
 err_t fsio_open(struct fsio_file *f, const char *path)
 {
     *f = (struct fsio_file){.fd = open(path, O_RDWR | O_CLOEXEC)};
     if (f->fd < 0)
         return -errno;
     struct stat st;
-    if (fstat(f->fd, &st) < 0) {
-        err_t err = -errno;
+    err_t err = lock_exclusively(f->fd);
+    if (!err && fstat(f->fd, &st) < 0)
+        err = -errno;
+    if (err) {
         fsio_close(f);
         return err;
     }

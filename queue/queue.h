@@ -59,7 +59,7 @@ struct queue_options {
 
 /* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into place), else recovers it.
  * `live` is called once for every message that is still to be delivered, oldest first. Notes for the boot log go to `notes`
- * (one line each: direct or buffered I/O and why, damage found). Errors: ERR_LOCKED never (the daemon locks the spool),
+ * (one line each: direct or buffered I/O and why, damage found). Errors: ERR_LOCKED (another process has the ring open),
  * ERR_VERSION, -errno; text in `notes`. */
 err_t queue_open(struct queue **out, const struct queue_options *opt, void (*live)(void *ctx, struct qmsg *m), void *ctx,
                  struct gbuf *notes) WARN_UNUSED;
