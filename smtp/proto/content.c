@@ -48,10 +48,14 @@ static bool scan_step(struct content_scan *s, uint8_t ch)
         s->bare_cr |= ch != '\n';
         s->state = ch == '\n' ? SCAN_LINE_START : SCAN_TEXT;
         return ch == '\n';
-    case SCAN_DOT: s->state = ch == '\r' ? SCAN_DOT_CR : SCAN_TEXT; return ch == '\r';
+    case SCAN_DOT:
+        s->stuffing_bytes += ch != '\r';
+        s->state = ch == '\r' ? SCAN_DOT_CR : SCAN_TEXT;
+        return ch == '\r';
     case SCAN_DOT_CR:
         s->done = ch == '\n';
         s->bare_cr |= !s->done;
+        s->stuffing_bytes += !s->done;
         s->state = SCAN_TEXT;
         return s->done;
     case SCAN_TEXT: break;

@@ -7,10 +7,11 @@
 
 /* Finds CRLF.CRLF (also at the very start: ".CRLF") and bare CR or LF. Zero-init is the start of content. */
 struct content_scan {
-    uint8_t state;         /* private */
-    bool bare_cr, bare_lf; /* seen so far */
-    bool done;             /* the terminator was seen */
-    uint64_t bytes;        /* content bytes so far, dot-stuffed, terminator's ".CRLF" not counted */
+    uint8_t state;           /* private */
+    bool bare_cr, bare_lf;   /* seen so far */
+    bool done;               /* the terminator was seen */
+    uint64_t bytes;          /* content bytes so far, dot-stuffed, terminator's ".CRLF" not counted */
+    uint64_t stuffing_bytes; /* of these, dots that the next reader takes off: RFC 1870 sizes lack them */
 };
 
 /* Scans up to the terminator. Returns bytes of `p` used, terminator included. *content_n: how many leading

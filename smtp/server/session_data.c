@@ -27,9 +27,10 @@ static enum reply_id judge(const struct smtpd_session *s)
 {
     const struct config *cfg = session_config(s);
     const struct content *c = &s->tx->content;
+    uint64_t size = c->scan.bytes - c->scan.stuffing_bytes; /* RFC 1870 4 */
     if ((c->scan.bare_cr || c->scan.bare_lf) && !session_normalises(s))
         return R_bad_line_ending;
-    if (cfg->limits.message_size && c->scan.bytes > cfg->limits.message_size) /* stuffing dots count too */
+    if (cfg->limits.message_size && size > cfg->limits.message_size)
         return R_too_big;
     if (c->headers.bytes > cfg->limits.header_size)
         return R_headers_too_big;

@@ -10,7 +10,8 @@ struct host {
     uint64_t seed;
     bool body_open, commit_due, rcpt_due, tls_due, closed;
     unsigned committed, commits_ok, queued_said, starts_said, begins;
-    uint8_t last[2]; /* of the stored body */
+    uint8_t last[4]; /* of the stored body */
+    bool is_trusted;
     size_t line_n;
     char line[512];
 };
@@ -89,7 +90,7 @@ static err_t host_body_begin(void *host)
         return err;
     h->begins++;
     h->body_open = true;
-    memcpy(h->last, "\r\n", 2);
+    memcpy(h->last, "  \r\n", 4);
     return 0;
 }
 
@@ -98,10 +99,11 @@ static size_t host_body_append(void *host, const uint8_t *p, size_t n)
     struct host *h = host;
     must(h->body_open && n > 0);
     size_t take = roll(h, 3) ? n : roll(h, (uint32_t)n + 1);
-    for (size_t i = 0; i < take; i++) { /* no bare CR or LF is ever stored */
-        must((p[i] == '\n') == (h->last[1] == '\r') || (p[i] != '\n' && h->last[1] != '\r'));
-        h->last[0] = h->last[1];
-        h->last[1] = p[i];
+    for (size_t i = 0; i < take; i++) { /* no bare CR or LF is ever stored, and nothing that ends DATA */
+        must((p[i] == '\n') == (h->last[3] == '\r'));
+        must(p[i] != '\r' || memcmp(h->last + 1, "\r\n.", 3) != 0);
+        memmove(h->last, h->last + 1, 3);
+        h->last[3] = p[i];
     }
     return take;
 }
@@ -128,7 +130,9 @@ static void host_commit(void *host, const struct envelope *e, const struct envel
     struct host *h = host;
     must(h->body_open && rcpt_count > 0 && str_starts(trace, STR("Received: ")) &&
          str_ends(trace, STR("\r\n")));
-    must(h->last[1] == '\n');
+    must(h->last[3] == '\n');
+    for (uint32_t i = 0; i < rcpt_count; i++) /* postmaster is rewritten to example.com too */
+        must(h->is_trusted || str_ends(rcpts[i].address, STR("@example.com")));
     for (size_t i = 0; i < trace.n; i++)
         must(trace.p[i] != '\n' || (i > 0 && trace.p[i - 1] == '\r'));
     h->body_open = false;
@@ -240,6 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct smtpd_client client = {.memory = &memory, .session_id = 7};
     must(ip_parse(str_cstr(clients[data[0] & 3]), &client.peer.ip) == 0);
     client.class = policy_classify(p, &client.peer.ip);
+    h.is_trusted = client.class == CLASS_TRUSTED;
     h.seed = 1 + data[1] + (uint64_t)data[2] * 256 + (uint64_t)data[3] * 65536;
     smtpd_memory_init(&memory, 1);
     must(smtpd_create(&h.s, &ops, &h, &client, p, data[0] & 8) == 0);

@@ -56,6 +56,16 @@ static void feed(struct content_scan *s, const uint8_t *p, size_t n, struct scan
     free(piece);
 }
 
+static size_t leading_dots(const uint8_t *p, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool line_start = i == 0 || (i >= 2 && p[i - 2] == '\r' && p[i - 1] == '\n');
+        count += line_start && p[i] == '.';
+    }
+    return count;
+}
+
 /* What the scan still holds back when the input just stops is no content yet. */
 static void check(const struct scanned *got, const struct content_scan *s, const struct scanned *want)
 {
@@ -64,6 +74,7 @@ static void check(const struct scanned *got, const struct content_scan *s, const
     assert_int_equal(s->bare_cr, want->bare_cr);
     assert_int_equal(s->bare_lf, want->bare_lf);
     assert_int_equal(s->bytes, got->content_n);
+    assert_int_equal(s->stuffing_bytes, leading_dots(got->content, got->content_n));
     if (want->done)
         assert_int_equal(got->content_n, want->content_n);
     else
