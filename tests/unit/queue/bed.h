@@ -17,7 +17,7 @@
 
 #include "core/log.h"
 #include "net/loop.h"
-#include "queue/queue.h"
+#include "queue/queue_priv.h"
 
 #define BED_UNUSED __attribute__((unused))
 
@@ -45,7 +45,13 @@ BED_UNUSED static void bed_make(struct bed *b)
 {
     memset(b, 0, sizeof *b);
     log_set(LOG_LOGFMT, LOG_ERROR);
-    snprintf(b->dir, sizeof b->dir, "/tmp/postern-queue-XXXXXX");
+    /* Most tests care for what is written, not for how fast a disk is: memory, when there is such a place. */
+#ifdef BED_ON_DISK
+    const char *base = "/tmp";
+#else
+    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+#endif
+    snprintf(b->dir, sizeof b->dir, "%s/postern-queue-XXXXXX", base);
     assert_non_null(mkdtemp(b->dir));
     b->opt = (struct queue_options){.directory = str_cstr(b->dir),
                                     .ring_bytes = 4 << 20,
@@ -358,12 +364,8 @@ BED_UNUSED static err_t bed_check(struct bed *b, struct qmsg *m, uint32_t *seed_
 /* Lets the loop turn until what is marked is on the disk. */
 BED_UNUSED static void bed_settle(struct bed *b)
 {
-    struct queue_stats before, now;
-    queue_stats(b->q, &before);
-    do {
+    while (!list_empty(&b->q->dirty) || !list_empty(&b->q->sealed) || b->q->super.writing)
         loop_run(b->loop);
-        queue_stats(b->q, &now);
-    } while (now.commits == before.commits);
 }
 
 BED_UNUSED static struct qmsg *bed_by_id(struct bed *b, uint64_t id)

@@ -1,4 +1,5 @@
 /* A message in, out, changed, removed, and all that again after a restart. */
+#define BED_ON_DISK
 #include "bed.h"
 
 static void test_small(void **state)
