@@ -68,12 +68,21 @@ static bool is_our_postmaster(const struct policy *p, const struct address *rcpt
            str_ieq(rcpt->domain, p->config->hostname);
 }
 
+/* "user%foreign@local", "foreign!user@local", "\"user@foreign\"@local": an internal server that still follows
+ * such routes trusts us, and would relay for whoever sends through us. */
+static bool is_routed(str_t local)
+{
+    return str_find(local, '%') >= 0 || str_find(local, '!') >= 0 || str_find(local, '@') >= 0;
+}
+
 enum reply_id policy_check_rcpt(const struct policy *p, enum client_class c, const struct address *rcpt,
                                 str_t *rewritten)
 {
     *rewritten = STR_NONE;
     if (rcpt->is_null)
         return R_bad_rcpt;
+    if (c != CLASS_TRUSTED && is_routed(rcpt->local))
+        return R_relay_denied;
     if (!rcpt->is_literal && policy_domain_is_local(p, rcpt->domain))
         return R_rcpt_ok;
     if (is_our_postmaster(p, rcpt)) {

@@ -42,12 +42,12 @@ enum client_class policy_classify(const struct policy *p,
  * for literals and never for names outside ASCII (their A-label form is what is listed). */
 bool policy_domain_is_local(const struct policy *p, str_t domain);
 
-/* May this client send to this recipient? R_rcpt_ok or the refusal. `postmaster` without a domain is always
- * taken (RFC 5321 4.5.1), and so is postmaster@hostname when hostname is no local domain; *rewritten gets the
- * address to use then (else absent), in the snapshot's memory. That is the first of these that can be
- * delivered: `postmaster` of the file as written there; postmaster@hostname if hostname is local; postmaster@
- * the first listed local domain (no wildcard) with a route, or any such in dns mode; else
- * postmaster@hostname, by the destination mode. */
+/* May this client send to this recipient? R_rcpt_ok or the refusal. Only trusted clients may route in the
+ * local part ('%', '!' or '@'). `postmaster` without a domain is always taken (RFC 5321 4.5.1), and so is
+ * postmaster@hostname when hostname is no local domain; *rewritten gets the address to use then (else
+ * absent), in the snapshot's memory. That is the first of these that can be delivered: `postmaster` of the
+ * file as written there; postmaster@hostname if hostname is local; postmaster@ the first listed local domain
+ * (no wildcard) with a route, or any such in dns mode; else postmaster@hostname, by the destination mode. */
 enum reply_id policy_check_rcpt(const struct policy *p, enum client_class c, const struct address *rcpt,
                                 str_t *rewritten);
 
@@ -56,10 +56,11 @@ enum reply_id policy_check_rcpt(const struct policy *p, enum client_class c, con
 enum route_kind { ROUTE_HOSTS, ROUTE_DNS };
 struct route {
     enum route_kind kind;
-    str_t key;                     /* canonical text; equal keys are one destination: "10.0.0.5:25",
-                                      "[2001:db8::5]:2526,mx2.example.com:25",                     "mx:edge.example.net:25", "lmtp:…", or the domain
-                                      itself for ROUTE_DNS. A TLS level other than may stands in                     front ("tls-verify:mx:…"): what
-                                      must be encrypted shares no connection with what need not be */
+    /* Canonical text; equal keys are one destination: "10.0.0.5:25", "[2001:db8::5]:2526,mx2.example.com:25",
+     * "mx:edge.example.net:25", "lmtp:...", or the domain itself for ROUTE_DNS. A TLS level other than may
+     * stands in front ("tls-verify:mx:..."): what must be encrypted shares no connection with what need not
+     * be. */
+    str_t key;
     const struct cfg_route *hosts; /* ROUTE_HOSTS; lives as long as the snapshot: copy what outlives it */
     str_t domain; /* ROUTE_DNS: in `lower`: the question's domain lower-cased, or an address literal
                      "[192.0.2.1]", "[IPv6:2001:db8::1]" (no lookup, port 25); views move with the struct: do

@@ -39,6 +39,16 @@ def test_address_forms(pair, path):
     assert s.say(f"RCPT TO:{path}").code == 250
 
 
+@pytest.mark.parametrize("path", ["<x%elsewhere.example@example.com>", "<elsewhere.example!x@example.com>", '<"x@elsewhere.example"@example.com>',
+                                  "<@example.com:x@elsewhere.example>", "<x@[127.0.0.1]>", "<x@example.com.elsewhere.example>"])
+def test_no_way_round_the_relay_check(pair, path):
+    for client in (STRANGER, EDGE):
+        s = pair[0].smtp(client)
+        s.ehlo()
+        s.say("MAIL FROM:<>")
+        assert s.say(f"RCPT TO:{path}").startswith("554 5.7.1")
+
+
 @pytest.mark.parametrize("literal", ["[192.0.2.1]", "[IPv6:2001:db8::1]"])
 def test_trusted_clients_may_send_to_address_literals(pair, literal):
     s = pair[0].smtp(INTERNAL)

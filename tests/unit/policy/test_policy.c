@@ -122,7 +122,13 @@ static void test_recipients(void **state)
                  {"a@out.example.org", R_relay_denied},
                  {"a@m\xc3\xbcnchen.example.org", R_relay_denied},
                  {"\xc3\xbc@example.com", R_rcpt_ok},
-                 {"abuse@gw.example.com", R_relay_denied}};
+                 {"abuse@gw.example.com", R_relay_denied},
+                 /* routes that an old internal server may follow, out again and anywhere */
+                 {"a%foreign.example@example.com", R_relay_denied},
+                 {"foreign.example!a@example.com", R_relay_denied},
+                 {"\"a@foreign.example\"@example.com", R_relay_denied},
+                 {"\"a\\@foreign.example\"@example.com", R_relay_denied},
+                 {"a+b=c/d@example.com", R_rcpt_ok}};
     struct policy *p = build(EDGE_FILE);
     str_t rewritten;
 
