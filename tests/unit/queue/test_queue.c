@@ -247,6 +247,41 @@ static void test_group_commit(void **state)
     bed_destroy(&b);
 }
 
+/* Slices pin all memory: an append takes what fits, and goes on when they are released. */
+static void test_memory_pressure(void **state)
+{
+    enum { COUNT = 20 };
+    struct bed b;
+    bed_make(&b);
+    b.opt.ring_bytes = 16 << 20;
+    bed_open(&b);
+    struct qslice *slices[COUNT];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct get g;
+        struct put p = {.seed = i, .bytes = 200000, .commit_when_sent = true};
+        put_start(&b, &p);
+        for (int turns = 0; !p.done && turns < 20000; turns++)
+            loop_run(b.loop);
+        if (!p.done) { /* no memory any more */
+            assert_true(p.sent < p.bytes || !p.sent_all);
+            while (n > 0)
+                queue_slice_release(slices[--n]);
+            bed_run_until(&b, &p.done);
+            assert_int_equal(p.err, 0);
+            assert_int_equal(bed_check(&b, p.m, NULL), 0);
+            bed_destroy(&b);
+            return;
+        }
+        assert_int_equal(get_load(&b, p.m, &g), 0);
+        queue_body_open(&g.body, &g.ld);
+        assert_int_equal(get_next(&b, &g, &slices[n]), 0);
+        n++;
+        get_end(&g);
+    }
+    fail_msg("20 pinned blocks of 16");
+}
+
 static void test_commit_delay(void **state)
 {
     struct bed b;
@@ -407,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_remove_while_pinned),
         cmocka_unit_test(test_many_writers),
         cmocka_unit_test(test_group_commit),
+        cmocka_unit_test(test_memory_pressure),
         cmocka_unit_test(test_commit_delay),
         cmocka_unit_test(test_uncommitted_is_nothing),
         cmocka_unit_test(test_crash_after_each_commit),
