@@ -5,9 +5,8 @@
 
 static_assert(sizeof(struct smtpd_session) <= 640, "an idle session is cheap");
 
-/* The edge's probes are RCPTs that fail, and internal servers get the errors of all their users: a budget
- * that is no more than a stop for runaways (semantics M30). */
-#define KNOWN_CLIENT_PATIENCE 10
+/* Internal servers get the errors of all their users: a budget that is no more than a stop for runaways. */
+#define TRUSTED_PATIENCE 10
 
 const char *close_reason_name(enum close_reason r)
 {
@@ -98,10 +97,20 @@ void session_reply_lines(struct smtpd_session *s, int code, str_t lines)
     metric_reply(code);
 }
 
+/* Never with the edge: its probes are RCPTs that fail, and it would keep a 421 in place of 550 for hours
+ * (semantics M30, M31). */
 static bool out_of_patience(const struct smtpd_session *s)
 {
     uint64_t limit = session_config(s)->limits.errors;
-    return s->errors >= (s->class == CLASS_STRANGER ? limit : limit * KNOWN_CLIENT_PATIENCE);
+    if (s->class == CLASS_EDGE)
+        return false;
+    return s->faults >= (s->class == CLASS_TRUSTED ? limit * TRUSTED_PATIENCE : limit);
+}
+
+void session_error(struct smtpd_session *s)
+{
+    s->errors++;
+    s->faults++;
 }
 
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail)
@@ -110,7 +119,7 @@ void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail)
     struct sbuf b = SBUF_ON(line);
     int code = reply_def(id)->code;
     if (code >= 500) { /* 4yz is our trouble, and not the client's error */
-        s->errors++;
+        session_error(s);
         /* session_settle() is about to say 421: one reply a command. Not so for the verdict on a message. */
         if (s->state == STATE_COMMAND && out_of_patience(s))
             return;
@@ -220,7 +229,7 @@ void smtpd_resume(struct smtpd_session *s)
 static void message_stored(struct smtpd_session *s)
 {
     s->messages++;
-    s->junk = 0;
+    s->junk = s->faults = 0;
     metric_add(M_bytes_in, (int64_t)s->tx->content.scan.bytes);
 }
 

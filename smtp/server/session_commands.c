@@ -296,6 +296,6 @@ void session_command(struct smtpd_session *s, str_t line)
         session_reply(s, refusal, STR_NONE);
     uint64_t junk_max = session_config(s)->limits.junk_commands;
     if (s->junk > junk_max && (c.flags & CMD_JUNK || c.id == CMD_ehlo || c.id == CMD_helo))
-        s->errors++;
+        session_error(s);
     session_settle(s);
 }

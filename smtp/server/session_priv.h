@@ -81,10 +81,11 @@ struct smtpd_session {
     struct ip peer;
     const char *tls_version, *tls_cipher; /* not owned */
     const char *where;
-    uint32_t messages, rcpts, commands, errors, junk;
-    uint8_t state;  /* enum session_state */
-    uint8_t class;  /* enum client_class */
-    uint8_t reason; /* enum close_reason */
+    uint32_t messages, rcpts, commands, errors;
+    uint32_t faults, junk; /* errors and idle talk since the last message */
+    uint8_t state;         /* enum session_state */
+    uint8_t class;         /* enum client_class */
+    uint8_t reason;        /* enum close_reason */
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */
@@ -105,6 +106,7 @@ static inline bool session_normalises(const struct smtpd_session *s)
 /* session.c */
 /* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
+void session_error(struct smtpd_session *s);
 void session_reply_lines(struct smtpd_session *s, int code,
                          str_t lines); /* whole, CRLF included; no enhanced code */
 void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why);
