@@ -154,7 +154,8 @@ void read_endpoint(struct loader *l, const struct schema_key *k, const struct no
 
     if (endpoint_parse(n->text, &at) != 0) {
         if (ip_parse(n->text, &ip) == 0)
-            value_error_because(l, k, n, "has no port");
+            value_error_because(
+                l, k, n, ip_is_v4(&ip) ? "has no port" : "has no port, or no brackets around its address");
         else
             value_error(l, k, n);
         return;
@@ -173,6 +174,8 @@ static const char *name_and_port_fault(str_t s, str_t *name, uint16_t *port)
     uint64_t value;
 
     *port = 0;
+    if (str_starts(s, STR("["))) /* habit from elsewhere: "no MX lookup" */
+        return "has brackets, which are for IPv6 addresses only";
     if (str_cut(s, ':', name, &port_text)) {
         if (str_to_u64(port_text, &value) != 0 || value < 1 || value > UINT16_MAX)
             return "has no port from 1 to 65535 behind the colon";

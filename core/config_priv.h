@@ -18,6 +18,7 @@ struct node {
     struct mark mark;
     str_t text;         /* scalar */
     bool is_null;       /* scalar: nothing, or null or ~ without quotes */
+    bool in_brackets;   /* list, map: written as [ ] or { } */
     struct node *key;   /* the scalar (or whatever stood there) before the colon, for a map's item */
     struct node *first; /* list, map: items */
     struct node *next;  /* the next item of the same parent */

@@ -104,7 +104,8 @@ bool schema_check_kind(struct loader *l, const struct schema_key *k, const struc
     return false;
 }
 
-static void unknown_key(struct loader *l, enum section_id section, const struct node *key)
+/* Returns the key that was meant; NULL: nobody knows. */
+static const struct schema_key *unknown_key(struct loader *l, enum section_id section, const struct node *key)
 {
     const char *path = section == SECTION_top ? "the top of the file" : schema_sections[section].path;
     str_t near = nearest_key(key->text, section), quoted = clip(key->text);
@@ -112,7 +113,7 @@ static void unknown_key(struct loader *l, enum section_id section, const struct 
     if (near.n) {
         diag_error(l->diag, key->mark, "unknown key \"" STR_FMT "\" in %s; did you mean " STR_FMT "?",
                    STR_ARG(quoted), path, STR_ARG(near));
-        return;
+        return schema_find_key(section, near);
     }
     for (size_t i = 0; i < schema_key_count; i++) {
         const struct schema_key *k = &schema_keys[i];
@@ -121,7 +122,7 @@ static void unknown_key(struct loader *l, enum section_id section, const struct 
         diag_error(l->diag, key->mark, "unknown key \"" STR_FMT "\" in %s; it belongs to %s", STR_ARG(quoted),
                    path,
                    k->section == SECTION_top ? "the top of the file" : schema_sections[k->section].path);
-        return;
+        return NULL;
     }
     struct gbuf known = {.max = 512};
     for (size_t i = 0; i < schema_key_count; i++)
@@ -130,10 +131,16 @@ static void unknown_key(struct loader *l, enum section_id section, const struct 
     diag_error(l->diag, key->mark, "unknown key \"" STR_FMT "\" in %s; write one of: " STR_FMT,
                STR_ARG(quoted), path, STR_ARG(gbuf_view(&known)));
     gbuf_free(&known);
+    return NULL;
 }
 
+struct seen {
+    struct mark mark;
+    bool misspelt; /* not missing, then */
+};
+
 static void read_item(struct loader *l, enum section_id section, const struct node *n, void *base,
-                      struct mark *seen)
+                      struct seen *seen)
 {
     if (n->key->kind != NODE_SCALAR) {
         diag_error(l->diag, n->key->mark, "%s stands where a key is needed; write a word and a colon",
@@ -142,10 +149,12 @@ static void read_item(struct loader *l, enum section_id section, const struct no
     }
     const struct schema_key *k = schema_find_key(section, n->key->text);
     if (!k) {
-        unknown_key(l, section, n->key);
+        k = unknown_key(l, section, n->key);
+        if (k)
+            seen[k - schema_keys].misspelt = true;
         return;
     }
-    struct mark *first = &seen[k - schema_keys];
+    struct mark *first = &seen[k - schema_keys].mark;
     if (first->line) {
         diag_error(l->diag, n->key->mark, "%s: is written twice, first on line %d; remove one of them",
                    k->name, first->line);
@@ -159,13 +168,14 @@ static void read_item(struct loader *l, enum section_id section, const struct no
 
 void schema_read_map(struct loader *l, enum section_id section, const struct node *map, void *base)
 {
-    struct mark seen[KEYS_MAX] = {0};
+    struct seen seen[KEYS_MAX] = {0};
 
     for (const struct node *n = map->first; n && !too_many_errors(l); n = n->next)
         read_item(l, section, n, base, seen);
     for (size_t i = 0; i < schema_key_count; i++) {
         const struct schema_key *k = &schema_keys[i];
-        if (k->section == section && k->fallback == schema_required && !seen[i].line)
+        if (k->section == section && k->fallback == schema_required && !seen[i].mark.line &&
+            !seen[i].misspelt)
             diag_error(l->diag, map->mark, "%s: is missing from this entry of %s; write %s: %s", k->name,
                        schema_sections[section].path, k->name, k->example);
     }

@@ -99,13 +99,14 @@ static bool on_scalar(struct builder *b, struct fy_token *value, struct mark m)
     return add_node(b, n);
 }
 
-static bool on_open(struct builder *b, enum node_kind kind, struct mark m)
+static bool on_open(struct builder *b, enum node_kind kind, struct mark m, bool in_brackets)
 {
     if (b->depth == CONFIG_DEPTH_MAX)
         return refuse(b, m, "lists and maps are nested too deep; no key needs that");
     struct node *n = new_node(b, kind, m);
     if (!n || !add_node(b, n))
         return false;
+    n->in_brackets = in_brackets;
     b->stack[b->depth].parent = n;
     b->stack[b->depth].last = NULL;
     b->stack[b->depth].key = NULL;
@@ -147,7 +148,8 @@ static bool on_node(struct builder *b, struct fy_event *e)
         return refuse(b, m, "tags (!name) are not taken; write the plain value");
     if (e->type == FYET_SCALAR)
         return on_scalar(b, e->scalar.value, m);
-    return on_open(b, e->type == FYET_SEQUENCE_START ? NODE_LIST : NODE_MAP, m);
+    return on_open(b, e->type == FYET_SEQUENCE_START ? NODE_LIST : NODE_MAP, m,
+                   fy_event_get_node_style(e) == FYNS_FLOW);
 }
 
 static bool on_event(struct builder *b, struct fy_event *e)
@@ -181,18 +183,56 @@ static void keep_quiet(struct fy_diag *diag, void *user, const char *text, size_
         (void)length; /* errors are collected; nothing may reach standard error */
 }
 
-static err_t report_syntax(struct fy_diag *fd, struct diag *d)
+/* What people do wrong, and what the parser calls it. The first row that fits counts. */
+static const struct slip {
+    const char *parser_says; /* a part of its message */
+    bool at_bracket;         /* the place to mend is where the list or map was opened */
+    const char *text;
+} slips[] = {
+    {"invalid multiline plain key", false,
+     "this line and the next are read as one value; write a space behind each colon, and indent the keys of "
+     "one map alike"},
+    {"expected '-' indicator", false,
+     "this line is indented less than the entry it belongs to; indent the keys of one entry alike"},
+    {"invalid indentation in mapping", false,
+     "this line is indented deeper than the keys before it; indent the keys of one map alike"},
+    {"tab ", false, "a tab cannot indent; write spaces"},
+    {"invalid value after mapping", false,
+     "the value ended before this; one that starts with [ or { and is no list or map needs quotes, such as "
+     "\"[::]:25\""},
+    {"plain scalar cannot start", false, "a value that starts with this character needs quotes"},
+    {"-quoted scalar", false, "the quote that opens here is not closed, or its text is indented too little"},
+    {"flow ", true, "this list or map is not closed, or a comma is missing in it"},
+};
+
+/* The outermost [ or { that is open. */
+static struct mark bracket_mark(const struct builder *b, struct mark otherwise)
+{
+    for (int i = 0; i < b->depth; i++)
+        if (b->stack[i].parent->in_brackets)
+            return b->stack[i].parent->mark;
+    return otherwise;
+}
+
+static void explain(struct builder *b, struct mark m, const char *parser_says)
+{
+    for (size_t i = 0; i < COUNT_OF(slips); i++)
+        if (strstr(parser_says, slips[i].parser_says)) {
+            refuse(b, slips[i].at_bracket ? bracket_mark(b, m) : m, slips[i].text);
+            return;
+        }
+    diag_error(b->diag, m, "not YAML: " STR_FMT, STR_ARG(str_trim(str_cstr(parser_says))));
+}
+
+static err_t report_syntax(struct fy_diag *fd, struct builder *b)
 {
     void *at = NULL;
-    bool said = false;
+    const struct fy_diag_error *e = fy_diag_errors_iterate(fd, &at);
 
     /* The first one only: what a parser says after it lost its way helps nobody. */
-    for (struct fy_diag_error *e; !said && (e = fy_diag_errors_iterate(fd, &at));) {
-        str_t text = str_trim(str_cstr(e->msg ? e->msg : ""));
-        diag_error(d, (struct mark){MAX(e->line, 1), MAX(e->column, 1)}, "not YAML: " STR_FMT, STR_ARG(text));
-        said = true;
-    }
-    return said ? ERR_CONFIG : 0;
+    if (e)
+        explain(b, (struct mark){MAX(e->line, 1), MAX(e->column, 1)}, e->msg ? e->msg : "");
+    return e ? ERR_CONFIG : 0;
 }
 
 static bool is_clean_text(str_t text, struct diag *d)
@@ -225,7 +265,7 @@ static err_t run_parser(struct fy_parser *parser, struct fy_diag *fd, struct bui
     }
     if (!ok)
         return ERR_CONFIG;
-    err_t err = report_syntax(fd, b->diag);
+    err_t err = report_syntax(fd, b);
     if (!err && b->depth > 0) { /* the parser gave up without a word */
         refuse(b, b->stack[b->depth - 1].parent->mark, "not YAML: this list or map does not end");
         err = ERR_CONFIG;
