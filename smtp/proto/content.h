@@ -24,12 +24,13 @@ size_t content_scan(struct content_scan *s, const uint8_t *p, size_t n, str_t *h
  * returns bytes out. `state` carries over calls. Runs on content already delimited by content_scan. */
 size_t content_normalise(uint8_t *state, const uint8_t *p, size_t n, uint8_t *out);
 
-/* Looks at the header section as it streams by: counts hops, notes Date and Message-ID. Zero-init is the
- * start. */
+/* Looks at the header section as it streams by. Zero-init is the start. */
 struct header_scan {
     uint32_t received_count, bytes;
-    bool has_date, has_message_id, has_from;
-    bool done; /* the empty line, or a line that is no header, was seen */
+    bool has_date, has_message_id;
+    bool non_ascii; /* in a field's value */
+    bool done;      /* the end of the section was seen */
+    bool cut_short; /* that was no empty line but something that is no header: more may follow */
     uint8_t state;
     uint8_t name_n;
     char name[16];

@@ -22,21 +22,25 @@ static void end_name(struct header_scan *h)
         h->has_date = true;
     else if (str_ieq(name, STR("Message-ID")))
         h->has_message_id = true;
-    else if (str_ieq(name, STR("From")))
-        h->has_from = true;
+}
+
+static void cut_short(struct header_scan *h)
+{
+    h->done = h->cut_short = true;
 }
 
 static void name_byte(struct header_scan *h, uint8_t ch)
 {
-    if (ch == ':') {
+    bool blank = ch == ' ' || ch == '\t';
+    if (h->name_n == 0 && (ch == ':' || blank)) {
+        cut_short(h);
+    } else if (ch == ':') {
         h->state = HDR_VALUE;
-        h->done = h->name_n == 0;
         end_name(h);
-    } else if (ch == ' ' || ch == '\t') {
+    } else if (blank) {
         h->state = HDR_NAME_BLANK;
-        h->done = h->name_n == 0;
     } else if (ch < ' ' || ch >= 0x7F || h->state == HDR_NAME_BLANK) {
-        h->done = true;
+        cut_short(h);
     } else {
         h->state = HDR_NAME;
         if (h->name_n < sizeof h->name)
@@ -63,27 +67,33 @@ static void header_byte(struct header_scan *h, uint8_t ch)
     case HDR_STUFFED:
     case HDR_NAME:
     case HDR_NAME_BLANK: name_byte(h, ch); break;
-    case HDR_VALUE:
-        if (ch == '\n')
-            h->state = HDR_LINE_START;
+    case HDR_VALUE: break; /* value_bytes() */
+    case HDR_EMPTY_CR:
+        h->done = true;
+        h->cut_short = ch != '\n';
         break;
-    case HDR_EMPTY_CR: h->done = true; break;
     }
+}
+
+/* Up to the end of the line. Returns the new index. */
+static size_t value_bytes(struct header_scan *h, const uint8_t *p, size_t i, size_t n)
+{
+    const uint8_t *lf = memchr(p + i, '\n', n - i);
+    size_t end = lf ? (size_t)(lf - p) + 1 : n;
+    h->non_ascii = h->non_ascii || !str_is_ascii(str_of((const char *)p + i, end - i));
+    if (lf)
+        h->state = HDR_LINE_START;
+    return end;
 }
 
 void header_scan(struct header_scan *h, const uint8_t *p, size_t n)
 {
     size_t i = 0;
     while (i < n && !h->done) {
-        if (h->state == HDR_VALUE) {
-            const uint8_t *lf = memchr(p + i, '\n', n - i);
-            if (!lf) {
-                i = n;
-                break;
-            }
-            i = (size_t)(lf - p);
-        }
-        header_byte(h, p[i++]);
+        if (h->state == HDR_VALUE)
+            i = value_bytes(h, p, i, n);
+        else
+            header_byte(h, p[i++]);
     }
     h->bytes += (uint32_t)MIN(i, (size_t)(UINT32_MAX - h->bytes));
 }

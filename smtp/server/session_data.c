@@ -32,11 +32,20 @@ static enum reply_id judge(const struct smtpd_session *s)
         return R_bad_line_ending;
     if (cfg->limits.message_size && size > cfg->limits.message_size)
         return R_too_big;
-    if (c->headers.bytes > cfg->limits.header_size)
-        return R_headers_too_big;
     if (c->headers.received_count > cfg->limits.hops)
         return R_loop;
     return R_ok;
+}
+
+static void look_into(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    struct transaction *tx = s->tx;
+    struct content *c = &tx->content;
+    header_scan(&c->headers, p, n);
+    if (!c->headers.done && c->headers.bytes > session_config(s)->limits.header_size)
+        c->headers.done = c->headers.cut_short = true;
+    c->eight_bit =
+        c->eight_bit || (tx->params.body == BODY_8BITMIME && !str_is_ascii(str_of((const char *)p, n)));
 }
 
 static void look_at(struct smtpd_session *s, const uint8_t *p, size_t n)
@@ -52,8 +61,8 @@ static void look_at(struct smtpd_session *s, const uint8_t *p, size_t n)
     c->held_at = 0;
     if (c->error != R_ok)
         return;
-    header_scan(&c->headers, (const uint8_t *)c->held, held.n);
-    header_scan(&c->headers, p, c->store_n);
+    look_into(s, (const uint8_t *)c->held, held.n);
+    look_into(s, p, c->store_n);
     c->error = judge(s);
     if (c->error != R_ok) {
         tx->body_open = false;
@@ -122,6 +131,16 @@ void session_message_refused(struct smtpd_session *s, enum reply_id why)
         LF_STR("text", r->text));
 }
 
+/* Clients declare what they could send; a server without these extensions can have whatever needs none. */
+static bool needs_smtputf8(const struct transaction *tx)
+{
+    const struct header_scan *h = &tx->content.headers;
+    bool ascii = str_is_ascii(tx->sender);
+    for (uint32_t i = 0; ascii && i < tx->rcpt_count; i++)
+        ascii = str_is_ascii(tx->rcpts[i].address);
+    return !ascii || (tx->params.smtputf8 && (h->non_ascii || h->cut_short));
+}
+
 static void commit(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;
@@ -129,8 +148,8 @@ static void commit(struct smtpd_session *s)
     struct sbuf b = SBUF_ON(trace);
     struct envelope e = {
         .sender = tx->sender,
-        .body = tx->params.body,
-        .smtputf8 = tx->params.smtputf8,
+        .body = tx->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
+        .smtputf8 = needs_smtputf8(tx),
         .client_class = s->class,
         .client = s->peer,
         .helo = str_of(s->helo, s->helo_n),

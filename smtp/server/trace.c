@@ -54,8 +54,8 @@ void trace_write(const struct smtpd_session *s, struct sbuf *out)
     put_received(s, out, id, date);
 
     /* RFC 5321 6.4 lets the first hop repair what its own clients leave out, and nobody else. Two bytes: the
-     * message begins with the empty line. */
-    if (s->class != CLASS_TRUSTED || h->bytes <= 2)
+     * message begins with the empty line. Cut short: they may stand behind. */
+    if (s->class != CLASS_TRUSTED || h->bytes <= 2 || h->cut_short)
         return;
     if (!h->has_date)
         sbuf_printf(out, "Date: %s\r\n", date);

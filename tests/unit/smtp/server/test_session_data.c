@@ -102,8 +102,8 @@ static void test_refused_content(void **state)
         const char *content, *reply;
     } cases[] = {
         {lines, "552 5.3.4 Message exceeds"},
-        {dots, "250 2.0.0 OK: queued"}, /* 9000 bytes when taken out of the wire's form */
-        {header, "552 5.3.4 Message headers"},
+        {dots, "250 2.0.0 OK: queued"},   /* 9000 bytes when taken out of the wire's form */
+        {header, "250 2.0.0 OK: queued"}, /* longer than headers are looked at */
         {hops, "554 5.4.6"},
         {hops + 15, "250 2.0.0 OK: queued"}, /* one hop fewer */
         {"Subject: x\r\n\r\nReceived: body\r\n", "250 2.0.0 OK: queued"},
@@ -122,6 +122,41 @@ static void test_refused_content(void **state)
             assert_int_equal(h->aborts, refused);
             assert_int_equal(h->commits, !refused);
             assert_true(smtpd_idle(h->s));
+            peer_free(h);
+        }
+    }
+}
+
+/* Clients declare what they could send. What they did send decides which servers can take it. */
+static void test_what_the_next_server_must_be_able_to_do(void **state)
+{
+    static const struct {
+        const char *params, *rcpt, *content;
+        enum body_type body;
+        bool smtputf8;
+    } cases[] = {
+        {"", "bob", "Subject: x\r\n\r\nplain\r\n", BODY_7BIT, false},
+        {" BODY=8BITMIME SMTPUTF8", "bob", "Subject: x\r\n\r\nplain\r\n", BODY_7BIT, false},
+        {" BODY=8BITMIME SMTPUTF8", "bob", "Subject: x\r\n\r\n\xC3\xA9\r\n", BODY_8BITMIME, false},
+        {" BODY=8BITMIME SMTPUTF8", "bob", "Subject: \xC3\xA9\r\n\r\nplain\r\n", BODY_8BITMIME, true},
+        {" BODY=8BITMIME SMTPUTF8", "j\xC3\xB6rg", "Subject: x\r\n\r\nplain\r\n", BODY_7BIT, true},
+        {" SMTPUTF8", "bob", "no header\r\n", BODY_7BIT, true},          /* cannot be told */
+        {"", "bob", "Subject: x\r\n\r\n\xC3\xA9\r\n", BODY_7BIT, false}, /* as it always was */
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        for (size_t step = 0; step < 2; step++) {
+            struct peer *h = peer_new(STRANGER, "");
+            char text[256];
+            h->step_bytes = step;
+            peer_start(h);
+            snprintf(text, sizeof text,
+                     "EHLO x\r\nMAIL FROM:<a@b.example>%s\r\nRCPT TO:<%s@example.com>\r\nDATA\r\n",
+                     cases[i].params, cases[i].rcpt);
+            peer_say(h, text);
+            peer_say(h, cases[i].content);
+            assert_says(h, ".\r\n", "250 ");
+            assert_int_equal(h->envelope.body, cases[i].body);
+            assert_int_equal(h->envelope.smtputf8, cases[i].smtputf8);
             peer_free(h);
         }
     }
@@ -158,6 +193,7 @@ int main(void)
         cmocka_unit_test(test_normalised_smuggling),
         cmocka_unit_test(test_large_content_through_a_narrow_door),
         cmocka_unit_test(test_refused_content),
+        cmocka_unit_test(test_what_the_next_server_must_be_able_to_do),
         cmocka_unit_test(test_the_whole_content_takes_too_long),
         cmocka_unit_test(test_a_refused_message_has_its_verdict_before_421),
     };

@@ -84,6 +84,7 @@ static void test_missing_headers_of_trusted_clients(void **state)
         {TRUSTED, "Subject: x\r\ndate: y\r\n\r\n.\r\n", false, true},
         {TRUSTED, "MESSAGE-ID: <z>\r\n\r\nDate: body\r\n.\r\n", true, false},
         {TRUSTED, "Date: y\r\nMessage-Id: <z>\r\n\r\n.\r\n", false, false},
+        {TRUSTED, "From root Tue Nov 24 04:14:26 2026\r\nDate: y\r\n\r\n.\r\n", false, false},
         {TRUSTED, "\r\nno headers\r\n.\r\n", false, false},
         {TRUSTED, ".\r\n", false, false},
         {STRANGER, "Subject: x\r\n\r\n.\r\n", false, false},
