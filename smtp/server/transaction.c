@@ -1,6 +1,11 @@
 /* smtp/server/transaction.c: sender and recipients of one message. */
 #include "smtp/server/session_priv.h"
 
+/* The record of a message is written as a whole (queue/): so many bytes of recipients leave room in it for
+ * envelope and trace. */
+#define RCPTS_BYTES_MAX  ((size_t)800 << 10)
+#define RCPT_BYTES_EXTRA 16 /* what a recipient takes there besides its address */
+
 #define SET_FROM_COUNT 8 /* fewer recipients are compared one by one */
 /* A recipient's worst case: its text, its place in arrays and set that grew by doubling, and alignment. */
 #define RCPT_BYTES_MAX (MAILBOX_MAX + 1 + 4 * sizeof(struct envelope_rcpt) + 8 * sizeof(uint32_t) + 64)
@@ -78,9 +83,13 @@ static err_t rcpts_reserve(struct transaction *tx)
 
 err_t transaction_add_rcpt(struct transaction *tx, str_t address)
 {
+    size_t bytes = address.n + RCPT_BYTES_EXTRA;
+    if (bytes > RCPTS_BYTES_MAX - tx->rcpts_bytes)
+        return ERR_LIMIT;
     str_t copy = arena_str(&tx->arena, address);
     if (!copy.p || rcpts_reserve(tx) || set_reserve(tx))
         return ERR_LIMIT;
+    tx->rcpts_bytes += bytes;
     tx->rcpts[tx->rcpt_count++] = (struct envelope_rcpt){.address = copy};
     if (tx->set)
         *set_slot(tx, copy) = tx->rcpt_count;

@@ -34,7 +34,7 @@ struct client {
     struct world *w;
     struct conn *c; /* owned until closed */
     const struct line *lines;
-    char out[65536];
+    char out[131072];
     size_t n, seen;
     bool secured, over;
 };
@@ -361,6 +361,30 @@ static void test_large_message(void **state)
     world_free(w);
 }
 
+/* A message has only so much room for recipients in the queue, whatever the limit says. */
+static void test_more_recipients_than_the_queue_takes(void **state)
+{
+    static char rcpts[1200000];
+    static struct line lines[] = {{"220 ", "EHLO c\r\n"},
+                                  {"250 SMTPUTF8\r\n", rcpts},
+                                  {"354 ", "Subject: x\r\n\r\n.\r\n"},
+                                  {"250 2.0.0 OK: queued", "QUIT\r\n"},
+                                  {0}};
+    struct sbuf b = SBUF_ON(rcpts);
+    sbuf_cstr(&b, "MAIL FROM:<>\r\n");
+    for (unsigned i = 0; i < 2200; i++)
+        sbuf_printf(&b, "RCPT TO:<%0250u@%060u.%060u.%060u.example.org>\r\n", i, 0, 0, 0);
+    sbuf_cstr(&b, "DATA\r\n");
+    sbuf_char(&b, '\0');
+    struct world *w = world_new("limits: { recipients: 100000 }\n");
+    struct client *cl = client_start(w, TRUSTED, lines);
+    loop_run(w->loop);
+    assert_heard(cl, "250 2.1.5");
+    assert_heard(cl, "452 4.5.3");
+    assert_int_equal(w->accepted, 1);
+    world_free(w);
+}
+
 /* The client is gone when the commit is done: the message is in the queue and has to be relayed. */
 static void test_client_leaves_during_the_commit(void **state)
 {
@@ -641,6 +665,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_pipelined_messages),
         cmocka_unit_test(test_large_message),
+        cmocka_unit_test(test_more_recipients_than_the_queue_takes),
         cmocka_unit_test(test_client_leaves_during_the_commit),
         cmocka_unit_test(test_half_closed_client_hears_the_reply),
         cmocka_unit_test(test_client_leaves_during_content),
