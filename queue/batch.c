@@ -219,7 +219,11 @@ void qring_failed(struct queue *q, err_t err)
     LOG(queue_error, LF_U64("ring", q->opt.ring_index), LF_ERR("err", err),
         LF_CSTR("text", "a durable write failed; mail is refused until one works again"));
     LIST_EACH(&q->sealed, k)
-    batch_void_commits(q, container_of(k, struct qbatch, link), err);
+    {
+        struct qbatch *b = container_of(k, struct qbatch, link);
+        if (b != q->writing) /* when it was the superblock that failed, this one may still arrive */
+            batch_void_commits(q, b, err);
+    }
     if (q->open)
         batch_void_commits(q, q->open, err);
     qwriter_fail_all_waiting(q, err);

@@ -79,6 +79,24 @@ const struct disk_record *qblock_find(const struct queue *q, uint64_t position, 
     return r;
 }
 
+void qblock_pin(struct queue *q, struct qblock *b)
+{
+    q->pinned_count += b->pins++ == 0;
+}
+
+void qblock_unpin(struct queue *q, struct qblock *b)
+{
+    must(b->pins > 0);
+    q->pinned_count -= --b->pins == 0;
+}
+
+/* Half of the blocks are always left for what comes in: a handful of receivers that do not read must not stop
+ * the ring. */
+bool qblock_may_pin(const struct queue *q, const struct qblock *b)
+{
+    return b->pins > 0 || q->pinned_count < q->block_count / 2;
+}
+
 /* ---- buffers ---- */
 
 #define KEPT_PER_CLASS 16u

@@ -46,8 +46,24 @@ static void *keep(void *arg)
     return NULL;
 }
 
+/* Those that are done make room for others. */
+static void reap(struct queue *q)
+{
+    for (struct qdamage_job **at = &q->damage_jobs; *at;) {
+        struct qdamage_job *job = *at;
+        if (pthread_tryjoin_np(job->thread, NULL)) {
+            at = &job->next;
+            continue;
+        }
+        *at = job->next;
+        q->damage_job_count--;
+        free(job);
+    }
+}
+
 static bool keep_start(struct queue *q, uint64_t position, const void *p, size_t n)
 {
+    reap(q);
     struct qdamage_job *job = q->damage_job_count < JOBS_MAX ? malloc(sizeof *job + n) : NULL;
     if (!job)
         return false;

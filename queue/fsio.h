@@ -19,7 +19,7 @@ struct fsio_file {
 
 /* Opens for reading and writing; decides direct or buffered by file system (FUSE is always buffered: there RWF_DSYNC through
  * io_uring completes without a sync) and by trying an aligned read. Locks the file; waits up to 10 s for a dead process's last
- * write, then ERR_LOCKED. */
+ * write, then ERR_LOCKED. What earlier processes left in a cache is made durable first. */
 err_t fsio_open(struct fsio_file *f, const char *path) WARN_UNUSED;
 /* New file of `bytes` zero bytes, written, synced, under a temporary name, renamed into place, directory synced. */
 err_t fsio_create(const char *path, uint64_t bytes) WARN_UNUSED;

@@ -84,6 +84,10 @@ err_t fsio_open(struct fsio_file *f, const char *path)
     err_t err = lock_exclusively(f->fd);
     if (!err && fstat(f->fd, &st) < 0)
         err = -errno;
+    /* The last write of a process that was killed may be in a cache: what we read, and build on, must not go
+     * with a power cut. */
+    if (!err && fdatasync(f->fd) < 0)
+        err = -errno;
     if (err) {
         fsio_close(f);
         return err;

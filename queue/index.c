@@ -61,7 +61,8 @@ void qindex_advance_tail(struct queue *q)
         q->tail_segment++;
     }
     /* The disk hears of it when half of the ring is in use: one small write in a while. */
-    if (q->tail_segment > q->durable_tail && qspace_free_segments(q) <= q->segment_count / 2)
+    bool on_the_way = q->super.writing && q->super.disk->tail_segment == q->tail_segment;
+    if (q->tail_segment > q->durable_tail && !on_the_way && qspace_free_segments(q) <= q->segment_count / 2)
         qsuper_request(q);
     if (q->tail_segment > from)
         qreclaim_kick(q);

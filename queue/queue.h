@@ -135,7 +135,7 @@ struct qbody {
     struct qread *reading;
     struct qslice *arrived;
 };
-/* A piece of body in memory that stays put until it is released. May outlive the qbody. */
+/* A piece of body in memory that stays put until it is released. May outlive the qbody; a slow receiver may keep it for long. */
 struct qslice {
     const uint8_t *p;
     size_t n;

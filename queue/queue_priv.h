@@ -38,7 +38,7 @@ _Static_assert(sizeof(struct qmsg) + 3 * 16 <= 256, "an index entry with its sha
 struct qblock {
     uint64_t unit;       /* holds the ring positions unit * unit_bytes ... */
     uint32_t valid_from; /* ... from this offset on: what stood before it was written by an earlier process */
-    uint32_t pins;       /* slices */
+    uint32_t pins;       /* slices; changed by qblock_pin() and qblock_unpin() */
     uint32_t unwritten;  /* batches in it that are not durable */
     uint8_t *p;
     struct link link; /* in q->blocks_free or q->blocks_used (oldest first) */
@@ -47,6 +47,10 @@ struct qblock {
 struct qblock *qblock_take(struct queue *q, uint64_t position); /* NULL: all are pinned or unwritten */
 /* The record at `position` in memory, or NULL. */
 const struct disk_record *qblock_find(const struct queue *q, uint64_t position, struct qblock **block);
+void qblock_pin(struct queue *q, struct qblock *b);
+void qblock_unpin(struct queue *q, struct qblock *b);
+/* May a slice pin it, for as long as a slow receiver likes? */
+bool qblock_may_pin(const struct queue *q, const struct qblock *b);
 err_t qblocks_init(struct queue *q);
 void qblocks_free(struct queue *q);
 
@@ -332,7 +336,7 @@ struct queue {
 
     uint8_t *memory;       /* owned: all blocks */
     struct qblock *blocks; /* owned */
-    uint32_t block_count;
+    uint32_t block_count, pinned_count;
     struct list blocks_free, blocks_used;
     struct map64 block_map;
     struct qbuffer_class {

@@ -228,11 +228,26 @@ static err_t slice_new(struct queue *q, const uint8_t *p, size_t n, struct qslic
 
 static err_t slice_hot(struct queue *q, struct qblock *b, const struct disk_record *r, struct qslice **out)
 {
-    err_t err = slice_new(q, (const uint8_t *)(r + 1), r->bytes, out);
-    if (err)
+    const uint8_t *payload = (const uint8_t *)(r + 1);
+    uint8_t *copy = NULL;
+    if (!qblock_may_pin(q, b)) {
+        copy = qbuffer_get(q, r->bytes);
+        if (!copy)
+            return -ENOMEM;
+        memcpy(copy, payload, r->bytes);
+    }
+    err_t err = slice_new(q, copy ? copy : payload, r->bytes, out);
+    if (err) {
+        qbuffer_put(q, copy, r->bytes);
         return err;
+    }
+    if (copy) {
+        (*out)->buffer = copy;
+        (*out)->buffer_bytes = r->bytes;
+        return 0;
+    }
     (*out)->block = b;
-    b->pins++;
+    qblock_pin(q, b);
     return 0;
 }
 
@@ -303,9 +318,7 @@ void queue_slice_release(struct qslice *s)
 {
     struct queue *q = s->q;
     if (s->block) {
-        struct qblock *b = s->block;
-        must(b->pins > 0);
-        b->pins--;
+        qblock_unpin(q, s->block);
         if (!list_empty(&q->writers_waiting) || !list_empty(&q->commits_waiting))
             qbatch_request(q);
         if (q->reclaim.m || q->reclaim.w)

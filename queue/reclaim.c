@@ -10,9 +10,9 @@
 #include "core/metrics.h"
 #include "queue/queue_priv.h"
 
-#define BYTES_PER_TICK    (1u << 20)
+#define BYTES_PER_TICK    (256u << 10) /* of one run; the loop may run it a few times in a tick */
 #define STEPS_PER_TICK    256u
-#define FREE_COUNT_WANTED 4u  /* segments, or a quarter of the ring */
+#define FREE_COUNT_WANTED 6u  /* segments, or a quarter of the ring: before mail has to wait */
 #define GARBAGE_SEGMENTS  2u  /* less is not worth a lap */
 #define SCAN_COUNT_MAX    64u /* messages looked at for one that can be moved */
 #define READ_TRIES        3u
@@ -97,7 +97,7 @@ static err_t fetch(struct queue *q, uint64_t position, uint32_t bytes, enum reco
     *raw = NULL;
     const struct disk_record *hot = qblock_find(q, position, block);
     if (hot) {
-        (*block)->pins++;
+        qblock_pin(q, *block);
         *out = hot;
         return 0;
     }
@@ -125,7 +125,7 @@ static err_t fetch(struct queue *q, uint64_t position, uint32_t bytes, enum reco
 static void fetch_end(struct queue *q, struct qblock *block)
 {
     if (block)
-        block->pins--;
+        qblock_unpin(q, block);
     arrived_free(&q->reclaim);
 }
 
@@ -160,7 +160,7 @@ static err_t move_chunk(struct queue *q, uint64_t id, uint32_t index, struct dis
     err = reserve(q, e->bytes, &place);
     if (err) {
         if (block)
-            block->pins--;
+            qblock_unpin(q, block);
         return err; /* what was read stays in rc->arrived */
     }
     if (!damaged)

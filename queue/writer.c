@@ -488,7 +488,7 @@ err_t queue_check_space(struct queue *q, uint64_t bytes)
         return q->error;
     uint64_t max = qspace_live_max(q);
     uint64_t spare = q->full ? max / 32 : 0; /* once full, some room must come before mail is taken again */
-    bool stuck = qbatch_head(q) >= qspace_limit(q, QSPACE_MAIL) && qspace_is_hopeless(q);
+    bool stuck = qbatch_head(q) + q->unit_bytes > qspace_limit(q, QSPACE_MAIL) && qspace_is_hopeless(q);
     full_changed(q, stuck || q->live_bytes + QSTAGE_BYTES + spare > max);
     uint64_t need = QSTAGE_BYTES + bytes / 64; /* headers of records and the commit record */
     bool fits = need <= max && bytes <= max - need && q->live_bytes <= max - need - bytes;

@@ -211,8 +211,8 @@ static size_t mutate(struct input *in)
             memmove(image + to, image + at, n);
             break;
         case 3:
-            n = MIN((size_t)take(in, 1) % 32 * DISK_SECTOR, IMAGE_BYTES - at);
-            memset(image + at, 0, n);
+            n = take(in, 1) % 32 * DISK_SECTOR;
+            memset(image + at, 0, MIN(n, IMAGE_BYTES - at));
             break;
         case 4: length = at; break;
         default: forge(in, at, take(in, 1)); break;
