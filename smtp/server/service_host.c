@@ -80,11 +80,11 @@ static void log_message(const struct session *s, const struct qmsg *m)
         [CLASS_EDGE] = M_messages_in_edge,
         [CLASS_TRUSTED] = M_messages_in_trusted,
     };
-    metric_inc(by_class[s->class]);
+    enum client_class class = smtpd_class(s->engine);
+    metric_inc(by_class[class]);
     LOG(message, LF_QID("sid", s->id), LF_QID("id", m->id), LF_IP("client", &s->peer.ip),
-        LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("from", s->sender),
-        LF_U64("rcpts", s->rcpt_count), LF_U64("size", m->body_bytes),
-        LF_U64("ms", loop_now_ms(s->service->opt.loop) - s->data_started_ms));
+        LF_CSTR("class", client_class_name(class)), LF_STR("from", s->sender), LF_U64("rcpts", s->rcpt_count),
+        LF_U64("size", m->body_bytes), LF_U64("ms", loop_now_ms(s->service->opt.loop) - s->data_started_ms));
 }
 
 /* The reply goes out before the message does: `accepted` comes after smtpd_committed, in the same turn of the

@@ -42,7 +42,7 @@ struct session {
     uint32_t rcpt_count;
     struct endpoint peer;
     char tls_version[12];
-    uint8_t class;   /* enum client_class */
+    uint8_t class;   /* enum client_class, when it came */
     uint8_t refused; /* enum close_reason */
     bool counted;    /* in service->clients */
     bool committing, closed;

@@ -158,12 +158,15 @@ void session_open_refused(struct session *s, int fd, enum reply_id reply, enum c
 static void log_session(const struct session *s)
 {
     struct smtpd_stats st = {.where = "after CONNECT", .reason = (enum close_reason)s->refused};
+    enum client_class class = (enum client_class)s->class;
     uint64_t ms = loop_now_ms(s->service->opt.loop) - s->started_ms;
-    if (s->engine)
+    if (s->engine) {
         smtpd_stats(s->engine, &st);
+        class = smtpd_class(s->engine);
+    }
     metric_observe(H_session_s, (double)ms / 1000);
     LOG(session, LF_QID("sid", s->id), LF_IP("client", &s->peer.ip), LF_U64("port", s->peer.port),
-        LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("helo", st.helo),
+        LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
         LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_U64("messages", st.messages),
         LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands), LF_U64("errors", st.errors),
         LF_U64("bytes", st.bytes), LF_U64("ms", ms), LF_CSTR("reason", close_reason_name(st.reason)),

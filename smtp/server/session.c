@@ -72,11 +72,24 @@ bool smtpd_idle(const struct smtpd_session *s)
     return !s->tx;
 }
 
+static void follow_policy(struct smtpd_session *s)
+{
+    if (s->policy == s->next_policy)
+        return;
+    s->policy = s->next_policy;
+    s->class = (uint8_t)policy_classify(s->policy, &s->peer);
+}
+
 void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy)
 {
     s->next_policy = policy;
     if (!s->tx)
-        s->policy = policy;
+        follow_policy(s);
+}
+
+enum client_class smtpd_class(const struct smtpd_session *s)
+{
+    return (enum client_class)s->class;
 }
 
 const struct policy *smtpd_policy(const struct smtpd_session *s)
@@ -157,7 +170,7 @@ void session_drop_transaction(struct smtpd_session *s)
     if (tx->body_open)
         s->ops->body_abort(s->host);
     transaction_destroy(s->memory, tx);
-    s->policy = s->next_policy;
+    follow_policy(s);
 }
 
 void session_settle(struct smtpd_session *s)

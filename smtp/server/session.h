@@ -76,8 +76,9 @@ err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, voi
 void smtpd_destroy(struct smtpd_session *s);    /* aborts an open body */
 void smtpd_start(struct smtpd_session *s);      /* sends the greeting */
 bool smtpd_idle(const struct smtpd_session *s); /* in no transaction */
-/* Reload: in force at once, or when the running transaction ends. */
+/* Reload: in force at once, or when the running transaction ends. The client's class follows it. */
 void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy);
+enum client_class smtpd_class(const struct smtpd_session *s);
 const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force now */
 
 /* Bytes from the client; returns consumed. Fewer than n: the engine waits (for a verdict, room, a commit,

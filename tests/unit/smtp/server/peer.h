@@ -170,20 +170,25 @@ static size_t peer_no_names(void *ctx, str_t name, struct ip *out, size_t max)
     return 0;
 }
 
-static inline struct policy *peer_policy(const char *more)
+static inline struct policy *peer_policy_of(const char *base, const char *more)
 {
     struct diag d = {.file = "test"};
     struct gbuf yaml = {0};
     struct config *c = NULL;
     struct policy *p = NULL;
     static const struct policy_resolver resolver = {.resolve = peer_no_names};
-    gbuf_cstr(&yaml, peer_config);
+    gbuf_cstr(&yaml, base);
     gbuf_cstr(&yaml, more);
     if (config_load_text(gbuf_view(&yaml), "test", &c, &d) || policy_build(&p, c, &resolver, &d))
         fail_msg(STR_FMT, STR_ARG(gbuf_view(&d.text)));
     gbuf_free(&yaml);
     diag_free(&d);
     return p;
+}
+
+static inline struct policy *peer_policy(const char *more)
+{
+    return peer_policy_of(peer_config, more);
 }
 
 /* Options are set between peer_new and peer_start. */

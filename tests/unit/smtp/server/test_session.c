@@ -517,6 +517,26 @@ static void test_policy_may_change_between_transactions(void **state)
     policy_free(other);
 }
 
+/* Trust that was taken back lasts no longer than the transaction, however long the session does. */
+static void test_class_follows_the_policy(void **state)
+{
+    struct peer *h = peer_new(TRUSTED, "");
+    struct policy *wary = peer_policy_of("hostname: mx.example.com\n", "");
+    peer_start(h);
+    peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
+    smtpd_set_policy(h->s, wary);
+    assert_int_equal(smtpd_class(h->s), CLASS_TRUSTED);
+    assert_says(h, "RCPT TO:<x@elsewhere.example>\r\n", "250 2.1.5");
+    assert_says(h, "RSET\r\nMAIL FROM:<>\r\nRCPT TO:<x@elsewhere.example>\r\n",
+                "250 2.0.0 OK\r\n250 2.1.0 Sender OK\r\n554 5.7.1");
+    assert_int_equal(smtpd_class(h->s), CLASS_STRANGER);
+    peer_say(h, "RSET\r\n");
+    smtpd_set_policy(h->s, h->policy); /* and at once between transactions */
+    assert_int_equal(smtpd_class(h->s), CLASS_TRUSTED);
+    peer_free(h);
+    policy_free(wary);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -539,6 +559,7 @@ int main(void)
         cmocka_unit_test(test_end_of_input_and_timeouts),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_policy_may_change_between_transactions),
+        cmocka_unit_test(test_class_follows_the_policy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
