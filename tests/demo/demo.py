@@ -27,6 +27,15 @@ def free_port(address):
         return s.getsockname()[1]
 
 
+def must_be_free(address, port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((address, port))
+        except OSError as e:
+            raise SystemExit(f"{address}:{port} cannot be used: {e.strerror}. Is another demo running?")
+
+
 class Smtp:
     """The least client that lets us say exactly what we mean."""
 
@@ -86,6 +95,8 @@ admin: {{ listen: "127.0.0.1:{self.metrics}", socket: {self.directory}/admin.soc
         return p
 
     def up(self):
+        for address, port in ((INTERNAL, self.internal), (EDGE, self.edge), ("127.0.0.1", self.gateway), ("127.0.0.1", self.metrics)):
+            must_be_free(address, port)
         for name, address, port in (("internal", INTERNAL, self.internal), ("edge", EDGE, self.edge)):
             self.start(BIN / "postern-sink", "--quiet", "--maildir", self.directory / name, f"{address}:{port}")
         (self.directory / "postern.yaml").write_text(self.config())
@@ -186,7 +197,7 @@ def main():
         demo = Demo(directory, free_port("127.0.0.1"), free_port("127.0.0.1"), free_port(INTERNAL), free_port(EDGE))
     else:
         demo = Demo(directory, 2525, 9725, 2526, 2527)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ok = False
     try:
         demo.up()
@@ -199,6 +210,7 @@ edge             {EDGE}:{demo.edge}   keeps mail in {directory}/edge/new
 gateway          127.0.0.1:{demo.gateway}
 metrics          http://127.0.0.1:{demo.metrics}/metrics
 control          {BIN}/postern -s {directory}/admin.sock status
+configuration    {directory}/postern.yaml
 log              {directory}/postern.log
 
 Send mail in, as a stranger:
@@ -209,16 +221,17 @@ and out, as the internal server:
 Ctrl-C ends everything and removes {directory}.""", flush=True)
         while all(p.poll() is None for p in demo.processes):
             time.sleep(0.5)
-        print("a process ended by itself; see the log", file=sys.stderr)
+        print("a process ended by itself", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        ok = True
         return 0
     finally:
         demo.down()
-        if args.once and not ok:
-            print(f"left for a look: {directory}", file=sys.stderr)
-        else:
+        if ok or not demo.processes:
             shutil.rmtree(directory, ignore_errors=True)
+        else:
+            print(f"left for a look: {directory}", file=sys.stderr)
 
 
 if __name__ == "__main__":
