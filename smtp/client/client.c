@@ -20,7 +20,7 @@ err_t smtpc_create(struct smtpc **out, const struct smtpc_host *ops, void *host,
                    const struct smtpc_options *opt)
 {
     *out = NULL;
-    if (!helo_valid(opt->helo_name, false))
+    if (!helo_valid(opt->helo_name, true))
         return ERR_SYNTAX;
     struct smtpc *c = calloc(1, sizeof *c);
     if (!c)

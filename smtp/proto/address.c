@@ -35,9 +35,10 @@ static bool is_atext(unsigned char ch)
     return is_alnum(ch) || ch >= 0x80 || (ch && strchr("!#$%&'*+-/=?^_`{|}~", ch));
 }
 
+/* No host name has an underscore, but the mail of machines that are called so is wanted. */
 static bool is_domain_char(unsigned char ch)
 {
-    return is_alnum(ch) || ch >= 0x80 || ch == '-' || ch == '.';
+    return is_alnum(ch) || ch >= 0x80 || ch == '-' || ch == '.' || ch == '_';
 }
 
 /* Valid UTF-8 without C1 controls: they are valid code points, but controls all the same, and terminals obey
@@ -66,6 +67,21 @@ static bool take_dot_string(struct cursor *c)
     return true;
 }
 
+static bool is_dot_string(str_t s)
+{
+    struct cursor c = {s.p, s.p + s.n};
+    return take_dot_string(&c) && at_end(&c);
+}
+
+/* Dots anywhere: addresses like "a..b@" were given out and are in use. Their canonical form is quoted. */
+static bool take_atoms_and_dots(struct cursor *c)
+{
+    const char *from = c->p;
+    while (!at_end(c) && (is_atext(peek(c)) || peek(c) == '.'))
+        c->p++;
+    return c->p > from;
+}
+
 /* RFC 5321 4.1.2 Quoted-string. Stands behind the opening quote. */
 static bool take_quoted_string(struct cursor *c)
 {
@@ -90,9 +106,11 @@ static bool take_quoted_string(struct cursor *c)
 static bool take_local(struct cursor *c, str_t *local)
 {
     const char *from = c->p;
-    bool ok = take(c, '"') ? take_quoted_string(c) : take_dot_string(c);
+    bool quoted = take(c, '"');
+    bool ok = quoted ? take_quoted_string(c) : take_atoms_and_dots(c);
     *local = str_of(from, (size_t)(c->p - from));
-    return ok && local->n <= ADDRESS_LOCAL_MAX && text_valid(*local);
+    size_t quotes = quoted || is_dot_string(*local) ? 0 : 2;
+    return ok && local->n + quotes <= ADDRESS_LOCAL_MAX && text_valid(*local);
 }
 
 static bool take_domain(struct cursor *c, struct address *out)
@@ -223,26 +241,28 @@ bool address_literal_valid(str_t s, struct ip *out)
     return only_chars(inner, "0123456789.") && ip_parse(inner, out) == 0;
 }
 
-static bool is_dot_string(str_t s)
+/* What the local part stands for. `plain` holds ADDRESS_LOCAL_MAX bytes. */
+static size_t unquote(str_t local, char *plain)
 {
-    struct cursor c = {s.p, s.p + s.n};
-    return take_dot_string(&c) && at_end(&c);
+    size_t n = 0;
+    if (local.n < 2 || local.p[0] != '"') {
+        n = MIN(local.n, (size_t)ADDRESS_LOCAL_MAX);
+        memcpy(plain, local.p, n);
+        return n;
+    }
+    for (size_t i = 1; i + 1 < local.n && n < ADDRESS_LOCAL_MAX; i++) {
+        if (local.p[i] == '\\')
+            i++;
+        plain[n++] = local.p[i];
+    }
+    return n;
 }
 
 /* Quotes only where they are needed, and in them only the two backslashes that are. */
 static void put_canonical_local(str_t local, struct sbuf *buf)
 {
     char plain[ADDRESS_LOCAL_MAX];
-    size_t n = 0;
-    if (local.n < 2 || local.p[0] != '"') {
-        sbuf_str(buf, local);
-        return;
-    }
-    for (size_t i = 1; i + 1 < local.n && n < sizeof plain; i++) {
-        if (local.p[i] == '\\')
-            i++;
-        plain[n++] = local.p[i];
-    }
+    size_t n = unquote(local, plain);
     if (is_dot_string(str_of(plain, n))) {
         sbuf_put(buf, plain, n);
         return;

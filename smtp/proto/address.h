@@ -25,7 +25,7 @@ enum path_kind { PATH_REVERSE, PATH_FORWARD };
  */
 err_t address_parse_path(str_t s, enum path_kind kind, struct address *out, str_t *rest) WARN_UNUSED;
 err_t address_parse_mailbox(str_t s, struct address *out) WARN_UNUSED; /* "user@example.com", whole string */
-bool domain_valid(str_t s); /* letters, digits, hyphens, dots; labels <= 63; UTF-8 labels allowed */
+bool domain_valid(str_t s); /* letters, digits, hyphens, underscores, dots; labels <= 63; UTF-8 allowed */
 bool address_literal_valid(str_t s, struct ip *out);
 /* Compare-ready form: domain lower-cased (ASCII), local part unquoted when it needs no quotes. Returns a copy
  * in `buf`. */

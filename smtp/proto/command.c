@@ -196,9 +196,9 @@ bool helo_valid(str_t arg, bool strict)
     if (!arg.n || arg.n > ADDRESS_DOMAIN_MAX)
         return false;
     for (size_t i = 0; i < arg.n; i++) {
-        if (arg.p[i] <= ' ' || arg.p[i] >= 0x7F)
-            return false; /* ASCII only: SMTPUTF8 is not agreed on before EHLO, so RFC 6531 3.7.1 wants
-                             A-labels */
+        unsigned char ch = (unsigned char)arg.p[i];
+        if (ch < ' ' || ch == 0x7F)
+            return false;
     }
-    return !strict || domain_valid(arg) || address_literal_valid(arg, &ip);
+    return !strict || (str_is_ascii(arg) && domain_valid(arg)) || address_literal_valid(arg, &ip);
 }

@@ -39,7 +39,8 @@ struct mail_params {
 err_t command_parse_mail(str_t arg, struct address *out, struct mail_params *params,
                          enum reply_id *refuse) WARN_UNUSED;
 err_t command_parse_rcpt(str_t arg, struct address *out, enum reply_id *refuse) WARN_UNUSED;
-/* EHLO/HELO argument: a domain or address literal; `strict` false takes anything printable without blanks. */
+/* EHLO/HELO argument: a domain in ASCII or an address literal; `strict` false takes any text: machines have
+ * all kinds of names, and nothing depends on them. */
 bool helo_valid(str_t arg, bool strict);
 
 #endif

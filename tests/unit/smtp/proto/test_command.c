@@ -156,14 +156,16 @@ static void test_helo(void **state)
         {STR("[192.0.2.1]"), true, true},
         {STR("[IPv6:::1]"), true, true},
         {STR("192.0.2.1"), true, true}, /* a domain as far as the grammar goes */
-        {STR("my_pc"), true, false},
+        {STR("my_pc"), true, true},
         {STR("[192.0.2.999]"), true, false},
         {STR("a(b)"), true, false},
+        {STR("Meeting room PC"), true, false},
+        {STR("B\xFCro-PC"), true, false},
+        {STR("m\xC3\xBC.example"), true, false}, /* RFC 6531 3.7.1 wants A-labels */
         {STR(""), false, false},
-        {STR("a b"), false, false},
         {STR("a\0"), false, false},
         {STR("a\x7F"), false, false},
-        {STR("m\xC3\xBC.example"), false, false},
+        {STR("a\tb"), false, false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         assert_int_equal(helo_valid(cases[i].arg, false), cases[i].loose);
