@@ -159,27 +159,27 @@ static err_t read_all(int fd, struct gbuf *text)
     return 0;
 }
 
-err_t config_load_file(const char *path, struct config **out, struct diag *d)
+err_t config_read_file(const char *path, struct gbuf *text, struct diag *d)
 {
-    struct gbuf text = {0};
-    err_t err = 0;
-
-    *out = NULL;
     if (!d->file)
         d->file = path;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        err = -errno;
-    } else {
-        err = read_all(fd, &text);
+    err_t err = fd < 0 ? -errno : read_all(fd, text);
+    if (fd >= 0)
         close(fd);
-    }
-    if (err) {
-        diag_error(d, (struct mark){0}, "cannot be read: %s", err_text(err));
-        err = ERR_CONFIG;
-    } else {
+    if (!err)
+        return 0;
+    diag_error(d, (struct mark){0}, "cannot be read: %s", err_text(err));
+    return ERR_CONFIG;
+}
+
+err_t config_load_file(const char *path, struct config **out, struct diag *d)
+{
+    struct gbuf text = {0};
+    *out = NULL;
+    err_t err = config_read_file(path, &text, d);
+    if (!err)
         err = config_load_text(gbuf_view(&text), path, out, d);
-    }
     gbuf_free(&text);
     return err;
 }

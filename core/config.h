@@ -161,6 +161,8 @@ struct config {
 
 /* Boot and reload only; any one thread. On errors: ERR_CONFIG, *out = NULL and every problem in `d`. */
 err_t config_load_file(const char *path, struct config **out, struct diag *d) WARN_UNUSED;
+/* Reads `path` to `text`, for config_load_text(). On errors ERR_CONFIG with the reason in `d`. */
+err_t config_read_file(const char *path, struct gbuf *text, struct diag *d) WARN_UNUSED;
 err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
 void config_free(struct config *c); /* NULL is fine */
 /* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size,

@@ -56,8 +56,9 @@ err_t qid_parse(str_t s, uint64_t *out) WARN_UNUSED;
 /* Boot. `fd` is written to and not owned. Before log_start lines go to stderr directly (unit tests too). */
 err_t log_start(int fd, enum log_format format, enum log_level level) WARN_UNUSED;
 void log_set(enum log_format format, enum log_level level); /* reload; any thread */
-/* Writes what is left (waits for fd's reader), joins the writer. Call it when other threads have ended: a
- * line that they emit meanwhile may stay for the next log_start(). Later lines go to stderr again. */
+/* Writes what is left and joins the writer, or leaves both behind when fd's reader takes nothing for two
+ * seconds; then the process must end. Call it when other threads have ended: a line that they emit meanwhile
+ * may stay for the next log_start(). Later lines go to stderr again. */
 void log_stop(void);
 uint64_t log_dropped_count(void);
 

@@ -21,6 +21,7 @@
 #include "core/log_priv.h"
 
 #define NAP_MS          5
+#define STOP_WAIT_S     2 /* for a reader that may never read */
 #define WAKE_USED_BYTES (LOG_RING_BYTES / 2)
 
 enum { AWAKE, NAP, SLEEP };
@@ -199,7 +200,10 @@ err_t log_writer_start(int fd)
 
 void log_writer_stop(void)
 {
+    struct timespec until;
     atomic_store(&writer.stopping, true);
     wake();
-    pthread_join(writer.thread, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += STOP_WAIT_S;
+    (void)pthread_clockjoin_np(writer.thread, NULL, CLOCK_MONOTONIC, &until);
 }

@@ -263,9 +263,10 @@ static void test_restart_keys(void **state)
     struct config *a = load("hostname: a.b\n");
     struct config *b =
         load("hostname: c.d\nworkers: 2\nlisteners: [ { address: '0.0.0.0:25' } ]\nlimits: { hops: 9 }\n");
-    struct config *c = load(
-        "hostname: a.b\nlisteners: [ { address: '0.0.0.0:26' } ]\nspool: { ring_size: 1GiB, directory: /a }\n"
-        "admin: { listen: '127.0.0.1:1' }\nlog: { file: /b, level: debug }\n");
+    struct config *c = load("hostname: a.b\nlisteners: [ { address: '0.0.0.0:26' } ]\nspool: { ring_size: "
+                            "1GiB, directory: /a, high_water: 50, "
+                            "commit_delay: 1ms }\n"
+                            "admin: { listen: '127.0.0.1:1' }\nlog: { file: /b, level: debug }\n");
     struct gbuf keys = {0};
 
     assert_int_equal(config_restart_keys(a, a, &keys), 0);
@@ -273,8 +274,9 @@ static void test_restart_keys(void **state)
     assert_int_equal(config_restart_keys(a, b, &keys), 1);
     assert_text(gbuf_view(&keys), "workers");
     keys.n = 0;
-    assert_int_equal(config_restart_keys(a, c, &keys), 5);
-    assert_text(gbuf_view(&keys), "listeners, spool.directory, spool.ring_size, admin.listen, log.file");
+    assert_int_equal(config_restart_keys(a, c, &keys), 7);
+    assert_text(gbuf_view(&keys), "listeners, spool.directory, spool.ring_size, spool.commit_delay, "
+                                  "spool.high_water, admin.listen, log.file");
     gbuf_free(&keys);
     config_free(a);
     config_free(b);
