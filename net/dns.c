@@ -40,7 +40,7 @@ struct dns {
     pthread_t thread;
     int wake_fd;
     struct mailbox *inbox; /* owned */
-    atomic_bool stopping;
+    atomic_bool cancelled, stopping;
 
     /* The thread's own. */
     struct ub_ctx *ub; /* owned; NULL after it broke, until the next query */
@@ -197,7 +197,7 @@ static void query_arrived(struct mail *m)
     metric_inc(M_dns_queries);
     if (!dns_name_valid(q->name))
         fail(q, ERR_DNS_NXDOMAIN);
-    else if (atomic_load(&d->stopping) || !resolver_there(d))
+    else if (atomic_load(&d->cancelled) || !resolver_there(d))
         fail(q, ERR_DNS_TEMP);
     else
         lookup_start(d, q);
@@ -257,9 +257,8 @@ static void *dns_thread(void *arg)
         mailbox_run(d->inbox, INBOX_TURN, &more);
         if (ready > 0 && fds[1].revents)
             take_answers(d);
-        give_up_until(d, clock_mono_ns());
+        give_up_until(d, atomic_load(&d->cancelled) ? UINT64_MAX : clock_mono_ns());
     }
-    give_up_until(d, UINT64_MAX);
     return NULL;
 }
 
@@ -322,10 +321,17 @@ err_t dns_start(struct dns **out, const struct config *c, struct sbuf *error)
     return 0;
 }
 
+void dns_cancel(struct dns *d)
+{
+    atomic_store(&d->cancelled, true);
+    wake(d);
+}
+
 void dns_stop(struct dns *d)
 {
     if (!d)
         return;
+    atomic_store(&d->cancelled, true);
     atomic_store(&d->stopping, true);
     wake(d);
     pthread_join(d->thread, NULL);

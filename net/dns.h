@@ -24,7 +24,7 @@ struct dns_waiter;
 enum dns_kind { DNS_ADDRESS, DNS_MX };
 
 /* Embedded in its owner, which keeps it alive, and its loop too, until `answered` ran (at most dns.timeout_ms
- * later, or during dns_stop). It may be asked again from `answered` on. */
+ * later, or during dns_cancel or dns_stop). It may be asked again from `answered` on. */
 struct dns_query {
     /* Asked: set by the owner. */
     enum dns_kind kind;
@@ -57,6 +57,9 @@ struct dns_query {
 /* Never fails for the network's sake. What an administrator should know (no resolv.conf, DNSSEC or not) is
  * logged as boot_note. */
 err_t dns_start(struct dns **out, const struct config *c, struct sbuf *error) WARN_UNUSED;
+/* From here on everything, what is outstanding too, is answered with ERR_DNS_TEMP at once: whoever waits for
+ * an answer can end. Any thread. */
+void dns_cancel(struct dns *d);
 /* Answers what is outstanding with ERR_DNS_TEMP, joins the thread. Nobody asks any more by then. NULL is
  * fine. */
 void dns_stop(struct dns *d);

@@ -31,16 +31,36 @@ static err_t set_option(int fd, int level, int option)
     return setsockopt(fd, level, option, &on, sizeof on) ? -errno : 0;
 }
 
-static err_t set_options(int fd, int family)
+static err_t set_address_options(int fd, int family)
 {
     err_t err = set_option(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (!err && family == AF_INET6)
+        err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    return err;
+}
+
+static err_t set_options(int fd, int family)
+{
+    err_t err = set_address_options(fd, family);
     if (!err)
         err = set_option(fd, SOL_SOCKET, SO_REUSEPORT);
     if (!err)
         err =
             set_option(fd, IPPROTO_TCP, TCP_NODELAY); /* accepted sockets inherit it: one syscall less each */
-    if (!err && family == AF_INET6)
-        err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    return err;
+}
+
+err_t listener_check(const struct endpoint *at)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = endpoint_to_sockaddr(at, &sa);
+    int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    err_t err = set_address_options(fd, sa.ss_family);
+    if (!err && bind(fd, (const struct sockaddr *)&sa, len))
+        err = -errno;
+    close(fd);
     return err;
 }
 

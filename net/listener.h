@@ -13,6 +13,9 @@ struct listener_ops {
     void (*closed)(void *ctx, struct listener *ln); /* after listener_close: the last call */
 };
 
+/* -EADDRINUSE when anybody listens there already: SO_REUSEPORT would share the port with another process of
+ * our user without a word. Before the first listener_open() of this process. */
+err_t listener_check(const struct endpoint *at) WARN_UNUSED;
 /* Binds and listens (backlog 4096) at once, so that errors come at boot, before privileges go; accepts
  * nothing yet. Port 0 gets a free port (tests): listener_endpoint() tells. Any thread before listener_start.
  */

@@ -363,6 +363,29 @@ static void test_stop_answers_the_rest(void **state)
     close(fd);
 }
 
+static void on_begin_and_cancel(struct mail *m)
+{
+    struct asker *a = container_of(m, struct asker, begin);
+    on_begin(m);
+    dns_cancel(a->dns);
+}
+
+/* Shutting down: those who wait get their answer, and so does who asks later; the resolver is still there. */
+static void test_cancel_answers_at_once(void **state)
+{
+    struct endpoint silent;
+    int fd = udp_bind(&silent);
+    struct asker *a = asker_create(start(&silent, 3600 * 1000));
+    a->begin.deliver = on_begin_and_cancel;
+    loop_post(a->loop, &a->begin);
+    loop_run(a->loop);
+    assert_int_equal(a->answered_count, COUNT_OF(a->queries));
+    assert_int_equal(asked(a->dns, DNS_MX, "mx.test").err, ERR_DNS_TEMP);
+    dns_stop(a->dns);
+    asker_destroy(a);
+    close(fd);
+}
+
 static void test_time_out(void **state)
 {
     struct endpoint silent;
@@ -549,6 +572,7 @@ int main(void)
         cmocka_unit_test(test_mx_order),
         cmocka_unit_test(test_answers_come_to_the_loop),
         cmocka_unit_test(test_stop_answers_the_rest),
+        cmocka_unit_test(test_cancel_answers_at_once),
         cmocka_unit_test(test_time_out),
         cmocka_unit_test(test_no_resolver_configured),
     };
