@@ -2,6 +2,7 @@
 #include "admin/admin.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "admin/admin_priv.h"
@@ -10,12 +11,59 @@
 #define MEMORY_BYTES    ((size_t)32 << 10) /* request line and headers; MHD answers 431 or 414 past it */
 #define IDLE_S          30                 /* a client that says nothing */
 
+/* --- who is inside ---
+ *
+ * The idle time-out does not end a client that sends a byte now and then; when all places are taken the one
+ * that is there longest has to go, so that nobody can keep the next one out. On the door's own thread. */
+
+struct visitor {
+    struct link link;
+    int fd; /* libmicrohttpd's */
+};
+
+static void visitor_came(struct door *door, struct MHD_Connection *c, void **state)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct visitor *v = info ? calloc(1, sizeof *v) : NULL;
+    if (!v)
+        return; /* not known, so never asked to go */
+    v->fd = info->connect_fd;
+    *state = v;
+    list_push_back(&door->visitors, &v->link);
+    if (++door->visitor_count > CONNECTIONS_MAX)
+        (void)shutdown(container_of(list_first(&door->visitors), struct visitor, link)->fd, SHUT_RDWR);
+}
+
+static void visitor_left(struct door *door, void **state)
+{
+    struct visitor *v = *state;
+    if (!v)
+        return;
+    list_remove(&v->link);
+    door->visitor_count--;
+    free(v);
+    *state = NULL;
+}
+
+static void connection_changed(void *cls, struct MHD_Connection *c, void **state,
+                               enum MHD_ConnectionNotificationCode what)
+{
+    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+        visitor_came(cls, c, state);
+    else
+        visitor_left(cls, state);
+}
+
+/* --- doors --- */
+
 static err_t serve(struct door *door, int fd, struct sbuf *error)
 {
     /* epoll: select() cannot watch descriptors above 1023, of which a busy gateway has many. */
+    list_init(&door->visitors);
     door->http = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, http_request, door,
                                   MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT,
-                                  (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
+                                  CONNECTIONS_MAX + 1u, MHD_OPTION_NOTIFY_CONNECTION, connection_changed,
+                                  door, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES,
                                   MHD_OPTION_NOTIFY_COMPLETED, http_completed, NULL, MHD_OPTION_END);
     if (door->http)

@@ -9,6 +9,7 @@
 #include <microhttpd.h>
 
 #include "admin/admin.h"
+#include "core/list.h"
 
 #define LISTEN_BACKLOG 64
 
@@ -33,6 +34,8 @@ struct admin {
         struct admin *admin;
         struct MHD_Daemon *http; /* owned; NULL: not open */
         bool may_change;         /* the Unix socket: its mode says who may */
+        struct list visitors;    /* connections, the longest there first */
+        unsigned visitor_count;
     } tcp, local;
     struct unix_door unix_door;
     uint16_t port;

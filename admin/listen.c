@@ -29,7 +29,8 @@ err_t listen_tcp(const struct endpoint *at, int *fd, struct sbuf *error)
         err_t err = -errno;
         if (s >= 0)
             close(s);
-        return fail(error, "admin.listen", sbuf_view(&name), strerror(-err), err);
+        return fail(error, "admin.listen", sbuf_view(&name),
+                    err == -EADDRINUSE ? "another server listens there (see ss -ltnp)" : strerror(-err), err);
     }
     *fd = s;
     return 0;
