@@ -76,13 +76,13 @@ static json_t *ask_workers(struct gateway *g, json_t *(*answer)(struct worker *w
         q->asks[i] = (struct ask){.mail.deliver = answer_on_loop, .q = q, .w = &g->workers[i]};
         loop_post(g->workers[i].loop, &q->asks[i].mail);
     }
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += ANSWER_WAIT_S;
     json_t *all = NULL;
     int err = 0;
     pthread_mutex_lock(&q->lock);
     while (q->pending_count && !err)
-        err = pthread_cond_timedwait(&q->answered, &q->lock, &until);
+        err = pthread_cond_clockwait(&q->answered, &q->lock, CLOCK_MONOTONIC, &until);
     if (!q->pending_count) {
         all = json_array();
         for (unsigned i = 0; i < q->count; i++) {

@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -18,41 +20,81 @@
 #include "daemon/gateway.h"
 #include "daemon/memory.h"
 
-static void block_signals(void)
+#define FILES_BESIDE_SESSIONS 512 /* rings, listeners, outbound connections, DNS, admin: a modest guess */
+
+/* Until there are workers SIGTERM and SIGINT end the process as they would any other: nothing was promised
+ * yet. A SIGHUP waits for the end of boot. */
+static err_t prepare_signals(struct gateway *g)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    must(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write past RLIMIT_FSIZE gets EFBIG */
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    g->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+    g->drained_fd = eventfd(0, EFD_CLOEXEC);
+    return g->signal_fd < 0 || g->drained_fd < 0 ? -errno : 0;
+}
+
+static void block_end_signals(void)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
     must(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
-    signal(SIGPIPE, SIG_IGN);
 }
 
-static void raise_file_limit(void)
+static void raise_file_limit(const struct config *c, struct gbuf *notes)
 {
     struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-        r.rlim_cur = r.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &r); /* what we have is enough to start with */
-    }
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+        return;
+    rlim_t before = r.rlim_cur;
+    r.rlim_cur = r.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &r) < 0)
+        r.rlim_cur = before;
+    if (r.rlim_cur < (rlim_t)c->limits.sessions + FILES_BESIDE_SESSIONS)
+        gbuf_printf(notes,
+                    "only %llu files may be open, too few for limits.sessions of %u; raise LimitNOFILE=\n",
+                    (unsigned long long)r.rlim_cur, c->limits.sessions);
 }
 
-static void notes_to_log(struct gbuf *notes, enum log_event event)
+static void lines_to_log(enum log_event event, str_t text)
 {
-    str_t rest = gbuf_view(notes), line;
-    while (rest.n) {
-        str_cut(rest, '\n', &line, &rest);
+    str_t line;
+    while (text.n) {
+        str_cut(text, '\n', &line, &text);
         if (line.n)
             log_emit(event, (const struct log_field[]){LF_STR("text", line)}, 1);
     }
-    gbuf_free(notes);
-    *notes = (struct gbuf){0};
 }
 
-static int fail(struct gbuf *notes, int status)
+static void notes_to_log(struct gbuf *notes)
 {
-    notes_to_log(notes, EV_boot_failed);
+    lines_to_log(EV_boot_note, gbuf_view(notes));
+    gbuf_free(notes);
+}
+
+/* The last line of the notes is the reason. It goes to whoever started us too, if the log goes elsewhere. */
+static int fail(struct gateway *g, struct gbuf *notes, err_t err, int status)
+{
+    if (!notes->n)
+        gbuf_printf(notes, "%s\n", err_text(err));
+    while (notes->n && notes->p[notes->n - 1] == '\n')
+        notes->n--;
+    const char *newline = memrchr(notes->p, '\n', notes->n);
+    size_t reason_at = newline ? (size_t)(newline + 1 - notes->p) : 0;
+    str_t reason = str_of(notes->p + reason_at, notes->n - reason_at);
+    lines_to_log(EV_boot_note, str_of(notes->p, reason_at));
+    LOG(boot_failed, LF_STR("text", reason));
+    if (g->current && policy_config(g->current->policy)->log.file.n)
+        fprintf(stderr, "posternd: " STR_FMT "\n", STR_ARG(reason));
+    gbuf_free(notes);
+    gateway_end(g);
     log_stop();
     return status;
 }
@@ -69,7 +111,10 @@ static err_t start_log(const struct config *c, struct gbuf *notes)
             return err;
         }
     }
-    return log_start(fd, c->log.format, c->log.level);
+    err_t err = log_start(fd, c->log.format, c->log.level);
+    if (err)
+        gbuf_printf(notes, "log: cannot start its thread: %s\n", err_text(err));
+    return err;
 }
 
 /* One process per spool. The rings have locks of their own besides: a dead process's last write may still be
@@ -91,7 +136,12 @@ static err_t lock_spool(struct gateway *g, str_t directory, struct gbuf *notes)
         return err;
     }
     char pid[32] = "";
-    if (flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+    err_t err = flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    if (err && err != -EWOULDBLOCK) {
+        gbuf_printf(notes, "spool.directory: cannot lock %s: %s\n", path, err_text(err));
+        return err;
+    }
+    if (err) {
         ssize_t n = pread(g->lock_fd, pid, sizeof pid - 1, 0);
         gbuf_printf(notes,
                     "the spool " STR_FMT " is in use by another posternd (pid %.*s); stop that one first, or "
@@ -116,8 +166,12 @@ static unsigned count_workers(const struct config *c)
 static err_t adopt_orphans(struct gateway *g, str_t directory, struct gbuf *notes)
 {
     DIR *dir = opendir(directory.p);
-    if (!dir)
-        return -errno;
+    if (!dir) {
+        err_t err = -errno;
+        gbuf_printf(notes, "spool.directory: cannot read " STR_FMT ": %s\n", STR_ARG(directory),
+                    err_text(err));
+        return err;
+    }
     err_t err = 0;
     for (struct dirent *e; !err && (e = readdir(dir));) {
         unsigned ring, end = 0;
@@ -130,31 +184,41 @@ static err_t adopt_orphans(struct gateway *g, str_t directory, struct gbuf *note
     return err;
 }
 
-static err_t open_workers(struct gateway *g, const struct config *c, struct gbuf *notes)
+/* Exit status: 0, or what it is called that a ring could not be had. */
+static int open_status(err_t err, bool has_loop)
 {
-    long cores = MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
-    g->worker_count = count_workers(c);
-    g->workers = calloc(g->worker_count, sizeof *g->workers);
-    if (!g->workers)
-        return -ENOMEM;
-    err_t err = 0;
-    for (unsigned i = 0; !err && i < g->worker_count; i++)
-        err = worker_open(&g->workers[i], i, g->current, g->worker_count <= (unsigned)cores ? (int)i : -1,
-                          notes);
-    if (!err)
-        err = adopt_orphans(g, c->spool_directory, notes);
-    for (unsigned i = 0; !err && i < g->worker_count; i++)
-        err = worker_listen(&g->workers[i], notes);
-    return err;
+    if (err == ERR_LOCKED)
+        return EX_TEMPFAIL;
+    if (has_loop)
+        return EX_CANTCREAT;
+    return err == -ENOMEM || err == -EMFILE || err == -ENFILE ? EX_OSERR : EX_CONFIG;
 }
 
-static void discard_workers(struct gateway *g)
+static int open_workers(struct gateway *g, const struct config *c, err_t *err, struct gbuf *notes)
 {
-    for (unsigned i = 0; i < g->worker_count; i++) {
-        if (g->workers[i].current)
-            worker_discard(&g->workers[i]);
+    long cores = MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
+    unsigned count = count_workers(c);
+    bool is_pinned = count <= (unsigned)cores;
+    g->workers = calloc(count, sizeof *g->workers);
+    if (!g->workers) {
+        *err = -ENOMEM;
+        return EX_OSERR;
     }
-    free(g->workers);
+    g->worker_count = count;
+    for (unsigned i = 0; i < count; i++) {
+        *err = worker_open(&g->workers[i], i, g->current, is_pinned ? (int)i : -1, notes);
+        if (*err)
+            return open_status(*err, g->workers[i].loop != NULL);
+    }
+    *err = adopt_orphans(g, c->spool_directory, notes);
+    if (*err)
+        return open_status(*err, true);
+    for (unsigned i = 0; i < count; i++) {
+        *err = worker_listen(&g->workers[i], i ? &g->workers[0] : NULL, notes);
+        if (*err)
+            return EX_UNAVAILABLE;
+    }
+    return 0;
 }
 
 /* Each thing that this kernel does not have, in one line. */
@@ -177,105 +241,165 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
     }
 }
 
-static err_t start_services(struct gateway *g, struct gbuf *notes)
+/* The admin side first, as it may fail, and a worker takes mail from its first moment on. */
+static int start_services(struct gateway *g, struct gbuf *notes)
 {
     char text[512];
     struct sbuf error = SBUF_ON(text);
-    const struct config *c = policy_config(g->current->policy);
     struct admin_backend backend;
 
     err_t err = tls_context_client(&g->tls_client, false, &error);
     if (!err)
         err = tls_context_client(&g->tls_client_verify, true, &error);
-    for (unsigned i = 0; !err && i < g->worker_count; i++)
-        err = worker_launch(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify);
-    if (!err) {
-        backend_init(&backend, g);
-        err = admin_start(&g->admin, c, &backend, &error);
-    }
-    if (err)
+    if (err) {
         gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
-    return err;
+        return EX_OSERR;
+    }
+    backend_init(&backend, g);
+    err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
+    if (err) {
+        gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
+        return EX_UNAVAILABLE;
+    }
+    for (unsigned i = 0; i < g->worker_count; i++) {
+        err = worker_launch(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify);
+        if (err) {
+            gbuf_printf(notes, "cannot start worker %u: %s\n", i, err_text(err));
+            return EX_OSERR;
+        }
+    }
+    return 0;
+}
+
+/* A sum over the workers, as other gauges are, would say nothing. */
+static void collect_age(void *ctx, struct gbuf *out)
+{
+    struct gateway *g = ctx;
+    uint64_t oldest_ms = UINT64_MAX, now_ms = clock_wall_ns() / NS_PER_MS;
+    for (unsigned i = 0; i < g->worker_count; i++) {
+        uint64_t ms = atomic_load_explicit(&g->workers[i].oldest_arrived_ms, memory_order_relaxed);
+        if (ms)
+            oldest_ms = MIN(oldest_ms, ms);
+    }
+    gbuf_printf(out,
+                "# HELP postern_queue_oldest_seconds age of the oldest message in the queue; 0: it is empty\n"
+                "# TYPE postern_queue_oldest_seconds gauge\npostern_queue_oldest_seconds %.3f\n",
+                oldest_ms < now_ms ? (double)(now_ms - oldest_ms) / 1000.0 : 0.0);
 }
 
 static void log_ready(struct gateway *g)
 {
-    const struct config *c = policy_config(g->current->policy);
-    for (size_t i = 0; i < c->listener_count; i++) {
+    size_t count = policy_config(g->current->policy)->listener_count;
+    for (size_t i = 0; i < count; i++) {
         char text[64];
         struct sbuf at = SBUF_ON(text);
-        endpoint_format(&c->listeners[i].at, &at);
+        endpoint_format(listener_endpoint(g->workers[0].listeners[i]), &at);
         LOG(listening, LF_STR("address", sbuf_view(&at)));
     }
     LOG(ready, LF_U64("workers", g->worker_count));
 }
 
 /* A bad configuration is told to whoever started us, wherever the log goes. */
-static int refuse(struct diag *d)
+static int refuse(struct gateway *g, struct diag *d, err_t err)
 {
+    gateway_end(g);
     log_stop();
-    fprintf(stderr, STR_FMT, STR_ARG(gbuf_view(&d->text)));
+    if (d->text.n)
+        fprintf(stderr, STR_FMT, STR_ARG(gbuf_view(&d->text)));
+    else
+        fprintf(stderr, "posternd: %s\n", err_text(err));
     diag_free(d);
-    return EX_CONFIG;
+    return err == -ENOMEM ? EX_OSERR : EX_CONFIG;
+}
+
+/* Configuration, log and resolver. 0, or the exit status. */
+static int boot_config(struct gateway *g, struct gbuf *notes)
+{
+    struct diag d = {.file = g->config_path};
+    struct config *c;
+    char text[256];
+    struct sbuf error = SBUF_ON(text);
+
+    err_t err = config_read_file(g->config_path, &g->config_text, &d);
+    if (!err)
+        err = config_load_text(gbuf_view(&g->config_text), g->config_path, &c, &d);
+    if (err)
+        return refuse(g, &d, err);
+    err = start_log(c, notes); /* before anything that may want to say something */
+    if (err) {
+        config_free(c);
+        return fail(g, notes, err, EX_CANTCREAT);
+    }
+    raise_file_limit(c, notes);
+    err = dns_start(&g->dns, c, &error);
+    if (err) {
+        config_free(c);
+        diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
+        return refuse(g, &d, err);
+    }
+    err = snapshot_build(&g->current, c, g->dns, &g->names, 1, &d);
+    if (err)
+        return refuse(g, &d, err);
+    gbuf_str(notes, gbuf_view(&d.text)); /* warnings */
+    diag_free(&d);
+    return 0;
+}
+
+/* Spool, rings, ports. 0, or the exit status. */
+static int boot_spool(struct gateway *g, struct gbuf *notes)
+{
+    const struct config *c = policy_config(g->current->policy);
+    err_t err = lock_spool(g, c->spool_directory, notes);
+    if (err)
+        return fail(g, notes, err, err == ERR_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT);
+    int status = open_workers(g, c, &err, notes);
+    if (status)
+        return fail(g, notes, err, status);
+    note_features(loop_features(g->workers[0].loop), notes);
+    return 0;
+}
+
+static int boot_services(struct gateway *g, struct gbuf *notes)
+{
+    block_end_signals();
+    pthread_mutex_lock(&g->lock); /* the admin thread may not reload what does not run yet */
+    int status = start_services(g, notes);
+    pthread_mutex_unlock(&g->lock);
+    return status ? fail(g, notes, 0, status) : 0;
 }
 
 int gateway_boot(struct gateway *g, const char *path)
 {
     struct gbuf notes = {0};
-    struct diag d = {.file = path};
-    struct config *c;
-    char text[256];
-    struct sbuf error = SBUF_ON(text);
 
-    *g = (struct gateway){.config_path = path, .lock_fd = -1, .started_wall_ns = clock_wall_ns()};
+    *g = (struct gateway){.config_path = path,
+                          .lock_fd = -1,
+                          .signal_fd = -1,
+                          .drained_fd = -1,
+                          .started_wall_ns = clock_wall_ns()};
     pthread_mutex_init(&g->lock, NULL);
-    pthread_cond_init(&g->changed, NULL);
-    block_signals();
-    raise_file_limit();
+    err_t err = prepare_signals(g);
+    if (err)
+        return fail(g, &notes, err, EX_OSERR);
     memory_start();
-
-    err_t err = config_load_file(path, &c, &d);
-    if (err)
-        return refuse(&d);
-    err = start_log(c, &notes); /* before anything that may want to say something */
-    if (err)
-        return fail(&notes, EX_CANTCREAT);
-    err = dns_start(&g->dns, c, &error);
-    if (err) {
-        diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
-        return refuse(&d);
-    }
-    err = snapshot_build(&g->current, c, g->dns, 1, &d);
-    if (err)
-        return refuse(&d);
-    const struct config *conf = policy_config(g->current->policy);
+    int status = boot_config(g, &notes);
+    if (status)
+        return status;
     if (metrics_thread_start())
         gbuf_cstr(&notes, "metrics: no memory for the main thread's block; it shares one\n");
-    gbuf_str(&notes, gbuf_view(&d.text)); /* warnings */
-    diag_free(&d);
+    const struct config *c = policy_config(g->current->policy);
     LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()),
-        LF_U64("workers", count_workers(conf)), LF_STR("hostname", conf->hostname),
-        LF_CSTR("tls", tls_library()), LF_CSTR("malloc", memory_allocator()));
-    notes_to_log(&notes, EV_boot_note);
-
-    err = lock_spool(g, conf->spool_directory, &notes);
-    if (err)
-        return fail(&notes, err == ERR_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT);
-    err = open_workers(g, conf, &notes);
-    if (err) {
-        bool no_ring = g->workers && !g->workers[0].loop;
-        discard_workers(g);
-        return fail(&notes, no_ring                                ? EX_CONFIG
-                            : err == -EADDRINUSE || err == -EACCES ? EX_UNAVAILABLE
-                                                                   : EX_OSERR);
-    }
-    note_features(loop_features(g->workers[0].loop), &notes);
-    notes_to_log(&notes, EV_boot_note);
-    err = start_services(g, &notes);
-    if (err)
-        return fail(
-            &notes,
-            EX_OSERR); /* workers may run already: the process ends, the rings are recovered next time */
+        LF_U64("workers", count_workers(c)), LF_STR("hostname", c->hostname), LF_CSTR("tls", tls_library()),
+        LF_CSTR("malloc", memory_allocator()));
+    notes_to_log(&notes);
+    status = boot_spool(g, &notes);
+    if (status)
+        return status;
+    notes_to_log(&notes);
+    status = boot_services(g, &notes);
+    if (status)
+        return status;
+    metrics_add_collector(collect_age, g);
     log_ready(g);
     return 0;
 }

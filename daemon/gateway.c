@@ -13,6 +13,8 @@
 #include "core/metrics.h"
 
 #define NAMES_REFRESH_MS (5 * 60 * 1000)
+/* For what only has to stop when timeouts.shutdown is over. */
+#define GRACE_NS (UINT64_C(10) * NS_PER_S)
 
 static bool has_named_networks(const struct config *c)
 {
@@ -48,6 +50,7 @@ static void log_lines(enum log_event event, str_t text)
     }
 }
 
+/* Under the lock. Takes `s`. */
 static void swap_snapshot(struct gateway *g, struct snapshot *s)
 {
     struct snapshot *old = g->current;
@@ -59,25 +62,45 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
     snapshot_unref(old);
 }
 
+/* Under the lock. `text` is the configuration file's. */
+static err_t make_current(struct gateway *g, str_t text, struct diag *d)
+{
+    struct snapshot *s;
+    err_t err = snapshot_load(&s, text, g->config_path, g->dns, &g->names, g->current->generation + 1, d);
+    if (err)
+        return err;
+    warn_restart_needed(policy_config(g->current->policy), policy_config(s->policy), d);
+    swap_snapshot(g, s);
+    return 0;
+}
+
+static err_t reload_locked(struct gateway *g, struct diag *d)
+{
+    struct gbuf text = {0};
+    err_t err = g->draining ? ERR_CLOSED : config_read_file(g->config_path, &text, d);
+    if (!err)
+        err = make_current(g, gbuf_view(&text), d);
+    if (err) {
+        gbuf_free(&text);
+        return err;
+    }
+    gbuf_free(&g->config_text);
+    g->config_text = text;
+    return 0;
+}
+
 err_t gateway_reload(struct gateway *g, struct gbuf *text)
 {
-    struct diag d = {0};
-    struct snapshot *s = NULL;
-    err_t err = ERR_CLOSED;
+    struct diag d = {.file = g->config_path};
 
     pthread_mutex_lock(&g->lock);
-    if (!g->draining)
-        err = snapshot_load(&s, g->config_path, g->dns, g->current->generation + 1, &d);
-    if (!err) {
-        warn_restart_needed(policy_config(g->current->policy), policy_config(s->policy), &d);
-        swap_snapshot(g, s);
-        metric_inc(M_reloads_ok);
-        log_lines(EV_boot_note, gbuf_view(&d.text));
-        LOG(reload, LF_CSTR("file", g->config_path), LF_U64("generation", s->generation));
-    } else {
-        metric_inc(M_reloads_refused);
-        log_lines(EV_reload_refused, gbuf_view(&d.text));
-    }
+    err_t err = reload_locked(g, &d);
+    metric_inc(err ? M_reloads_refused : M_reloads_ok);
+    log_lines(err ? EV_reload_refused : EV_boot_note, gbuf_view(&d.text));
+    if (!err)
+        LOG(reload, LF_CSTR("file", g->config_path), LF_U64("generation", g->current->generation));
+    else if (!d.text.n)
+        LOG(reload_refused, LF_ERR("text", err));
     pthread_mutex_unlock(&g->lock);
     if (text)
         gbuf_str(text, gbuf_view(&d.text));
@@ -85,77 +108,136 @@ err_t gateway_reload(struct gateway *g, struct gbuf *text)
     return err;
 }
 
+/* The configuration in force again, not the file, which somebody may be editing: host names may stand for
+ * other addresses by now. */
 static void refresh_names(struct gateway *g)
 {
+    struct diag d = {.file = g->config_path};
+
     pthread_mutex_lock(&g->lock);
-    bool wanted = has_named_networks(policy_config(g->current->policy));
+    if (has_named_networks(policy_config(g->current->policy))) {
+        (void)make_current(g, gbuf_view(&g->config_text), &d); /* else what is known stays */
+        log_lines(EV_boot_note, gbuf_view(&d.text));
+    }
     pthread_mutex_unlock(&g->lock);
-    if (wanted)
-        (void)gateway_reload(g, NULL); /* a bad file meanwhile is logged, and the old snapshot stays */
+    diag_free(&d);
+}
+
+/* --- what the main thread waits for --- */
+
+enum { EVENT_TIME = 0, EVENT_DRAINED = -1 }; /* else a signal's number */
+
+static int next_event(struct gateway *g, int timeout_ms)
+{
+    struct pollfd p[] = {{.fd = g->signal_fd, .events = POLLIN}, {.fd = g->drained_fd, .events = POLLIN}};
+    struct signalfd_siginfo si;
+    uint64_t count;
+
+    if (poll(p, COUNT_OF(p), timeout_ms) <= 0)
+        return EVENT_TIME;
+    if (p[1].revents && read(g->drained_fd, &count, sizeof count) == (ssize_t)sizeof count) {
+        g->drained_count += (unsigned)count;
+        return EVENT_DRAINED;
+    }
+    if (p[0].revents && read(g->signal_fd, &si, sizeof si) == (ssize_t)sizeof si)
+        return (int)si.ssi_signo;
+    return EVENT_TIME;
+}
+
+static bool is_end(int event)
+{
+    return event == SIGTERM || event == SIGINT;
 }
 
 /* --- drain --- */
 
 static void worker_drained(void *ctx)
 {
-    struct gateway *g = ctx;
-    pthread_mutex_lock(&g->lock);
-    g->drained_count++;
-    pthread_cond_broadcast(&g->changed);
-    pthread_mutex_unlock(&g->lock);
+    const struct gateway *g = ctx;
+    uint64_t one = 1;
+    must(write(g->drained_fd, &one, sizeof one) == (ssize_t)sizeof one);
 }
 
-static void drain(struct gateway *g)
+/* What holds a worker up now is the kernel or our mistake; a crash costs nothing that got 250. */
+NORETURN static void give_up(void)
 {
-    int64_t queued = metric_read(M_queue_messages);
+    LOG(internal, LF_CSTR("text", "a worker does not end; its ring is recovered at the next start"));
+    log_stop();
+    _exit(EX_SOFTWARE);
+}
 
+static void hurry(struct gateway *g)
+{
+    dns_cancel(g->dns);
+    for (unsigned i = 0; i < g->worker_count; i++) {
+        if (g->workers[i].launched)
+            worker_hurry(&g->workers[i]);
+    }
+}
+
+static void drain_workers(struct gateway *g, uint32_t limit_ms)
+{
+    unsigned wanted_count = 0;
+    for (unsigned i = 0; i < g->worker_count; i++) {
+        if (g->workers[i].launched) {
+            worker_drain(&g->workers[i], worker_drained, g);
+            wanted_count++;
+        }
+    }
+    uint64_t until_ns = clock_mono_ns() + limit_ms * NS_PER_MS;
+    for (bool is_hurried = false; g->drained_count < wanted_count;) {
+        uint64_t now_ns = clock_mono_ns();
+        uint64_t left_ms = now_ns < until_ns ? (until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS : 0;
+        if (left_ms > 0 && (!is_end(next_event(g, (int)left_ms)) || is_hurried))
+            continue;
+        if (is_hurried)
+            give_up();
+        is_hurried = true;
+        hurry(g);
+        until_ns = clock_mono_ns() + GRACE_NS;
+    }
+}
+
+void gateway_end(struct gateway *g)
+{
     pthread_mutex_lock(&g->lock);
     g->draining = true;
-    LOG(drain, LF_U64("timeout_s", policy_config(g->current->policy)->timeouts.shutdown / 1000));
+    uint32_t limit_ms = g->current ? policy_config(g->current->policy)->timeouts.shutdown : 0;
     pthread_mutex_unlock(&g->lock);
-    for (unsigned i = 0; i < g->worker_count; i++)
-        worker_drain(&g->workers[i], worker_drained, g);
-    pthread_mutex_lock(&g->lock);
-    while (g->drained_count < g->worker_count)
-        pthread_cond_wait(&g->changed, &g->lock);
-    pthread_mutex_unlock(&g->lock);
+
+    drain_workers(g, limit_ms);
     admin_stop(g->admin); /* before the loops end: it may be asking one */
-    for (unsigned i = 0; i < g->worker_count; i++)
-        worker_join(&g->workers[i]);
+    for (unsigned i = 0; i < g->worker_count; i++) {
+        if (g->workers[i].launched)
+            worker_join(&g->workers[i]);
+        else if (g->workers[i].current)
+            worker_discard(&g->workers[i]);
+    }
+    free(g->workers);
     dns_stop(g->dns);
     snapshot_unref(g->current);
+    names_free(&g->names);
+    gbuf_free(&g->config_text);
     tls_context_unref(g->tls_client);
     tls_context_unref(g->tls_client_verify);
-    free(g->workers);
-    LOG(stopped, LF_I64("queued", queued));
-    log_stop();
-    close(g->lock_fd);
+    int fds[] = {g->signal_fd, g->drained_fd, g->lock_fd};
+    for (size_t i = 0; i < COUNT_OF(fds); i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+    }
 }
 
 int gateway_run(struct gateway *g)
 {
-    sigset_t set; /* blocked since boot, in all threads */
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    int fd = signalfd(-1, &set, SFD_CLOEXEC);
-    must(fd >= 0);
-
-    for (bool run = true; run;) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        int n = poll(&p, 1, NAMES_REFRESH_MS);
-        struct signalfd_siginfo si;
-        if (n == 0) {
+    for (int event; !is_end(event = next_event(g, NAMES_REFRESH_MS));) {
+        if (event == SIGHUP)
+            (void)gateway_reload(g, NULL);
+        else
             refresh_names(g);
-        } else if (n > 0 && read(fd, &si, sizeof si) == (ssize_t)sizeof si) {
-            if (si.ssi_signo == SIGHUP)
-                (void)gateway_reload(g, NULL);
-            else
-                run = false;
-        }
     }
-    close(fd);
-    drain(g);
+    LOG(drain, LF_U64("timeout_s", policy_config(g->current->policy)->timeouts.shutdown / 1000));
+    gateway_end(g);
+    LOG(stopped, LF_I64("queued", metric_read(M_queue_messages)));
+    log_stop();
     return EX_OK;
 }

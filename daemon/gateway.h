@@ -12,16 +12,18 @@ struct gateway {
     const char *config_path;
     int lock_fd; /* the spool's lock; held until exit */
     uint64_t started_wall_ns;
+    int signal_fd, drained_fd; /* what the main thread waits for */
+    unsigned drained_count;
     struct dns *dns;                                    /* owned */
     struct tls_context *tls_client, *tls_client_verify; /* counted */
     struct worker *workers;                             /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */
 
-    pthread_mutex_t lock; /* guards what follows; the admin thread reads it and reloads */
-    pthread_cond_t changed;
+    pthread_mutex_t lock;     /* guards what follows; the admin thread reads it and reloads */
     struct snapshot *current; /* counted */
-    unsigned drained_count;
+    struct gbuf config_text;  /* what `current` was made from */
+    struct names names;
     bool draining;
 };
 
@@ -29,6 +31,9 @@ struct gateway {
 int gateway_boot(struct gateway *g, const char *path);
 /* Serves until SIGTERM or SIGINT, reloads on SIGHUP, then drains. Returns the exit status. */
 int gateway_run(struct gateway *g);
+/* Ends what runs and frees what there is, whether boot came to its end or not; the log is stopped last. A
+ * second SIGTERM or SIGINT cuts the drain short. */
+void gateway_end(struct gateway *g);
 /* Any thread. The configuration file again; on errors the old one stays and `text` says why. */
 err_t gateway_reload(struct gateway *g, struct gbuf *text);
 

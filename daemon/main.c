@@ -11,19 +11,48 @@ static const char usage_text[] =
     "usage: posternd [-c FILE]          run the gateway (default " DEFAULT_CONFIG ")\n"
     "       posternd --check [FILE]     check a configuration and say what is wrong with it\n"
     "       posternd --config-reference print every configuration key as Markdown\n"
-    "       posternd --version\n";
+    "       posternd --version\n"
+    "\n"
+    "Exit status: 0 stopped; 64 usage; 69 an address to listen on cannot be had; 70 a worker hung at the "
+    "end;\n"
+    "71 the system refused something; 73 spool or log file cannot be made; 75 the spool is in use;\n"
+    "78 bad configuration, or no io_uring here.\n";
+
+/* As boot does it, with a resolver for the time of the call. */
+static err_t try_config(const char *path, struct diag *d)
+{
+    char text[256];
+    struct sbuf error = SBUF_ON(text);
+    struct names names = {0};
+    struct config *c;
+    struct dns *dns;
+    struct snapshot *s;
+
+    err_t err = config_load_file(path, &c, d);
+    if (err)
+        return err;
+    err = dns_start(&dns, c, &error);
+    if (err) {
+        diag_error(d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
+        config_free(c);
+        return err;
+    }
+    err = snapshot_build(&s, c, dns, &names, 1, d);
+    snapshot_unref(s);
+    names_free(&names);
+    dns_stop(dns);
+    return err;
+}
 
 static int check(const char *path)
 {
     struct diag d = {0};
-    struct snapshot *s;
-    err_t err = snapshot_load(&s, path, NULL, 1, &d);
+    err_t err = try_config(path, &d);
     if (d.text.n)
         fprintf(stderr, STR_FMT, STR_ARG(gbuf_view(&d.text)));
     if (!err)
         printf("%s: the configuration is good%s\n", path, d.warning_count ? ", with the warnings above" : "");
     diag_free(&d);
-    snapshot_unref(s);
     return err ? EX_CONFIG : EX_OK;
 }
 

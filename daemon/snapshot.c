@@ -2,19 +2,10 @@
 #include <errno.h>
 #include <ifaddrs.h>
 
+#include "core/clock.h"
 #include "daemon/snapshot.h"
 
-static size_t resolve_name(void *ctx, str_t name, struct ip *out, size_t max)
-{
-    struct dns_query q = {.kind = DNS_ADDRESS};
-    if (name.n > DNS_NAME_MAX)
-        return 0;
-    memcpy(q.name, name.p, name.n);
-    dns_ask_blocking(ctx, &q);
-    size_t n = q.err ? 0 : MIN((size_t)q.count, max);
-    memcpy(out, q.addresses, n * sizeof *out);
-    return n;
-}
+#define LOOKUPS_TIMEOUT_FACTOR 3 /* times dns.timeout: for all names of a configuration together */
 
 /* A route to one of this machine's own addresses may be a route to ourselves. */
 static bool is_own_address(void *ctx, const struct ip *ip)
@@ -43,9 +34,16 @@ static err_t load_tls(struct snapshot *s, const struct config *c, struct diag *d
     return err;
 }
 
-err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, uint64_t generation,
-                     struct diag *d)
+err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, struct names *names,
+                     uint64_t generation, struct diag *d)
 {
+    struct names_lookup lookup = {
+        .names = names,
+        .dns = dns,
+        .diag = d,
+        .until_ns = clock_mono_ns() + LOOKUPS_TIMEOUT_FACTOR * c->dns.timeout_ms * NS_PER_MS,
+    };
+    struct policy_resolver resolver = {.resolve = names_resolve, .ctx = &lookup, .is_own = is_own_address};
     *out = NULL;
     struct snapshot *s = calloc(1, sizeof *s);
     if (!s) {
@@ -54,7 +52,6 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, u
     }
     s->refs = 1;
     s->generation = generation;
-    struct policy_resolver resolver = {.resolve = resolve_name, .ctx = dns, .is_own = is_own_address};
     err_t err = load_tls(s, c, d);
     if (err) {
         config_free(c);
@@ -69,32 +66,13 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, u
     return 0;
 }
 
-err_t snapshot_load(struct snapshot **out, const char *path, struct dns *dns, uint64_t generation,
-                    struct diag *d)
+err_t snapshot_load(struct snapshot **out, str_t text, const char *path, struct dns *dns, struct names *names,
+                    uint64_t generation, struct diag *d)
 {
     struct config *c;
-    struct dns *own = NULL;
-    char text[256];
-    struct sbuf error = SBUF_ON(text);
-
     *out = NULL;
-    d->file = path;
-    err_t err = config_load_file(path, &c, d);
-    if (err)
-        return err;
-    if (!dns) {
-        err = dns_start(&own, c, &error);
-        if (err) {
-            diag_error(d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
-            config_free(c);
-            return err;
-        }
-        dns = own;
-    }
-    err = snapshot_build(out, c, dns, generation, d);
-    if (own)
-        dns_stop(own);
-    return err;
+    err_t err = config_load_text(text, path, &c, d);
+    return err ? err : snapshot_build(out, c, dns, names, generation, d);
 }
 
 struct snapshot *snapshot_ref(struct snapshot *s)

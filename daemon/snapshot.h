@@ -7,7 +7,7 @@
 #ifndef DAEMON_SNAPSHOT_H
 #define DAEMON_SNAPSHOT_H
 
-#include "net/dns.h"
+#include "daemon/names.h"
 #include "net/tls.h"
 #include "policy/policy.h"
 
@@ -18,12 +18,13 @@ struct snapshot {
     struct tls_context *tls_server; /* owned; NULL when no certificate is configured */
 };
 
-/* Takes `c` in every case. Problems go to `d` (ERR_CONFIG then). Blocking: resolves the names of networks. */
-err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, uint64_t generation,
-                     struct diag *d) WARN_UNUSED;
-/* Loads a file and builds. `dns` NULL: a resolver is started for the time of the call (--check). */
-err_t snapshot_load(struct snapshot **out, const char *path, struct dns *dns, uint64_t generation,
-                    struct diag *d) WARN_UNUSED;
+/* Takes `c` in every case. Problems go to `d` (ERR_CONFIG then). Blocking: resolves host names, for three
+ * times dns.timeout at most. */
+err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, struct names *names,
+                     uint64_t generation, struct diag *d) WARN_UNUSED;
+/* Builds from the text of a configuration file. */
+err_t snapshot_load(struct snapshot **out, str_t text, const char *path, struct dns *dns, struct names *names,
+                    uint64_t generation, struct diag *d) WARN_UNUSED;
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is fine */
 

@@ -2,13 +2,17 @@
 #include "daemon/worker.h"
 
 #include <errno.h>
+#include <time.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/metrics.h"
 #include "daemon/memory.h"
 
 #define RETIRE_CHECK_MS 1000
 #define GAUGE_MS        1000
+#define PORT_WAIT_COUNT 100
+#define PORT_WAIT_MS    20
 
 static void remember_live(void *ctx, struct qmsg *m)
 {
@@ -16,11 +20,22 @@ static void remember_live(void *ctx, struct qmsg *m)
     if (w->recovered_count == w->recovered_cap) {
         size_t cap = w->recovered_cap ? w->recovered_cap * 2 : 1024;
         struct qmsg **p = reallocarray(w->recovered, cap, sizeof *p);
-        must(p); /* boot: without memory for the queue there is nothing to run */
+        if (!p) {
+            w->recovered_overflow = true;
+            return;
+        }
         w->recovered = p;
         w->recovered_cap = cap;
     }
     w->recovered[w->recovered_count++] = m;
+}
+
+static err_t recovered_all(const struct worker *w, struct gbuf *notes)
+{
+    if (!w->recovered_overflow)
+        return 0;
+    gbuf_printf(notes, "ring-%02u: not enough memory for the queue's messages\n", w->index);
+    return -ENOMEM;
 }
 
 err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu, struct gbuf *notes)
@@ -41,35 +56,67 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
         gbuf_printf(notes, "io_uring: %s\n", loop_create_hint(err));
         return err;
     }
-    return queue_open(&w->queue, &qo, remember_live, w, notes);
+    err = queue_open(&w->queue, &qo, remember_live, w, notes);
+    return err ? err : recovered_all(w, notes);
 }
 
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes)
 {
-    return queue_adopt(w->queue, ring_index, remember_live, w, notes);
+    err_t err = queue_adopt(w->queue, ring_index, remember_live, w, notes);
+    return err ? err : recovered_all(w, notes);
 }
 
-err_t worker_listen(struct worker *w, struct gbuf *notes)
+/* io_uring keeps the sockets of a process that was killed open for some milliseconds longer than the process.
+ */
+static err_t await_port(const struct endpoint *at)
+{
+    const struct timespec pause = {.tv_nsec = PORT_WAIT_MS * (long)NS_PER_MS};
+    err_t err;
+    for (unsigned n = 0; (err = listener_check(at)) == -EADDRINUSE && n < PORT_WAIT_COUNT; n++)
+        nanosleep(&pause, NULL);
+    return err;
+}
+
+static void explain_listen(const struct endpoint *at, err_t err, struct gbuf *notes)
+{
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    endpoint_format(at, &b);
+    gbuf_printf(notes, "cannot listen on " STR_FMT ": %s%s\n", STR_ARG(sbuf_view(&b)), err_text(err),
+                err == -EADDRINUSE      ? "; another server is there (see ss -ltnp)"
+                : err == -EADDRNOTAVAIL ? "; this machine has no such address"
+                : err == -EACCES        ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+                                        : "");
+}
+
+err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes)
 {
     const struct config *c = policy_config(w->current->policy);
     w->listeners = calloc(c->listener_count, sizeof *w->listeners);
     if (!w->listeners)
         return -ENOMEM;
     for (size_t i = 0; i < c->listener_count; i++) {
-        err_t err = listener_open(&w->listeners[i], &c->listeners[i].at);
+        const struct endpoint *at = &c->listeners[i].at;
+        err_t err = first ? 0 : await_port(at);
+        if (!err) /* port 0: the one that the first worker got */
+            err = listener_open(&w->listeners[i], first ? listener_endpoint(first->listeners[i]) : at);
         if (err) {
-            char text[64];
-            struct sbuf at = SBUF_ON(text);
-            endpoint_format(&c->listeners[i].at, &at);
-            gbuf_printf(notes, "cannot listen on " STR_FMT ": %s%s\n", STR_ARG(sbuf_view(&at)), err_text(err),
-                        err == -EADDRINUSE ? "; another server is there (see ss -ltnp)"
-                        : err == -EACCES   ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-                                           : "");
+            explain_listen(at, err, notes);
             return err;
         }
         w->listener_count++;
     }
     return 0;
+}
+
+static void release_shared(struct worker *w)
+{
+    for (size_t i = 0; i < w->retired_count; i++)
+        snapshot_unref(w->retired[i]);
+    snapshot_unref(w->current);
+    snapshot_unref(atomic_load(&w->next));
+    tls_context_unref(w->tls_client);
+    tls_context_unref(w->tls_client_verify);
 }
 
 void worker_discard(struct worker *w)
@@ -78,11 +125,12 @@ void worker_discard(struct worker *w)
         listener_close(w->listeners[i]);
     free(w->listeners);
     free(w->recovered);
+    relay_destroy(w->relay);
+    smtpd_service_destroy(w->service);
     if (w->queue)
         queue_discard(w->queue);
-    if (w->loop)
-        loop_destroy(w->loop);
-    snapshot_unref(w->current);
+    loop_destroy(w->loop);
+    release_shared(w);
 }
 
 /* --- on the worker's thread --- */
@@ -115,43 +163,47 @@ static void sessions_empty(void *ctx)
     post_step(ctx);
 }
 
-static void release_retired(struct timer *t)
+static void publish_gauges(struct worker *w)
 {
-    struct worker *w = container_of(t, struct worker, retire_timer);
-    size_t kept = 0;
-    for (size_t i = 0; i < w->retired_count; i++) {
-        if (smtpd_service_policy_users(w->service, w->retired[i]->policy) > 0)
-            w->retired[kept++] = w->retired[i];
-        else
-            snapshot_unref(w->retired[i]);
-    }
-    w->retired_count = kept;
-    if (kept)
-        timer_arm(w->loop, &w->retire_timer, RETIRE_CHECK_MS);
-}
-
-/* Gauges are cheap to read and dear to keep exact on the data path. */
-static void publish_gauges(struct timer *t)
-{
-    struct worker *w = container_of(t, struct worker, gauge_timer);
     struct queue_stats qs;
-    if (w->state >= WORKER_CLOSING_QUEUE)
-        return;
     queue_stats(w->queue, &qs);
     metric_set(M_queue_messages, (int64_t)qs.message_count);
     metric_set(M_queue_recipients, (int64_t)qs.pending_rcpt_count);
     metric_set(M_queue_bytes_used, (int64_t)qs.used_bytes);
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
+    atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);
+}
+
+/* Gauges are cheap to read and dear to keep exact on the data path. */
+static void gauges_due(struct timer *t)
+{
+    struct worker *w = container_of(t, struct worker, gauge_timer);
+    publish_gauges(w);
     timer_arm(w->loop, &w->gauge_timer, GAUGE_MS);
 }
 
 static void start_on_loop(struct mail *m)
 {
     struct worker *w = container_of(m, struct worker, start);
-    struct snapshot *s = w->current;
 
     queue_start(w->queue, w->loop);
+    for (size_t i = 0; i < w->recovered_count; i++)
+        relay_take(w->relay, w->recovered[i]);
+    free(w->recovered);
+    w->recovered = NULL;
+    w->recovered_count = w->recovered_cap = 0;
+
+    gauges_due(&w->gauge_timer);
+    w->listeners_open = w->listener_count;
+    for (size_t i = 0; i < w->listener_count; i++)
+        listener_start(w->listeners[i], w->loop, &listener_ops, w);
+}
+
+/* Before the thread: both belong to it once it runs. */
+static err_t create_services(struct worker *w)
+{
+    const struct snapshot *s = w->current;
     struct relay_options ro = {
         .loop = w->loop,
         .queue = w->queue,
@@ -171,81 +223,59 @@ static void start_on_loop(struct mail *m)
         .empty = sessions_empty,
         .ctx = w,
     };
-    must(relay_create(&w->relay, &ro) == 0);
-    must(smtpd_service_create(&w->service, &so) == 0);
-    for (size_t i = 0; i < w->recovered_count; i++)
-        relay_take(w->relay, w->recovered[i]);
-    free(w->recovered);
-    w->recovered = NULL;
-    w->recovered_count = w->recovered_cap = 0;
-
-    w->retire_timer.fire = release_retired;
-    w->gauge_timer.fire = publish_gauges;
-    publish_gauges(&w->gauge_timer);
-    w->listeners_open = w->listener_count;
-    for (size_t i = 0; i < w->listener_count; i++)
-        listener_start(w->listeners[i], w->loop, &listener_ops, w);
-}
-
-static void *worker_main(void *arg)
-{
-    struct worker *w = arg;
-    err_t err = metrics_thread_start();
-    if (err)
-        LOG(internal, LF_CSTR("text", "this worker's metrics share one block"), LF_ERR("err", err));
-    memory_thread_start();
-    loop_run(w->loop);
-    return NULL;
-}
-
-err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                    struct tls_context *tls_verify)
-{
-    w->dns = dns;
-    w->tls_client = tls_client ? tls_context_ref(tls_client) : NULL;
-    w->tls_client_verify = tls_verify ? tls_context_ref(tls_verify) : NULL;
-    w->start.deliver = start_on_loop;
-    loop_post(w->loop, &w->start);
-    int err = pthread_create(&w->thread, NULL, worker_main, w);
-    if (err)
-        return -err;
-    w->launched = true;
-    return 0;
+    err_t err = relay_create(&w->relay, &ro);
+    return err ? err : smtpd_service_create(&w->service, &so);
 }
 
 /* --- reload --- */
 
-struct snapshot_mail {
-    struct mail mail;
-    struct worker *w;
-    struct snapshot *s; /* counted reference, moves to the worker */
-};
-
-static void take_snapshot(struct mail *m)
+static void drop_unused(struct worker *w)
 {
-    struct snapshot_mail *sm = container_of(m, struct snapshot_mail, mail);
-    struct worker *w = sm->w;
-
-    if (w->state != WORKER_RUNNING || w->retired_count == WORKER_RETIRED_MAX) {
-        snapshot_unref(
-            sm->s); /* ending anyway, or so many reloads within one transaction that the newest can wait */
-        free(sm);
-        return;
+    size_t kept = 0;
+    for (size_t i = 0; i < w->retired_count; i++) {
+        if (smtpd_service_policy_users(w->service, w->retired[i]->policy) > 0)
+            w->retired[kept++] = w->retired[i];
+        else
+            snapshot_unref(w->retired[i]);
     }
-    w->retired[w->retired_count++] = w->current;
-    w->current = sm->s;
-    free(sm);
-    smtpd_service_set_policy(w->service, w->current->policy, w->current->tls_server);
-    relay_set_policy(w->relay, w->current->policy);
-    timer_arm(w->loop, &w->retire_timer, RETIRE_CHECK_MS);
+    w->retired_count = kept;
+}
+
+static void take_next(struct worker *w)
+{
+    drop_unused(w);
+    if (w->retired_count < WORKER_RETIRED_MAX) {
+        struct snapshot *s = atomic_exchange(&w->next, NULL);
+        if (s) {
+            w->retired[w->retired_count++] = w->current;
+            w->current = s;
+            smtpd_service_set_policy(w->service, s->policy, s->tls_server);
+            relay_set_policy(w->relay, s->policy);
+        }
+    }
+    if (w->retired_count)
+        timer_arm(w->loop, &w->retire_timer, RETIRE_CHECK_MS);
+}
+
+static void retire_due(struct timer *t)
+{
+    take_next(container_of(t, struct worker, retire_timer));
+}
+
+static void reload_on_loop(struct mail *m)
+{
+    struct worker *w = container_of(m, struct worker, reload);
+    if (w->state < WORKER_CLOSING_QUEUE)
+        take_next(w);
 }
 
 void worker_set_snapshot(struct worker *w, struct snapshot *s)
 {
-    struct snapshot_mail *sm = calloc(1, sizeof *sm);
-    must(sm);
-    *sm = (struct snapshot_mail){.mail.deliver = take_snapshot, .w = w, .s = snapshot_ref(s)};
-    loop_post(w->loop, &sm->mail);
+    struct snapshot *untaken = atomic_exchange(&w->next, snapshot_ref(s));
+    if (untaken)
+        snapshot_unref(untaken); /* what made the worker look, the mail or its timer, is still on its way */
+    else
+        loop_post(w->loop, &w->reload);
 }
 
 /* --- drain: listeners → sessions → deliveries → ring --- */
@@ -267,6 +297,7 @@ static void relay_drained(void *ctx)
 
 static void close_queue(struct worker *w)
 {
+    publish_gauges(w); /* for the log's last line */
     w->state = WORKER_CLOSING_QUEUE;
     timer_disarm(w->loop, &w->gauge_timer);
     timer_disarm(w->loop, &w->retire_timer);
@@ -279,11 +310,8 @@ static void close_queue(struct worker *w)
 
 static void drain_relay(struct worker *w)
 {
-    uint64_t now = loop_now_ms(w->loop);
-    uint32_t left = now < w->drain_until_ms ? (uint32_t)(w->drain_until_ms - now) : 0;
     w->state = WORKER_DRAINING_RELAY;
-    timer_disarm(w->loop, &w->drain_timer);
-    relay_drain(w->relay, left, relay_drained, w);
+    relay_drain(w->relay, w->hurried ? 0 : UINT32_MAX, relay_drained, w);
 }
 
 /* Goes on with the drain from the loop, never from inside a callback of what it is about to destroy. */
@@ -303,38 +331,76 @@ static void post_step(struct worker *w)
     if (w->step_posted)
         return;
     w->step_posted = true;
-    w->step.deliver = step_drain;
     loop_post(w->loop, &w->step);
-}
-
-static void drain_timed_out(struct timer *t)
-{
-    struct worker *w = container_of(t, struct worker, drain_timer);
-    smtpd_service_drain(w->service, true);
-    post_step(w);
 }
 
 static void drain_on_loop(struct mail *m)
 {
     struct worker *w = container_of(m, struct worker, drain);
-    uint32_t limit_ms = policy_config(w->current->policy)->timeouts.shutdown;
-
     w->state = WORKER_DRAINING_SESSIONS;
-    w->drain_until_ms = loop_now_ms(w->loop) + limit_ms;
-    w->drain_timer.fire = drain_timed_out;
-    timer_arm(w->loop, &w->drain_timer, limit_ms);
     for (size_t i = 0; i < w->listener_count; i++)
         listener_close(w->listeners[i]);
-    smtpd_service_drain(w->service, false);
+    smtpd_service_drain(w->service, w->hurried);
     post_step(w);
+}
+
+static void hurry_on_loop(struct mail *m)
+{
+    struct worker *w = container_of(m, struct worker, hurry);
+    w->hurried = true; /* for the steps to come */
+    if (w->state == WORKER_DRAINING_SESSIONS)
+        smtpd_service_drain(w->service, true);
+    else if (w->state == WORKER_DRAINING_RELAY)
+        relay_drain(w->relay, 0, relay_drained, w);
 }
 
 void worker_drain(struct worker *w, void (*drained)(void *ctx), void *ctx)
 {
     w->drained = drained;
     w->drained_ctx = ctx;
-    w->drain.deliver = drain_on_loop;
     loop_post(w->loop, &w->drain);
+}
+
+void worker_hurry(struct worker *w)
+{
+    loop_post(w->loop, &w->hurry);
+}
+
+/* --- the thread --- */
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    err_t err = metrics_thread_start();
+    if (err)
+        LOG(internal, LF_CSTR("text", "this worker's metrics share one block"), LF_ERR("err", err));
+    memory_thread_start();
+    loop_run(w->loop);
+    return NULL;
+}
+
+err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
+                    struct tls_context *tls_verify)
+{
+    w->dns = dns;
+    w->tls_client = tls_context_ref(tls_client);
+    w->tls_client_verify = tls_context_ref(tls_verify);
+    w->start.deliver = start_on_loop;
+    w->reload.deliver = reload_on_loop;
+    w->drain.deliver = drain_on_loop;
+    w->hurry.deliver = hurry_on_loop;
+    w->step.deliver = step_drain;
+    w->retire_timer.fire = retire_due;
+    w->gauge_timer.fire = gauges_due;
+    err_t err = create_services(w);
+    if (err)
+        return err;
+    loop_post(w->loop, &w->start);
+    int rc = pthread_create(&w->thread, NULL, worker_main, w);
+    if (rc)
+        return -rc;
+    w->launched = true;
+    return 0;
 }
 
 void worker_join(struct worker *w)
@@ -342,10 +408,6 @@ void worker_join(struct worker *w)
     loop_stop(w->loop);
     pthread_join(w->thread, NULL);
     loop_destroy(w->loop);
-    for (size_t i = 0; i < w->retired_count; i++)
-        snapshot_unref(w->retired[i]);
-    snapshot_unref(w->current);
-    tls_context_unref(w->tls_client);
-    tls_context_unref(w->tls_client_verify);
     free(w->listeners);
+    release_shared(w);
 }

@@ -4,6 +4,7 @@
 #define DAEMON_WORKER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "daemon/snapshot.h"
 #include "net/listener.h"
@@ -18,8 +19,8 @@ enum worker_state {
     WORKER_DRAINED
 };
 
-#define WORKER_RETIRED_MAX                                                                                   \
-    64 /* generations still used by open transactions; more reloads than this wait their turn */
+/* Generations still used by open transactions; with more, the newest waits until one of them is free. */
+#define WORKER_RETIRED_MAX 64
 
 struct worker {
     unsigned index;
@@ -36,16 +37,19 @@ struct worker {
     struct dns *dns;                                    /* the process's */
     struct tls_context *tls_client, *tls_client_verify; /* counted references */
     struct snapshot *current;                           /* counted reference */
+    _Atomic(struct snapshot *) next; /* counted; the newest that this worker has not taken yet */
     struct snapshot *retired[WORKER_RETIRED_MAX];
     size_t retired_count;
 
     struct qmsg **recovered; /* owned until started: what the ring held at boot */
     size_t recovered_count, recovered_cap;
+    bool recovered_overflow; /* no memory to remember them all */
 
-    struct mail start, drain, step;
-    bool step_posted, relay_idle;
-    struct timer retire_timer, drain_timer, gauge_timer;
-    uint64_t drain_until_ms;
+    struct mail start, reload, drain, hurry, step;
+    bool step_posted, relay_idle, hurried;
+    struct timer retire_timer, gauge_timer;
+    atomic_uint_fast64_t
+        oldest_arrived_ms;      /* of the queue's messages, wall clock; 0: none. For the metrics */
     void (*drained)(void *ctx); /* on the worker's thread */
     void *drained_ctx;
 };
@@ -54,17 +58,20 @@ struct worker {
 err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
                   struct gbuf *notes) WARN_UNUSED;
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
-err_t worker_listen(struct worker *w, struct gbuf *notes) WARN_UNUSED;
+/* `first`: the worker that listens already, whose ports are taken; NULL: this is it. */
+err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
 err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
                     struct tls_context *tls_verify) WARN_UNUSED;
-/* Undoes worker_open/listen when boot fails before worker_launch. */
+/* Undoes all that when boot fails before the thread was made. */
 void worker_discard(struct worker *w);
 
-/* Any thread. `s` is referenced by the call. */
+/* One thread at a time. `s` is referenced by the call. */
 void worker_set_snapshot(struct worker *w, struct snapshot *s);
 /* Any thread, once. `drained` is called on the worker's thread when its sessions and deliveries ended and its
- * ring is closed; then worker_join(). */
+ * ring is closed; then worker_join(). It takes what time it takes until worker_hurry(), once, which ends
+ * transactions with 421 and gives up deliveries. */
 void worker_drain(struct worker *w, void (*drained)(void *ctx), void *ctx);
+void worker_hurry(struct worker *w);
 void worker_join(struct worker *w);
 
 #endif

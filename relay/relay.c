@@ -152,7 +152,9 @@ void relay_set_policy(struct relay *r, const struct policy *p)
 
 void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx), void *ctx)
 {
-    must(!r->draining);
+    timer_arm(r->loop, &r->drain_timer, timeout_ms);
+    if (r->draining)
+        return;
     r->draining = true;
     r->drained = drained;
     r->drained_ctx = ctx;
@@ -163,7 +165,6 @@ void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx
         dest_cancel_jobs(value);
     LIST_EACH(&r->conns, k)
     outconn_retire(container_of(k, struct outconn, relay_link));
-    timer_arm(r->loop, &r->drain_timer, timeout_ms);
     relay_kick(r);
 }
 

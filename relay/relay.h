@@ -22,7 +22,7 @@ err_t relay_create(struct relay **out, const struct relay_options *opt) WARN_UNU
 void relay_destroy(struct relay *r); /* after relay_drain's callback */
 void relay_take(struct relay *r, struct qmsg *m);  /* a message just became durable, or was recovered: schedule it by due_ms */
 void relay_set_policy(struct relay *r, const struct policy *p); /* reload; the relay keeps no pointer into the old one after return */
-/* Stop starting transactions, let those in the air end (at most `timeout_ms`), close connections, then call `drained`. Messages stay queued.
+/* May be called again, to shorten the time. Stop starting transactions, let those in the air end (at most `timeout_ms`), close connections, then call `drained`. Messages stay queued.
  * DNS lookups under way are waited for, since the resolver holds their memory: up to dns.timeout longer. */
 void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx), void *ctx);
 
