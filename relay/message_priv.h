@@ -40,7 +40,7 @@ struct job {
 
 struct message {
     struct relay *relay;
-    struct qmsg *m;   /* pinned by `load` */
+    struct qmsg *m;   /* pinned by `load` until its report is written; ended by the relay alone */
     struct link link; /* relay.active, or relay.spare_messages */
     struct arena arena;
     size_t counted_bytes; /* of the arena, in relay.active_bytes */

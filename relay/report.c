@@ -146,6 +146,9 @@ static void make(struct report *rp)
 {
     struct message *msg = rp->msg;
     queue_body_close(&rp->body);
+    /* All was read. The report may have to wait for space in the ring, which may have to come from where this
+     * message stands: what waits for space must pin nothing. */
+    queue_load_end(&msg->load);
     err_t err = queue_begin(msg->relay->queue, &rp->writer);
     if (!err) {
         err = write_text(rp);
