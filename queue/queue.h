@@ -1,6 +1,6 @@
-/* queue/queue.h: accepted mail on disk. One ring file per worker, owned by that worker's thread and used on no other (but
- * queue_create/queue_open at boot). Knows nothing of SMTP: a message is opaque blobs (meta, trace, one per recipient), a body,
- * and a state per recipient.
+/* queue/queue.h: accepted mail on disk. One ring file per worker, owned by that worker's thread and used on
+ * no other (but queue_create/queue_open at boot). Knows nothing of SMTP: a message is opaque blobs (meta,
+ * trace, one per recipient), a body, and a state per recipient.
  *
  * Promise: when a commit's callback says 0 the message survives a power cut. Nothing else may say so.
  * Format: docs/on-disk-format.md. Files go through queue/fsio.h only. */
@@ -17,7 +17,8 @@ struct qread; /* a read in flight; private */
 
 enum rcpt_state { RCPT_PENDING, RCPT_DELIVERED, RCPT_BOUNCED, RCPT_REMOVED };
 
-/* The index entry of a queued message: <= 256 bytes all told. Read by owners; changed through queue_* only. */
+/* The index entry of a queued message: <= 256 bytes all told. Read by owners; changed through queue_* only.
+ */
 struct qmsg {
     uint64_t id;         /* unique over all rings of this spool and for ever; qid_format() prints it */
     uint64_t arrived_ms; /* wall clock */
@@ -50,49 +51,53 @@ struct queue_options {
     uint64_t ring_bytes;         /* rounded up to segments; an existing ring keeps its size */
     uint32_t commit_delay_us;    /* 0: commit as soon as the last one is done */
     uint32_t high_water_percent; /* above: queue_check_space says ERR_FULL */
-    uint64_t hot_bytes;          /* memory of recent batches kept for sending without reading back; default 16 MiB, min 4 MiB */
-    uint64_t progress_flush_ms;  /* progress records wait at most this long for a commit to ride in, default 200:
-                                    the window in which a crash can repeat a delivery */
-    uint32_t segment_bytes;      /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64 KiB, and ring_bytes
-                                    may be smaller than 16 MiB: for tests and tools */
+    uint64_t hot_bytes; /* memory of recent batches kept for sending without reading back; default 16 MiB, min
+                           4 MiB */
+    uint64_t progress_flush_ms; /* progress records wait at most this long for a commit to ride in, default
+                                   200: the window in which a crash can repeat a delivery */
+    uint32_t segment_bytes; /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
+                               KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
 };
 
-/* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into place), else recovers it.
- * `live` is called once for every message that is still to be delivered, oldest first. Notes for the boot log go to `notes`
- * (one line each: direct or buffered I/O and why, damage found). Errors: ERR_LOCKED (another process has the ring open),
- * ERR_VERSION, -errno; text in `notes`. */
-err_t queue_open(struct queue **out, const struct queue_options *opt, void (*live)(void *ctx, struct qmsg *m), void *ctx,
-                 struct gbuf *notes) WARN_UNUSED;
+/* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into
+ * place), else recovers it. `live` is called once for every message that is still to be delivered, oldest
+ * first. Notes for the boot log go to `notes` (one line each: direct or buffered I/O and why, damage found).
+ * Errors: ERR_LOCKED (another process has the ring open), ERR_VERSION, -errno; text in `notes`. */
+err_t queue_open(struct queue **out, const struct queue_options *opt, void (*live)(void *ctx, struct qmsg *m),
+                 void *ctx, struct gbuf *notes) WARN_UNUSED;
 /* Binds to the worker's loop; on its thread, before any asynchronous call. */
 void queue_start(struct queue *q, struct loop *l);
-/* Rings of workers that are gone ("ring-05" when 2 workers run): copies every live message, with its id, states and times, into
- * q durably, calls `live` for each, then renames the old file to ring-05.adopted-DATE and removes it. Boot, blocking, after queue_open. */
-err_t queue_adopt(struct queue *q, uint32_t ring_index, void (*live)(void *ctx, struct qmsg *m), void *ctx, struct gbuf *notes) WARN_UNUSED;
-/* Commits what is pending, writes progress, marks the ring clean; `closed` then frees everything (also each qmsg). No writers or
- * pins may be left. */
+/* Rings of workers that are gone ("ring-05" when 2 workers run): copies every live message, with its id,
+ * states and times, into q durably, calls `live` for each, then renames the old file to ring-05.adopted-DATE
+ * and removes it. Boot, blocking, after queue_open. */
+err_t queue_adopt(struct queue *q, uint32_t ring_index, void (*live)(void *ctx, struct qmsg *m), void *ctx,
+                  struct gbuf *notes) WARN_UNUSED;
+/* Commits what is pending, writes progress, marks the ring clean; `closed` then frees everything (also each
+ * qmsg). No writers or pins may be left. */
 void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx);
 /* For boot errors and tools, when queue_start was never called. */
 void queue_discard(struct queue *q);
 
 /* --- putting a message in --- */
 
-/* 0, or ERR_FULL when a message of `bytes` (0 = unknown) would pass the high-water mark, or the ring's last error. */
+/* 0, or ERR_FULL when a message of `bytes` (0 = unknown) would pass the high-water mark, or the ring's last
+ * error. */
 err_t queue_check_space(struct queue *q, uint64_t bytes);
 err_t queue_begin(struct queue *q, struct queue_writer **out) WARN_UNUSED; /* ERR_FULL, -ENOMEM */
-/* Copies into the commit buffer; returns how many bytes were taken. Fewer than n: memory is full of unwritten data; `writable` is
- * called once when there is room again. Never blocks. */
+/* Copies into the commit buffer; returns how many bytes were taken. Fewer than n: memory is full of unwritten
+ * data; `writable` is called once when there is room again. Never blocks. */
 size_t queue_append(struct queue_writer *w, const void *p, size_t n, void (*writable)(void *ctx), void *ctx);
 uint64_t queue_writer_id(const struct queue_writer *w); /* the id the message will have */
 
 struct queue_commit {
-    str_t meta;          /* the envelope's blob */
-    str_t trace;         /* header lines in front of the body: "Received: …\r\n" */
-    const str_t *rcpts;  /* one blob each; total record <= 1 MiB else ERR_LIMIT */
+    str_t meta;         /* the envelope's blob */
+    str_t trace;        /* header lines in front of the body: "Received: …\r\n" */
+    const str_t *rcpts; /* one blob each; total record <= 1 MiB else ERR_LIMIT */
     uint32_t rcpt_count;
     uint64_t arrived_ms;
-    uint64_t due_ms;     /* 0 = now */
-    /* On the loop, when the commit is durable (err 0, m is live) or failed (m NULL; nothing is kept). Everything above was copied
-     * before queue_commit returned. The writer is gone by then. */
+    uint64_t due_ms; /* 0 = now */
+    /* On the loop, when the commit is durable (err 0, m is live) or failed (m NULL; nothing is kept).
+     * Everything above was copied before queue_commit returned. The writer is gone by then. */
     void (*done)(void *ctx, err_t err, struct qmsg *m);
     void *ctx;
 };
@@ -102,7 +107,7 @@ void queue_abort(struct queue_writer *w); /* NULL is fine */
 /* --- reading a message --- */
 
 struct qextent {
-    uint64_t at;     /* private */
+    uint64_t at; /* private */
     uint32_t bytes;
 };
 
@@ -123,11 +128,14 @@ struct qload {
 };
 /* 0: loaded now (the record was hot); ERR_PENDING: `done` follows; else failed. */
 err_t queue_load(struct queue *q, struct qmsg *m, struct arena *arena, struct qload *ld) WARN_UNUSED;
-void queue_load_end(struct qload *ld); /* unpins; also after a failure, or while pending (then `done` is not called) */
+void queue_load_end(
+    struct qload *ld); /* unpins; also after a failure, or while pending (then `done` is not called) */
 
-/* Streams the body, piece by piece, from hot memory or the disk; each piece's CRC is verified. Embedded in its owner. */
+/* Streams the body, piece by piece, from hot memory or the disk; each piece's CRC is verified. Embedded in
+ * its owner. */
 struct qbody {
-    void (*ready)(struct qbody *b); /* set by the owner; called only after ERR_PENDING: call queue_body_next again */
+    void (*ready)(
+        struct qbody *b); /* set by the owner; called only after ERR_PENDING: call queue_body_next again */
     /* queue-private */
     const struct qload *ld;
     uint32_t extent_index;
@@ -135,7 +143,8 @@ struct qbody {
     struct qread *reading;
     struct qslice *arrived;
 };
-/* A piece of body in memory that stays put until it is released. May outlive the qbody; a slow receiver may keep it for long. */
+/* A piece of body in memory that stays put until it is released. May outlive the qbody; a slow receiver may
+ * keep it for long. */
 struct qslice {
     const uint8_t *p;
     size_t n;
@@ -149,7 +158,8 @@ void queue_body_open(struct qbody *b, const struct qload *ld);
 /* 0: *out is the next piece; ERR_PENDING; ERR_EOF after the last; ERR_CORRUPT, -EIO. */
 err_t queue_body_next(struct qbody *b, struct qslice **out) WARN_UNUSED;
 void queue_slice_release(struct qslice *s);
-void queue_body_close(struct qbody *b); /* any time; no callback after it (a read in flight is finished inside the queue) */
+void queue_body_close(
+    struct qbody *b); /* any time; no callback after it (a read in flight is finished inside the queue) */
 
 /* --- progress: in memory at once, on disk with the next commit or within progress_flush_ms --- */
 
