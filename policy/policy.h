@@ -39,7 +39,8 @@ const struct config *policy_config(const struct policy *p);
 enum client_class policy_classify(const struct policy *p,
                                   const struct ip *client); /* edge before trusted before stranger */
 /* Listed, or under a listed "*.domain"; the most specific entry that says `local` decides. Any case; never
- * for literals and never for names outside ASCII (their A-label form is what is listed). */
+ * for literals and never for names outside ASCII: their A-label form, which address_canonical gives, is
+ * listed. */
 bool policy_domain_is_local(const struct policy *p, str_t domain);
 
 /* May this client send to this recipient? R_rcpt_ok or the refusal. Only trusted clients may route in the

@@ -287,6 +287,7 @@ static void put_lower(str_t s, struct sbuf *buf)
 str_t address_canonical(const struct address *a, struct sbuf *buf)
 {
     size_t from = buf->n;
+    bool ok = true;
     if (a->is_null)
         return str_of(buf->p + from, 0);
     if (!a->domain.n) {
@@ -297,8 +298,8 @@ str_t address_canonical(const struct address *a, struct sbuf *buf)
         if (a->is_literal)
             ip_format_literal(&a->ip, buf);
         else
-            put_lower(a->domain, buf);
+            ok = domain_to_ascii(a->domain, buf);
     }
     /* half an address is another address */
-    return buf->overflow ? STR_NONE : str_of(buf->p + from, buf->n - from);
+    return buf->overflow || !ok ? STR_NONE : str_of(buf->p + from, buf->n - from);
 }

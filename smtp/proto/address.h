@@ -26,9 +26,12 @@ enum path_kind { PATH_REVERSE, PATH_FORWARD };
 err_t address_parse_path(str_t s, enum path_kind kind, struct address *out, str_t *rest) WARN_UNUSED;
 err_t address_parse_mailbox(str_t s, struct address *out) WARN_UNUSED; /* "user@example.com", whole string */
 bool domain_valid(str_t s); /* letters, digits, hyphens, underscores, dots; labels <= 63; UTF-8 allowed */
+/* Lower case, and U-labels as A-labels (RFC 5890), so that what is the same to DNS is the same here. `s` is
+ * valid. False: longer than DNS allows, or than the buffer. */
+bool domain_to_ascii(str_t s, struct sbuf *out);
 bool address_literal_valid(str_t s, struct ip *out);
-/* Compare-ready form: domain lower-cased (ASCII), local part unquoted when it needs no quotes. Returns a copy
- * in `buf`. */
+/* The form in which addresses are compared, stored and passed on: domain by domain_to_ascii, local part
+ * quoted only where it must be. Returns a copy in `buf`; absent: it has no such form, or no room. */
 str_t address_canonical(const struct address *a, struct sbuf *buf);
 
 #endif

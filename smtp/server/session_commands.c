@@ -86,7 +86,7 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
     if (err)
         return reply_for_space(err);
     str_t canonical = address_canonical(sender, &b);
-    if (b.overflow)
+    if (!canonical.p)
         return R_bad_sender;
     s->tx = transaction_create(s->memory, c->limits.recipients, canonical);
     if (!s->tx)
@@ -117,35 +117,39 @@ static enum reply_id check_rcpt(const struct smtpd_session *s)
     return s->tx ? R_ok : R_need_mail;
 }
 
-/* Fills tx->asked with the canonical address, or with the one that policy puts in its place. */
-static enum reply_id set_asked(struct smtpd_session *s, const struct address *rcpt, str_t rewritten)
+/* Fills tx->asked. Bare postmaster stays as it came: policy puts a whole address in its place. */
+static bool set_asked(struct transaction *tx, const struct address *rcpt)
 {
-    struct transaction *tx = s->tx;
     struct sbuf b = {.p = tx->asked_text, .cap = sizeof tx->asked_text};
-    struct address other;
-    if (rewritten.p && !address_parse_mailbox(rewritten, &other))
-        rcpt = &other;
-    address_canonical(rcpt, &b);
-    tx->asked.text = sbuf_view(&b);
+    tx->asked.address = *rcpt;
+    tx->asked.text = address_canonical(rcpt, &b);
     tx->asked.sender = tx->sender.p;
-    if (b.overflow || address_parse_mailbox(tx->asked.text, &tx->asked.address))
-        return R_bad_rcpt;
-    return R_ok;
+    if (!rcpt->domain.n)
+        return true;
+    return tx->asked.text.p && address_parse_mailbox(tx->asked.text, &tx->asked.address) == 0;
+}
+
+static bool rewrite(struct transaction *tx, str_t to)
+{
+    struct address other;
+    return !to.p || (address_parse_mailbox(to, &other) == 0 && set_asked(tx, &other));
 }
 
 /* R_ok: the host is to be asked. Anything else is the answer already. */
 static enum reply_id judge_rcpt(struct smtpd_session *s, const struct address *rcpt)
 {
     struct transaction *tx = s->tx;
-    str_t rewritten = STR_NONE;
-    enum reply_id reply = policy_check_rcpt(s->policy, (enum client_class)s->class, rcpt, &rewritten);
-    enum reply_id bad = set_asked(s, rcpt, rewritten); /* in any case: the log wants the address */
+    str_t rewritten;
+    if (!set_asked(tx, rcpt))
+        return R_bad_rcpt;
     if (rcpt->is_utf8 && !tx->params.smtputf8)
         return R_needs_smtputf8;
+    enum reply_id reply =
+        policy_check_rcpt(s->policy, (enum client_class)s->class, &tx->asked.address, &rewritten);
     if (reply != R_rcpt_ok)
         return reply;
-    if (bad != R_ok)
-        return bad;
+    if (!rewrite(tx, rewritten))
+        return R_bad_rcpt;
     if (transaction_has_rcpt(tx, tx->asked.text))
         return R_rcpt_ok;
     if (tx->rcpt_count >= session_config(s)->limits.recipients)

@@ -194,7 +194,7 @@ static void test_canonical(void **state)
         {"<PostMaster>", "postmaster"},
         {"<u@[IPv6:2001:DB8:0::1]>", "u@[IPv6:2001:db8::1]"},
         {"<u@[192.0.2.1]>", "u@[192.0.2.1]"},
-        {"<\xC3\x96@M\xC3\x9CNCHEN.example>", "\xC3\x96@m\xC3\x9Cnchen.example"},
+        {"<\xC3\x96@M\xC3\xBCnchen.EXAMPLE>", "\xC3\x96@xn--mnchen-3ya.example"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         char mem[1024];

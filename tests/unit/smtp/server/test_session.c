@@ -103,6 +103,29 @@ static void test_recipients(void **state)
     peer_free(h);
 }
 
+/* RFC 6531: a domain's two forms are one. */
+static void test_domains_in_other_scripts(void **state)
+{
+    struct peer *h = peer_new(
+        STRANGER, "  - { name: xn--mnchen-3ya.example, local: true, route: { hosts: [10.0.0.6] } }\n");
+    peer_start(h);
+    peer_say(h, "EHLO x\r\nMAIL FROM:<a@b\xC3\xBC"
+                "cher.example> SMTPUTF8\r\n");
+    assert_says(h, "RCPT TO:<bob@M\xC3\xBCnchen.example>\r\n", "250 2.1.5");
+    assert_string_equal(h->asked,
+                        "bob@xn--mnchen-3ya.example|bob|xn--mnchen-3ya.example|a@xn--bcher-kva.example");
+    assert_says(h, "RCPT TO:<bob@XN--mnchen-3ya.example>\r\n", "250 2.1.5");
+    assert_says(h, "RCPT TO:<j\xC3\xB6rg@m\xC3\xBCnchen.example>\r\n", "250 2.1.5");
+    assert_says(h, "RCPT TO:<bob@m\xC3\xBCnster.example>\r\n", "554 5.7.1");
+    assert_says(h,
+                "RCPT TO:<bob@example\xE3\x80\x82"
+                "com>\r\n",
+                "554 5.7.1"); /* no dot to us */
+    peer_say(h, "DATA\r\n.\r\n");
+    assert_string_equal(h->rcpts, "bob@xn--mnchen-3ya.example j\xC3\xB6rg@xn--mnchen-3ya.example ");
+    peer_free(h);
+}
+
 static void test_a_thousand_recipients_twice(void **state)
 {
     struct peer *h = peer_new(TRUSTED, "");
@@ -545,6 +568,7 @@ int main(void)
         cmocka_unit_test(test_greeting_and_extensions),
         cmocka_unit_test(test_dialogue),
         cmocka_unit_test(test_recipients),
+        cmocka_unit_test(test_domains_in_other_scripts),
         cmocka_unit_test(test_a_thousand_recipients_twice),
         cmocka_unit_test(test_line_endings_of_commands),
         cmocka_unit_test(test_long_lines),
