@@ -2,6 +2,9 @@
  */
 #include "smtp/server/session_priv.h"
 
+/* 452 and recipients said twice are no errors until it is clear that nobody listens. */
+#define RCPTS_SAID_FACTOR 2
+
 static enum reply_id check_anytime(const struct smtpd_session *s)
 {
     return R_ok;
@@ -165,6 +168,8 @@ static void proceed_rcpt(struct smtpd_session *s, str_t arg)
         session_reply(s, reply, STR_NONE);
         return;
     }
+    if (++s->tx->rcpts_said > RCPTS_SAID_FACTOR * session_config(s)->limits.recipients)
+        session_error(s);
     reply = judge_rcpt(s, &rcpt);
     s->state = STATE_RCPT_WAIT;
     if (reply == R_ok)
@@ -238,7 +243,11 @@ static void proceed_quit(struct smtpd_session *s, str_t arg)
 
 static void proceed_unknown(struct smtpd_session *s, str_t arg)
 {
-    session_reply(s, R_unknown_command, STR_NONE);
+    /* Somebody had a browser or a server send a request here. Its body may be commands. */
+    if (str_ends(arg, STR(" HTTP/1.1")) || str_ends(arg, STR(" HTTP/1.0")))
+        session_goodbye(s, R_not_http, CLOSE_errors);
+    else
+        session_reply(s, R_unknown_command, STR_NONE);
 }
 
 /* --- the table --- */

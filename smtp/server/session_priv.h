@@ -57,7 +57,7 @@ struct transaction {
     str_t sender;
     struct mail_params params;
     struct envelope_rcpt *rcpts;
-    uint32_t rcpt_count, rcpt_cap;
+    uint32_t rcpt_count, rcpt_cap, rcpts_said;
     size_t rcpts_bytes;
     uint32_t *set; /* open addressing, index + 1; past a handful of recipients */
     uint32_t set_cap;

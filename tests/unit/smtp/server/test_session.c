@@ -381,6 +381,41 @@ static void test_junk_is_an_error_in_the_end(void **state)
     peer_free(h);
 }
 
+/* A web page or a server can be made to send such requests, with commands in the body, from inside a trusted
+ * network. */
+static void test_http_gets_no_second_line(void **state)
+{
+    static const char *const requests[] = {"POST / HTTP/1.1\r\n", "GET /x HTTP/1.0\r\n",
+                                           "CONNECT mx:25 HTTP/1.1\r\n"};
+    for (size_t i = 0; i < COUNT_OF(requests); i++) {
+        struct peer *h = peer_new(TRUSTED, "");
+        peer_start(h);
+        peer_heard(h);
+        peer_feed(h, str_cstr(requests[i]));
+        assert_string_equal(peer_say(h, "Host: mx\r\n\r\nEHLO x\r\nMAIL FROM:<a@b.example>\r\n"),
+                            "421 4.7.0 This is a mail server\r\n");
+        assert_int_equal(h->why, CLOSE_errors);
+        peer_free(h);
+    }
+}
+
+/* 452 and recipients said twice are no errors, but not for ever either. */
+static void test_endless_recipients(void **state)
+{
+    static const char *const rcpts[] = {"RCPT TO:<bob@example.com>\r\n", "RCPT TO:<eve@example.com>\r\n"};
+    for (size_t i = 0; i < COUNT_OF(rcpts); i++) {
+        struct peer *h = peer_new(STRANGER, "limits: { recipients: 1, errors: 3 }\n");
+        unsigned said = 1;
+        peer_start(h);
+        peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\n");
+        while (!h->closes && said++ < 100)
+            peer_say(h, rcpts[i]);
+        assert_int_equal(said, 2 + 3); /* as many again as are taken, and the errors */
+        assert_int_equal(h->why, CLOSE_errors);
+        peer_free(h);
+    }
+}
+
 static void test_messages_per_session(void **state)
 {
     static const char *const clients[] = {STRANGER, EDGE};
@@ -579,6 +614,8 @@ int main(void)
         cmocka_unit_test(test_the_edge_may_err_for_ever),
         cmocka_unit_test(test_a_message_makes_up_for_errors),
         cmocka_unit_test(test_junk_is_an_error_in_the_end),
+        cmocka_unit_test(test_http_gets_no_second_line),
+        cmocka_unit_test(test_endless_recipients),
         cmocka_unit_test(test_messages_per_session),
         cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_shutdown),
