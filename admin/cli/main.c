@@ -266,7 +266,8 @@ static int run(struct cli *cli, int argc, char *argv[])
     }
     command = command_find(argc - optind, argv + optind);
     if (!command)
-        return usage("there is no command \"%s\"", argv[optind]);
+        return usage("there is no command \"%s%s%s\"", argv[optind], optind + 1 < argc ? " " : "",
+                     optind + 1 < argc ? argv[optind + 1] : "");
     if (cli->limit && !command->takes_limit)
         return usage("%s takes no --limit", command->words[0]);
     return command->run(cli);

@@ -107,6 +107,11 @@ def test_cli_says_what_to_do_when_nobody_answers(tmp_path):
     assert r.returncode == 69 and "posternd" in r.stderr and "nothing.sock" in r.stderr
 
 
+def test_cli_names_the_whole_command_that_it_does_not_know():
+    r = subprocess.run([str(BIN / "postern"), "queue", "shwo"], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert r.returncode == 2 and 'no command "queue shwo"' in r.stderr
+
+
 def test_metrics_pass_promtool_and_count(pair):
     gateway, internal, edge = pair
     for client, rcpt in ((EDGE, "bob@example.com"), (INTERNAL, "carol@elsewhere.example")):
