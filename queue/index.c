@@ -7,12 +7,13 @@
 #include "core/metrics.h"
 #include "queue/queue_priv.h"
 
-/* Segments kept free from the purposes named. Mail never takes what moving the tail's messages needs, and
- * moving never takes what progress records need, or a full ring could not get empty again. */
+/* Segments kept free from the purposes named. Neither mail nor progress records ever take what moving the
+ * tail's messages needs, or a full ring would stay full for ever. Progress can wait in memory: a message that
+ * is done frees its segment without a record. */
 static const uint32_t reserved_segments[] = {
     [QSPACE_MAIL] = 3,
-    [QSPACE_RECLAIM] = 1,
-    [QSPACE_PROGRESS] = 0,
+    [QSPACE_PROGRESS] = 2,
+    [QSPACE_RECLAIM] = 0,
 };
 
 #define LIVE_SPARE_SEGMENTS 5u /* the reserve, the one being written, and one for what padding wastes */

@@ -247,7 +247,8 @@ struct qreclaim {
     struct qread *reading;
     struct qread *arrived; /* owned */
     err_t arrived_err;
-    uint32_t error_count;  /* reads that failed in a row */
+    uint32_t error_count; /* reads that failed in a row; `pause` before the next one */
+    struct timer pause;
     uint64_t budget_bytes; /* may still be moved */
     uint64_t earned_bytes; /* garbage that came since the budget was given */
     bool space_short;      /* no room to move anything until qreclaim_retry() */

@@ -15,7 +15,10 @@
 #define FREE_COUNT_WANTED 6u  /* segments, or a quarter of the ring: before mail has to wait */
 #define GARBAGE_SEGMENTS  2u  /* less is not worth a lap */
 #define SCAN_COUNT_MAX    64u /* messages looked at for one that can be moved */
-#define READ_TRIES        3u
+/* A disk that cannot be read now may be read later: three minutes of tries before it counts as damage. */
+#define READ_TRIES          12u
+#define READ_PAUSE_FIRST_MS 500u
+#define READ_PAUSE_LAST_MS  30000u
 
 void qreclaim_init(struct queue *q)
 {
@@ -50,7 +53,7 @@ static bool is_wanted(const struct queue *q)
 void qreclaim_kick(struct queue *q)
 {
     struct qreclaim *rc = &q->reclaim;
-    if (!q->loop || q->closing || q->error || rc->reading || rc->space_short)
+    if (!q->loop || q->closing || q->error || rc->reading || rc->space_short || timer_armed(&rc->pause))
         return;
     if (rc->m || rc->w || (is_wanted(q) && qreclaim_can_gain(q)))
         loop_at_tick_end(q->loop, &rc->hook);
@@ -112,8 +115,10 @@ static err_t fetch(struct queue *q, uint64_t position, uint32_t bytes, enum reco
         rc->error_count = 0;
         return 0;
     }
-    if (rc->arrived_err != ERR_CORRUPT && ++rc->error_count < READ_TRIES) {
+    if (rc->arrived_err != ERR_CORRUPT && rc->error_count < READ_TRIES) {
         arrived_free(rc);
+        timer_arm(q->loop, &rc->pause, MIN(READ_PAUSE_FIRST_MS << rc->error_count, READ_PAUSE_LAST_MS));
+        rc->error_count++;
         return ERR_PENDING;
     }
     if (rc->arrived_err != ERR_CORRUPT)
@@ -411,7 +416,8 @@ static void run(struct tick_hook *h)
     struct qreclaim *rc = &q->reclaim;
     uint64_t stop_at = q->reappended_bytes + BYTES_PER_TICK;
     for (uint32_t steps = 0; steps < STEPS_PER_TICK && q->reappended_bytes < stop_at; steps++) {
-        if (rc->reading || rc->space_short || q->error || q->closing || !work_is_there(q))
+        if (rc->reading || rc->space_short || timer_armed(&rc->pause) || q->error || q->closing ||
+            !work_is_there(q))
             return;
         err_t err = rc->m ? message_step(q) : writer_step(q);
         if (err == ERR_PENDING)
@@ -427,9 +433,15 @@ static void run(struct tick_hook *h)
     qreclaim_kick(q);
 }
 
+static void pause_over(struct timer *t)
+{
+    qreclaim_kick(container_of(t, struct queue, reclaim.pause));
+}
+
 void qreclaim_start_loop(struct queue *q)
 {
     q->reclaim.hook.run = run;
+    q->reclaim.pause.fire = pause_over;
     qreclaim_kick(q);
 }
 
@@ -443,4 +455,5 @@ void qreclaim_stop(struct queue *q)
         message_done(q);
     rc->w = NULL;
     list_remove(&rc->hook.link);
+    timer_disarm(q->loop, &rc->pause);
 }
