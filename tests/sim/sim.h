@@ -134,6 +134,7 @@ bool disk_has(const char *path);
 void gateway_run(void); /* life after life until the world has come to rest */
 void gateway_crash(bool power_cut);
 uint64_t gateway_life(void);
+void gateway_was_full(bool full); /* at its end: progress may have found no room */
 
 /* How the life ended in which a reply was read: may what it said be forgotten? */
 bool gateway_may_forget(uint64_t life, uint64_t since_ns);

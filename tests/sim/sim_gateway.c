@@ -23,7 +23,7 @@ enum ending { RUNNING, CRASHED, STOPPED };
 static struct life {
     uint64_t number, ended_ns, faults_at_start, rot_at_start;
     enum ending ending;
-    bool had_faults;
+    bool had_faults, was_full;
 } lives[1 << 16];
 
 static struct policy *policies[2]; /* owned; both live as long as the run */
@@ -45,9 +45,14 @@ bool gateway_may_forget(uint64_t number, uint64_t since_ns)
     if (l->number != number || W.rot_count > 0)
         return true;
     uint64_t end_ns = number == life ? 0 : l->ended_ns;
-    if (l->had_faults || (number == life && disk_fault_count() > l->faults_at_start))
+    if (l->was_full || l->had_faults || (number == life && disk_fault_count() > l->faults_at_start))
         return true;
     return number != life && l->ending == CRASHED && end_ns - since_ns <= FORGET_NS;
+}
+
+void gateway_was_full(bool full)
+{
+    life_of(life)->was_full |= full;
 }
 
 /* ---- configuration ---- */
@@ -101,6 +106,7 @@ void gateway_crash(bool power_cut)
     struct life *l = life_of(life);
     l->ending = CRASHED;
     l->ended_ns = W.now_ns;
+    gateway_was_full(worker_is_full());
     W.dead = true;
     disk_crash(power_cut);
     net_crash(power_cut && chance_below(2));

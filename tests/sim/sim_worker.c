@@ -7,7 +7,8 @@
 #include "smtp/server/service.h"
 #include "tests/sim/sim.h"
 
-#define DRAIN_MS 30000
+#define DRAIN_MS      30000
+#define FULL_SEGMENTS 4 /* what the queue keeps free for moving the living, and what padding takes */
 
 static struct worker {
     struct loop *loop;             /* owned */
@@ -87,6 +88,7 @@ static void relay_drained(void *ctx)
 static void close_queue(void)
 {
     struct queue *q = w.queue;
+    gateway_was_full(worker_is_full());
     relay_destroy(w.relay);
     smtpd_service_destroy(w.service);
     w.relay = NULL;
@@ -230,6 +232,15 @@ bool worker_is_idle(void)
         return false;
     queue_each(w.queue, is_held, &all_held);
     return all_held;
+}
+
+bool worker_is_full(void)
+{
+    struct queue_stats qs;
+    if (!w.queue)
+        return false;
+    queue_stats(w.queue, &qs);
+    return qs.used_bytes > qs.ring_bytes - FULL_SEGMENTS * (uint64_t)W.traits.segment_bytes;
 }
 
 static bool print_message(void *ctx, struct qmsg *m)

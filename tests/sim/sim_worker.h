@@ -12,6 +12,7 @@ void worker_run(void); /* after worker_open: until it is drained; then nothing o
 bool worker_is_up(void);
 struct queue *worker_queue(void); /* from worker_open until the drain closes it, else NULL */
 bool worker_is_idle(void);        /* up, and nothing is queued but what is held */
+bool worker_is_full(void);        /* so full that progress records may have to wait for space */
 void worker_print_queue(void);
 
 /* From the world's events; nothing happens when it is not up. */
