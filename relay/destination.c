@@ -142,7 +142,7 @@ void dest_defer_job(struct dest *d, struct job *j)
     struct answer a = d->last.a;
     if (!a.text.p)
         a.text = STR("the destination is down");
-    job_fail(j, RES_DEFERRED, &a, &(struct hop){str_cstr(d->last_relay), STR_NONE});
+    job_fail(j, RES_DEFERRED, &a, NULL);
 }
 
 void dest_add_job(struct dest *d, struct job *j)

@@ -70,7 +70,7 @@ err_t message_group(struct message *msg) WARN_UNUSED;
 void message_start_jobs(struct message *msg);
 
 /* outcome.c */
-struct hop { /* for the log; absent texts are left out */
+struct hop { /* for the log; absent texts are left out. NULL: nothing was tried */
     str_t relay, tls;
 };
 void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt_result res,

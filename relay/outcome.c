@@ -35,13 +35,15 @@ void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt
         queue_set_rcpt(msg->relay->queue, msg->m, rc->index, RCPT_DELIVERED);
     else
         rc->answer = answer_copy(&msg->arena, a);
+    if (!hop && msg->note)
+        return; /* it was told before why it waits, and nothing was tried for it since */
     count(res, d, delay_ms);
     char code[32];
     struct sbuf code_buf = SBUF_ON(code);
     LOG(delivery, LF_QID("id", m->id), LF_STR("to", rc->address), LF_STR("dest", d ? d->key : STR_NONE),
-        LF_STR("relay", hop->relay), LF_CSTR("result", result_names[res]),
+        LF_STR("relay", hop ? hop->relay : STR_NONE), LF_CSTR("result", result_names[res]),
         LF_STR("reply", answer_code(a, &code_buf)), LF_U64("attempt", (uint64_t)m->attempts + 1),
-        LF_U64("delay_ms", delay_ms), LF_STR("tls", hop->tls),
+        LF_U64("delay_ms", delay_ms), LF_STR("tls", hop ? hop->tls : STR_NONE),
         LF_STR("text", str_sub(a->text, 0, RELAY_TEXT_MAX)));
 }
 

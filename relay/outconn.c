@@ -161,6 +161,19 @@ void outconn_leave_gate(struct outconn *c)
 
 /* --- the end --- */
 
+/* With others to turn to nobody would notice that one is missing, so it is said, once a while. */
+static void candidate_failed(struct outconn *c, const struct answer *why)
+{
+    struct candidate *to = outconn_candidate(c);
+    uint64_t now = loop_now_ms(c->relay->loop);
+    if (!to)
+        return;
+    if (to->failed_until_ms <= now && c->dest->candidates.count > 1)
+        LOG(host_failed, LF_STR("dest", c->dest->key), LF_CSTR("relay", c->relay_text),
+            LF_STR("text", why->text));
+    to->failed_until_ms = now + CANDIDATE_FAILED_MS;
+}
+
 void outconn_doom(struct outconn *c, const struct answer *why)
 {
     must(c->state != OC_DOOMED);
@@ -170,11 +183,10 @@ void outconn_doom(struct outconn *c, const struct answer *why)
     c->is_ready = false;
     stream_drop(c);
     timer_disarm(c->relay->loop, &c->timer);
-    struct candidate *to = outconn_candidate(c);
     if (c->tls_broke)
         c->tried &= ~(UINT32_C(1) << c->candidate_index);
-    else if (!c->spoke && to)
-        to->failed_until_ms = loop_now_ms(c->relay->loop) + CANDIDATE_FAILED_MS;
+    else if (!c->spoke)
+        candidate_failed(c, why);
     if (c->spoke)
         outconn_leave_gate(c);
     else

@@ -20,13 +20,18 @@ struct relay_options {
 
 err_t relay_create(struct relay **out, const struct relay_options *opt) WARN_UNUSED;
 void relay_destroy(struct relay *r); /* after relay_drain's callback */
-void relay_take(struct relay *r, struct qmsg *m);  /* a message just became durable, or was recovered: schedule it by due_ms */
-void relay_set_policy(struct relay *r, const struct policy *p); /* reload; the relay keeps no pointer into the old one after return */
-/* May be called again, to shorten the time. Stop starting transactions, let those in the air end (at most `timeout_ms`), close connections, then call `drained`. Messages stay queued.
- * DNS lookups under way are waited for, since the resolver holds their memory: up to dns.timeout longer. */
+void relay_take(struct relay *r,
+                struct qmsg *m); /* a message just became durable, or was recovered: schedule it by due_ms */
+void relay_set_policy(
+    struct relay *r,
+    const struct policy *p); /* reload; the relay keeps no pointer into the old one after return */
+/* May be called again, to shorten the time. Stop starting transactions, let those in the air end (at most
+ * `timeout_ms`), close connections, then call `drained`. Messages stay queued. DNS lookups under way are
+ * waited for, since the resolver holds their memory: up to dns.timeout longer. */
 void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx), void *ctx);
 
-/* For `postern queue list` and status; a snapshot of one message. Texts are valid until the next call on the relay. */
+/* For `postern queue list` and status; a snapshot of one message. Texts are valid until the next call on the
+ * relay. */
 struct relay_message_info {
     uint64_t id, arrived_ms, due_ms, bytes;
     uint32_t attempts, rcpt_count, rcpt_pending;
@@ -43,7 +48,8 @@ struct relay_destination_info {
     uint64_t retry_at_ms; /* wall clock */
     str_t last_text;
 };
-void relay_each_destination(const struct relay *r, void (*each)(void *ctx, const struct relay_destination_info *d), void *ctx);
+void relay_each_destination(const struct relay *r,
+                            void (*each)(void *ctx, const struct relay_destination_info *d), void *ctx);
 uint64_t relay_oldest_arrived_ms(const struct relay *r); /* 0 = empty */
 
 #endif

@@ -156,6 +156,8 @@ def test_dead_first_host_means_the_second(run):
     s.ehlo()
     assert s.send("alice@example.net", "bob@example.com", message("failover"))[-1].code == 250
     internal.wait_for(1)
+    failed = eventually(lambda: gateway.events("host_failed"), "the missing spare is told")
+    assert failed[0]["relay"] == "127.0.0.9:9" and not gateway.events("dest_down")
 
 
 def test_dead_destination_then_alive_again(run, tmp_path):
@@ -164,8 +166,10 @@ def test_dead_destination_then_alive_again(run, tmp_path):
     internal.kill()
     r = source(gateway.port, "-m", 50, "-s", 5, "-t", "user%@example.com")
     assert r.returncode == 0, r
-    eventually(lambda: gateway.events("dest_down"), "the destination is found down")
+    eventually(lambda: len(gateway.events("dest_down")) >= 3, "the destination is found down again and again")
     assert gateway.queued() == 50
+    deferred = [e["to"] for e in gateway.events("delivery")]
+    assert len(deferred) < 2 * 50 + 20, "each waiting message says why once, not at every back-off"
     again = run(Sink, address=INTERNAL, port=internal.port, name="again")
     again.wait_for(50)
     eventually(lambda: gateway.queued() == 0, "the queue is empty")
