@@ -328,6 +328,8 @@ static void at_tick_end(struct tick_hook *h)
     qwriter_pump(q);
     q->pumping = false;
     qwriter_run_failed(q);
+    if (q->full)
+        (void)queue_check_space(q, 0); /* says when there is room again, though nobody asks */
     if (!q->writing && !q->error)
         write_if_due(q);
     qclose_step(q);

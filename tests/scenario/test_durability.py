@@ -91,8 +91,11 @@ def test_full_ring_says_452_and_recovers(run):
     assert s.say("MAIL FROM:<alice@example.net> SIZE=510000").startswith("452 4.3.1")
     assert taken >= 15
     assert gateway.metric("postern_queue_refused_full_total") >= 1
+    assert source(gateway.port, "-m", 40, "-l", 500000).returncode == 1
+    eventually(lambda: gateway.status()["workers"][0]["ring"]["full"], "the ring says it is full")
     again = run(Sink, address=INTERNAL, port=internal.port, name="again", keep=False)
     eventually(lambda: gateway.queued() == 0, "the queue is empty")
+    eventually(lambda: not gateway.status()["workers"][0]["ring"]["full"], "the ring says it is not")
     eventually(lambda: s.say("MAIL FROM:<alice@example.net> SIZE=510000").code == 250 or s.say("RSET").code == 0, "there is room again")
 
 
