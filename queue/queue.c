@@ -185,12 +185,17 @@ static err_t ring_open_file(struct queue *q, bool may_create, struct gbuf *notes
     return err ? err : mend_length(q, notes);
 }
 
-static void report_open(struct queue *q, bool was_clean, uint64_t start_ns, struct gbuf *notes)
+static void report_open(struct queue *q, bool is_own, bool was_clean, uint64_t start_ns, struct gbuf *notes)
 {
     const char *mode = q->file.direct ? "direct" : "buffered";
-    gbuf_printf(notes, "ring-%02u: %s%s%s\n", q->opt.ring_index,
-                q->file.direct ? "direct I/O with RWF_DSYNC" : "buffered writes with fdatasync: ",
-                q->file.direct ? "" : q->file.why, was_clean ? "" : "; was not shut down cleanly");
+    unsigned ring = q->opt.ring_index;
+    if (!q->file.direct)
+        gbuf_printf(notes, "ring-%02u: buffered writes with fdatasync: %s\n", ring, q->file.why);
+    if (!was_clean)
+        gbuf_printf(notes, "ring-%02u: was not shut down cleanly; recovered\n", ring);
+    if (is_own && ALIGN_UP(q->opt.ring_bytes, q->segment_bytes) != q->data_bytes)
+        gbuf_printf(notes, "ring-%02u: keeps its size of %llu MiB; spool.ring_size is for new rings\n", ring,
+                    (unsigned long long)(q->data_bytes >> 20));
     LOG(queue_open, LF_U64("ring", q->opt.ring_index), LF_CSTR("file", q->path),
         LF_U64("bytes", q->data_bytes), LF_U64("live", q->message_count), LF_CSTR("mode", mode),
         LF_CSTR("clean", was_clean ? "yes" : "no"), LF_U64("ms", (clock_mono_ns() - start_ns) / NS_PER_MS));
@@ -218,7 +223,7 @@ err_t qopen(struct queue **out, const struct queue_options *opt, bool may_create
         ring_free(q);
         return err;
     }
-    report_open(q, was_clean, start_ns, notes);
+    report_open(q, may_create, was_clean, start_ns, notes);
     *out = q;
     return 0;
 }
