@@ -31,5 +31,6 @@ bool domain_to_ascii(str_t domain, struct sbuf *out)
 {
     size_t from = out->n;
     bool ok = str_is_ascii(domain) ? put_ascii(domain, out) : put_converted(domain, out);
-    return ok && !out->overflow && out->n - from <= ADDRESS_DOMAIN_MAX;
+    /* Mapping turns full-width '>', '@' and blanks into the real ones: judged again. */
+    return ok && !out->overflow && domain_valid(str_of(out->p + from, out->n - from));
 }

@@ -72,8 +72,31 @@ static void test_too_long(void **state)
     assert_false(domain_to_ascii(STR("mail.example.com"), &b));
 }
 
+/* UTS 46 maps full-width and compatibility characters to what they look like, syntax of SMTP included. */
+static void test_what_mapping_brings_in(void **state)
+{
+    static const char *const names[] = {
+        "a\xEF\xBC\x9E\xE3\x80\x80size=1.example", /* "a> size=1" */
+        "a\xEF\xBC\xA0other.example",              /* "a@other" */
+        "\xEF\xBC\xBB"
+        "192.0.2.1\xEF\xBC\xBD",         /* "[192.0.2.1]" */
+        "\xE2\x84\x80.example",          /* "a/c" */
+        "\xC2\xAD.example",              /* nothing at all */
+        "b\xC3\xBC.example\xE3\x80\x82", /* a dot at the end */
+        "a\xE3\x80\x82\xE3\x80\x82"
+        "b\xC3\xBC",
+    };
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char mem[512];
+        struct sbuf b = SBUF_ON(mem);
+        if (domain_to_ascii(str_cstr(names[i]), &b))
+            fail_msg("case %zu: " STR_FMT, i, STR_ARG(sbuf_view(&b)));
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_names), cmocka_unit_test(test_too_long)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_names), cmocka_unit_test(test_too_long),
+                                       cmocka_unit_test(test_what_mapping_brings_in)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,7 +109,9 @@ static void test_domains_in_other_scripts(void **state)
     struct peer *h = peer_new(
         STRANGER, "  - { name: xn--mnchen-3ya.example, local: true, route: { hosts: [10.0.0.6] } }\n");
     peer_start(h);
-    peer_say(h, "EHLO x\r\nMAIL FROM:<a@b\xC3\xBC"
+    peer_say(h, "EHLO x\r\n");
+    assert_says(h, "MAIL FROM:<a@b\xEF\xBC\x9E\xE3\x80\x80x.example> SMTPUTF8\r\n", "501 5.1.7"); /* "b> x" */
+    peer_say(h, "MAIL FROM:<a@b\xC3\xBC"
                 "cher.example> SMTPUTF8\r\n");
     assert_says(h, "RCPT TO:<bob@M\xC3\xBCnchen.example>\r\n", "250 2.1.5");
     assert_string_equal(h->asked,
@@ -122,7 +124,8 @@ static void test_domains_in_other_scripts(void **state)
                 "com>\r\n",
                 "250 2.1.5"); /* UTS 46: that is a dot */
     peer_say(h, "DATA\r\n.\r\n");
-    assert_string_equal(h->rcpts, "bob@xn--mnchen-3ya.example j\xC3\xB6rg@xn--mnchen-3ya.example bob@example.com ");
+    assert_string_equal(h->rcpts,
+                        "bob@xn--mnchen-3ya.example j\xC3\xB6rg@xn--mnchen-3ya.example bob@example.com ");
     peer_free(h);
 }
 
