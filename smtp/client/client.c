@@ -193,21 +193,12 @@ uint32_t smtpc_slots(const struct smtpc *c)
     return c->phase == PHASE_UP && c->tx_count < total ? total - c->tx_count : 0;
 }
 
-static bool is_sendable(str_t address)
-{
-    for (size_t i = 0; i < address.n; i++) {
-        unsigned char ch = (unsigned char)address.p[i];
-        if (ch < ' ' || ch == 0x7F)
-            return false;
-    }
-    return address.n <= ADDRESS_MAX;
-}
-
 static bool all_sendable(const struct smtpc_tx *tx)
 {
-    bool ok = is_sendable(tx->sender);
+    struct address a;
+    bool ok = tx->sender.n == 0 || address_parse_mailbox(tx->sender, &a) == 0;
     for (uint32_t i = 0; ok && i < tx->rcpt_count; i++)
-        ok = is_sendable(tx->rcpts[i]);
+        ok = address_parse_mailbox(tx->rcpts[i], &a) == 0;
     return ok;
 }
 

@@ -12,7 +12,6 @@
 #define EXPECT_MAX 256
 /* MAIL with a longest address and all parameters, with room to spare. */
 #define LINE_OUT_MAX 700
-#define ADDRESS_MAX  (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX)
 
 enum phase {
     PHASE_CONNECT,

@@ -131,6 +131,10 @@ static void host_commit(void *host, const struct envelope *e, const struct envel
     must(h->body_open && rcpt_count > 0 && str_starts(trace, STR("Received: ")) &&
          str_ends(trace, STR("\r\n")));
     must(h->last[3] == '\n');
+    struct address a; /* what leaves here in commands is read by the book again */
+    must(!e->sender.n || address_parse_mailbox(e->sender, &a) == 0);
+    for (uint32_t i = 0; i < rcpt_count; i++)
+        must(address_parse_mailbox(rcpts[i].address, &a) == 0);
     for (uint32_t i = 0; i < rcpt_count; i++) /* postmaster is rewritten to example.com too */
         must(h->is_trusted || str_ends(rcpts[i].address, STR("@example.com")));
     for (size_t i = 0; i < trace.n; i++)

@@ -460,6 +460,10 @@ static const struct dialogue extensions[] = {
      .script = UP_PIPE "D 0\nE rcpt 0.0 no MAIL 553 5.6.7\nE done 0\n"},
     {"no commands inside addresses", .messages = {{.sender = "a@b", .rcpts = {"x@y>\r\nQUIT"}}},
      .script = UP_PIPE "D 0\nE rcpt 0.0 no MAIL 553 5.1.3\nE done 0\n"},
+    {"no parameters inside addresses", .messages = {{.sender = "a@b> SIZE=1", .rcpts = {"x@y"}}},
+     .script = UP_PIPE "D 0\nE rcpt 0.0 no MAIL 553 5.1.3\nE done 0\n"},
+    {"quoted, that is no parameter", .messages = {{.sender = "\"a> SIZE=1\"@b", .rcpts = {"x@y"}}},
+     .script = UP_PIPE "D 0\nC MAIL FROM:<\"a> SIZE=1\"@b>\nC RCPT TO:<x@y>\nC DATA\n"},
 };
 
 static void test_hello(void **state)
