@@ -83,6 +83,10 @@ void queue_discard(struct queue *q);
 /* 0, or ERR_FULL when a message of `bytes` (0 = unknown) would pass the high-water mark, or the ring's last
  * error. */
 err_t queue_check_space(struct queue *q, uint64_t bytes);
+/* An id for a message to come, never given out again, whether it is used or not; 0: none can be had now. */
+uint64_t queue_new_id(struct queue *q);
+/* As queue_begin, for an id of queue_new_id (0: a new one). */
+err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out) WARN_UNUSED;
 err_t queue_begin(struct queue *q, struct queue_writer **out) WARN_UNUSED; /* ERR_FULL, -ENOMEM */
 /* Copies into the commit buffer; returns how many bytes were taken. Fewer than n: memory is full of unwritten
  * data; `writable` is called once when there is room again. Never blocks. */

@@ -78,22 +78,35 @@ static void writer_release(struct queue_writer *w)
 
 /* ---- begin, abort ---- */
 
-err_t queue_begin(struct queue *q, struct queue_writer **out)
+uint64_t queue_new_id(struct queue *q)
+{
+    if (q->next_id >= q->super.now.id_limit) /* the superblock could not be written for a million messages */
+        return 0;
+    uint64_t id = q->next_id++;
+    if (q->next_id + QID_STEP / 2 > q->super.now.id_limit)
+        qsuper_request(q);
+    return id;
+}
+
+err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out)
 {
     if (q->error)
         return q->error;
-    if (q->next_id >= q->super.now.id_limit) /* the superblock could not be written for a million messages */
+    if (id == 0 && (id = queue_new_id(q)) == 0)
         return ERR_FULL;
     struct queue_writer *w = pool_get(&q->writer_pool);
     if (!w)
         return -ENOMEM;
     w->q = q;
-    w->id = q->next_id++;
-    if (q->next_id + QID_STEP / 2 > q->super.now.id_limit)
-        qsuper_request(q);
+    w->id = id;
     list_push_back(&q->writers, &w->open_link);
     *out = w;
     return 0;
+}
+
+err_t queue_begin(struct queue *q, struct queue_writer **out)
+{
+    return queue_begin_as(q, 0, out);
 }
 
 uint64_t queue_writer_id(const struct queue_writer *w)

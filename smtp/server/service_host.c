@@ -38,7 +38,7 @@ static err_t host_body_begin(void *host)
     struct session *s = host;
     must(!s->writer);
     s->data_started_ms = loop_now_ms(s->service->opt.loop);
-    err_t err = queue_begin(s->service->opt.queue, &s->writer);
+    err_t err = queue_begin_as(s->service->opt.queue, s->message_id, &s->writer);
     if (err)
         s->writer = NULL;
     return err;
@@ -47,7 +47,8 @@ static err_t host_body_begin(void *host)
 static uint64_t host_message_id(void *host)
 {
     struct session *s = host;
-    return queue_writer_id(s->writer);
+    s->message_id = queue_new_id(s->service->opt.queue);
+    return s->message_id;
 }
 
 static void room_again(void *ctx)

@@ -164,9 +164,11 @@ static void log_session(const struct session *s)
         smtpd_stats(s->engine, &st);
         class = smtpd_class(s->engine);
     }
+    char id[16];
+    str_t last = s->message_id ? str_of(id, qid_format(s->message_id, id)) : STR_NONE;
     metric_observe(H_session_s, (double)ms / 1000);
-    LOG(session, LF_QID("sid", s->id), LF_IP("client", &s->peer.ip), LF_U64("port", s->peer.port),
-        LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
+    LOG(session, LF_QID("sid", s->id), LF_STR("id", last), LF_IP("client", &s->peer.ip),
+        LF_U64("port", s->peer.port), LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
         LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_U64("messages", st.messages),
         LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands), LF_U64("errors", st.errors),
         LF_U64("bytes", st.bytes), LF_U64("ms", ms), LF_CSTR("reason", close_reason_name(st.reason)),

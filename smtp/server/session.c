@@ -215,7 +215,7 @@ static enum reply_id accept_rcpt(struct smtpd_session *s)
 static void log_rcpt(const struct smtpd_session *s, enum reply_id id, str_t to)
 {
     const struct reply_def *r = reply_def(id);
-    LOG(rcpt, LF_QID("sid", s->id), LF_IP("client", &s->peer),
+    LOG(rcpt, LF_QID("sid", s->id), LF_QID("id", s->tx->message_id), LF_IP("client", &s->peer),
         LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("from", s->tx->sender),
         LF_STR("to", to), LF_I64("reply", r->code), LF_STR("enhanced", r->enhanced), LF_STR("text", r->text));
 }

@@ -65,7 +65,7 @@ struct smtpd_host {
     /* The session is over; everything said by reply() is still to be sent. The host destroys the engine
      * later, and not while a commit is in flight. A recipient still asked about needs no answer any more. */
     void (*close)(void *host, enum close_reason why);
-    /* The queue id of the body begun, for Received: and the 250 reply. */
+    /* MAIL was taken: the queue id that its message will have, for logs, Received: and the final reply. */
     uint64_t (*message_id)(void *host);
 };
 

@@ -95,6 +95,7 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
     if (!s->tx)
         return R_queue_failed;
     s->tx->params = *params;
+    s->tx->message_id = s->ops->message_id(s->host);
     return R_sender_ok;
 }
 

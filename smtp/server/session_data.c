@@ -18,7 +18,6 @@ err_t session_content_start(struct smtpd_session *s)
     if (err)
         return err;
     tx->body_open = true;
-    tx->message_id = s->ops->message_id(s->host);
     s->state = STATE_CONTENT;
     return 0;
 }

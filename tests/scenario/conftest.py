@@ -154,6 +154,12 @@ class Sink(Process):
         eventually(lambda: accepts(self.address, self.port) or not self.running(), "the sink listens")
         assert self.running(), self.log()
 
+    def kill(self):
+        """Dead, and its port too: io_uring keeps a killed process's sockets open a moment longer."""
+        status = super().kill()
+        eventually(lambda: not accepts(self.address, self.port), "the port is closed")
+        return status
+
     def messages(self):
         """What came in, as objects with sender, recipients and raw content."""
         found = []

@@ -143,6 +143,7 @@ def test_log_lines_tell_the_story_of_a_message(pair):
     eventually(lambda: gateway.events("session"), "the session is logged")
     assert [e["to"] for e in gateway.events("rcpt") if e.get("reply") == "250"] == ["bob@example.com"] * 2
     assert gateway.events("message")[1]["id"] == queue_id
+    assert gateway.events("rcpt")[1]["id"] == queue_id and gateway.events("session")[0]["id"] == queue_id
     delivery = eventually(lambda: [e for e in gateway.events("delivery") if e["id"] == queue_id], "the delivery is logged")[0]
     assert delivery["id"] == queue_id and delivery["result"] == "sent" and delivery["relay"].startswith(INTERNAL)
     assert gateway.events("session")[0]["reason"] == "quit"
