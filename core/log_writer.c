@@ -203,7 +203,7 @@ void log_writer_stop(void)
     struct timespec until;
     atomic_store(&writer.stopping, true);
     wake();
-    clock_gettime(CLOCK_MONOTONIC, &until);
+    clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += STOP_WAIT_S;
-    (void)pthread_clockjoin_np(writer.thread, NULL, CLOCK_MONOTONIC, &until);
+    (void)pthread_timedjoin_np(writer.thread, NULL, &until);
 }

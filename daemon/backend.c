@@ -85,9 +85,10 @@ static json_t *ask_workers(struct gateway *g, json_t *(*answer)(struct worker *w
         err = pthread_cond_clockwait(&q->answered, &q->lock, CLOCK_MONOTONIC, &until);
     if (!q->pending_count) {
         all = json_array();
-        for (unsigned i = 0; i < q->count; i++) {
+        for (unsigned i = 0; i < q->count; i++) { /* taken: from here on they are this thread's alone */
             if (q->asks[i].result)
-                json_array_append(all, q->asks[i].result);
+                json_array_append_new(all, q->asks[i].result);
+            q->asks[i].result = NULL;
         }
     }
     pthread_mutex_unlock(&q->lock);

@@ -300,8 +300,9 @@ static void log_ready(struct gateway *g)
 }
 
 /* A bad configuration is told to whoever started us, wherever the log goes. */
-static int refuse(struct gateway *g, struct diag *d, err_t err)
+static int refuse(struct gateway *g, struct gbuf *notes, struct diag *d, err_t err)
 {
+    notes_to_log(notes);
     gateway_end(g);
     log_stop();
     if (d->text.n)
@@ -324,7 +325,7 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
     if (!err)
         err = config_load_text(gbuf_view(&g->config_text), g->config_path, &c, &d);
     if (err)
-        return refuse(g, &d, err);
+        return refuse(g, notes, &d, err);
     err = start_log(c, notes); /* before anything that may want to say something */
     if (err) {
         config_free(c);
@@ -335,11 +336,11 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
     if (err) {
         config_free(c);
         diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
-        return refuse(g, &d, err);
+        return refuse(g, notes, &d, err);
     }
     err = snapshot_build(&g->current, c, g->dns, &g->names, 1, &d);
     if (err)
-        return refuse(g, &d, err);
+        return refuse(g, notes, &d, err);
     gbuf_str(notes, gbuf_view(&d.text)); /* warnings */
     diag_free(&d);
     return 0;
@@ -364,6 +365,10 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     block_end_signals();
     pthread_mutex_lock(&g->lock); /* the admin thread may not reload what does not run yet */
     int status = start_services(g, notes);
+    if (!status) {
+        metrics_add_collector(collect_age, g);
+        log_ready(g);
+    }
     pthread_mutex_unlock(&g->lock);
     return status ? fail(g, notes, 0, status) : 0;
 }
@@ -396,10 +401,5 @@ int gateway_boot(struct gateway *g, const char *path)
     if (status)
         return status;
     notes_to_log(&notes);
-    status = boot_services(g, &notes);
-    if (status)
-        return status;
-    metrics_add_collector(collect_age, g);
-    log_ready(g);
-    return 0;
+    return boot_services(g, &notes);
 }

@@ -206,7 +206,10 @@ void gateway_end(struct gateway *g)
     pthread_mutex_unlock(&g->lock);
 
     drain_workers(g, limit_ms);
-    admin_stop(g->admin); /* before the loops end: it may be asking one */
+    /* Before the loops are gone: admin may be asking one, and DNS touches a loop for a moment after it has
+     * given it its last answer. */
+    admin_stop(g->admin);
+    dns_stop(g->dns);
     for (unsigned i = 0; i < g->worker_count; i++) {
         if (g->workers[i].launched)
             worker_join(&g->workers[i]);
@@ -214,7 +217,6 @@ void gateway_end(struct gateway *g)
             worker_discard(&g->workers[i]);
     }
     free(g->workers);
-    dns_stop(g->dns);
     snapshot_unref(g->current);
     names_free(&g->names);
     gbuf_free(&g->config_text);
@@ -235,7 +237,9 @@ int gateway_run(struct gateway *g)
         else
             refresh_names(g);
     }
+    pthread_mutex_lock(&g->lock);
     LOG(drain, LF_U64("timeout_s", policy_config(g->current->policy)->timeouts.shutdown / 1000));
+    pthread_mutex_unlock(&g->lock);
     gateway_end(g);
     LOG(stopped, LF_I64("queued", metric_read(M_queue_messages)));
     log_stop();

@@ -14,9 +14,10 @@
 #define COMPLETIONS_PER_TICK 512
 #define MAIL_PER_TICK        256
 #define TIMERS_PER_TICK      256
-#define HOOK_ROUNDS          4 /* hooks that schedule hooks (a commit that makes replies) still run in this turn */
-#define SAMPLE_MASK          15 /* one turn in 16 is timed */
-#define MAILBOX_LOG2         10
+/* Hooks that schedule hooks (a commit that makes replies) still run in this turn. */
+#define HOOK_ROUNDS  4
+#define SAMPLE_MASK  15 /* one turn in 16 is timed */
+#define MAILBOX_LOG2 10
 
 static _Thread_local struct loop *current;
 

@@ -1,3 +1,4 @@
+/* relay/answer.c: what a server, or we, said about a recipient, kept. */
 #include "relay/relay_priv.h"
 
 static str_t keep(char *to, size_t cap, str_t s)

@@ -1,3 +1,4 @@
+/* relay/gate.c: may a destination be connected to now: window and back-off, pure. */
 #include "relay/gate_priv.h"
 
 void gate_init(struct gate *g, uint32_t window_max)

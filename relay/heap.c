@@ -1,3 +1,4 @@
+/* relay/heap.c: messages by due time, first in first out among equals. */
 #include "relay/heap_priv.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* relay/note.c: reasons for waiting, shared between messages. */
 #include "relay/relay_priv.h"
 
 str_t note_key(const struct note *n)

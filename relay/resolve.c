@@ -1,3 +1,4 @@
+/* relay/resolve.c: a destination's hosts to addresses: MX, implicit MX, loops, null MX. */
 #include "relay/resolve_priv.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* tests/unit/relay/test_gate.c: window and back-off. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

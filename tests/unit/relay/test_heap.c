@@ -1,3 +1,4 @@
+/* tests/unit/relay/test_heap.c: order of the due heap. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

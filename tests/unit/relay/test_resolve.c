@@ -1,3 +1,4 @@
+/* tests/unit/relay/test_resolve.c: MX loops and verdicts on DNS failures. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
