@@ -212,6 +212,9 @@ enum MHD_Result http_request(void *cls, struct MHD_Connection *c, const char *ur
 {
     struct request *rq = *state;
     if (!rq) { /* the headers are there, the body is not */
+        const struct door *door = cls;
+        if (!door->may_change && !strcmp(method, MHD_HTTP_METHOD_POST))
+            return respond(cls, c, url, method); /* refused; its body is not waited for */
         *state = calloc(1, sizeof *rq);
         return *state ? MHD_YES : MHD_NO;
     }
