@@ -130,6 +130,7 @@ static void start(void)
     /* Damage is logged, by the thousand. */
     int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
     must(nowhere >= 0 && log_start(nowhere, LOG_LOGFMT, LOG_ERROR) == 0);
+    atexit(log_stop); /* joins the writer: a thread left behind is a leak to tsan */
     snprintf(directory, sizeof directory, "%s/postern-fuzz-XXXXXX",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     must(mkdtemp(directory) != NULL);
