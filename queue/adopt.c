@@ -3,7 +3,6 @@
  * All or nothing: only when every message is durable here does the old file lose its name. After a crash in
  * between the next boot finds both copies and takes those that are here, by their ids. */
 #include <errno.h>
-#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -170,7 +169,7 @@ static err_t retire_file(struct adoption *a, struct gbuf *notes)
     size_t n = clock_rfc3339(clock_wall_ns(), date);
     snprintf(to, sizeof to, "%s.adopted-%.*s", a->from->path, (int)n, date);
     err_t err = fsio_rename(a->from->path, to);
-    if (err && access(a->from->path, F_OK) == 0)
+    if (err && fsio_find(a->from->path) == 0)
         return err;
     if (!err && a->lost_count == 0)
         err = fsio_remove(to);

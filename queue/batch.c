@@ -157,7 +157,7 @@ void qbatch_seal(struct queue *q)
     }
     uint32_t padded = (uint32_t)ALIGN_UP(b->bytes, DISK_SECTOR);
     memset(b->block->p + b->at % q->unit_bytes + b->bytes, 0, padded - b->bytes);
-    if (b->commit_count > 0) /* what reclaim pads itself does not count: it would go on for ever */
+    if (b->commit_count > 0 || b->has_progress) /* not what reclaim pads itself: it would go on for ever */
         q->reclaim.earned_bytes += padded - b->bytes;
     b->bytes = padded;
     b->sequence = q->next_batch++;

@@ -33,6 +33,7 @@ err_t fsio_read(struct fsio_file *f, void *p, size_t n, uint64_t at) WARN_UNUSED
 err_t fsio_write_durable(struct fsio_file *f, const void *p, size_t n,
                          uint64_t at) WARN_UNUSED;               /* blocking, whole */
 err_t fsio_rename(const char *from, const char *to) WARN_UNUSED; /* and syncs the directory */
+err_t fsio_find(const char *path) WARN_UNUSED;                   /* 0, -ENOENT, -errno */
 err_t fsio_remove(const char *path) WARN_UNUSED;
 err_t fsio_append_file(const char *path, const void *p,
                        size_t n) WARN_UNUSED; /* corrupt/: create or append, synced */

@@ -182,6 +182,11 @@ err_t fsio_rename(const char *from, const char *to)
     return rename(from, to) < 0 ? -errno : sync_directory_of(to);
 }
 
+err_t fsio_find(const char *path)
+{
+    return access(path, F_OK) < 0 ? -errno : 0;
+}
+
 err_t fsio_remove(const char *path)
 {
     return unlink(path) < 0 ? -errno : sync_directory_of(path);

@@ -8,15 +8,16 @@
 #include "queue/queue_priv.h"
 
 /* Segments kept free from the purposes named. Neither mail nor progress records ever take what moving the
- * tail's messages needs, or a full ring would stay full for ever. Progress can wait in memory: a message that
- * is done frees its segment without a record. */
+ * tail's messages needs, or a full ring would stay full for ever: one segment, and one for each of two
+ * crashes that spoil a unit before the first one is free. Progress can wait in memory: a message that is done
+ * frees its segment without a record. */
 static const uint32_t reserved_segments[] = {
-    [QSPACE_MAIL] = 3,
-    [QSPACE_PROGRESS] = 2,
+    [QSPACE_MAIL] = 4,
+    [QSPACE_PROGRESS] = 3,
     [QSPACE_RECLAIM] = 0,
 };
 
-#define LIVE_SPARE_SEGMENTS 5u /* the reserve, the one being written, and one for what padding wastes */
+#define LIVE_SPARE_SEGMENTS 6u /* the reserve, the one being written, and one for what padding wastes */
 
 /* ---- space ---- */
 
@@ -32,10 +33,15 @@ uint32_t qspace_free_segments(const struct queue *q)
     return end > used_to ? (uint32_t)(end - used_to) : 0;
 }
 
+uint64_t qspace_live_limit(const struct queue *q)
+{
+    return q->data_bytes - LIVE_SPARE_SEGMENTS * q->segment_bytes;
+}
+
 uint64_t qspace_live_max(const struct queue *q)
 {
     uint64_t by_percent = q->data_bytes / 100 * q->opt.high_water_percent;
-    return MIN(by_percent, q->data_bytes - LIVE_SPARE_SEGMENTS * q->segment_bytes);
+    return MIN(by_percent, qspace_live_limit(q));
 }
 
 bool qspace_is_hopeless(const struct queue *q)

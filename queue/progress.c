@@ -12,13 +12,21 @@ void qprogress_mark(struct queue *q, struct qmsg *m)
         timer_arm(q->loop, &q->progress_timer, q->opt.progress_flush_ms);
 }
 
+/* Such a record is garbage from its first day on: it must earn reclaim its next lap. */
+static void finish(struct queue *q, const struct qplace *place, const struct disk_record *r)
+{
+    qbatch_finish(q, place, r);
+    q->open->has_progress = true;
+    q->reclaim.earned_bytes += qrecord_bytes(r->bytes);
+}
+
 static err_t append_one(struct queue *q, struct qmsg *m)
 {
     struct qplace place;
     if (m->flags & QMSG_REMOVED) {
         err_t err = qbatch_reserve(q, QSPACE_PROGRESS, 0, &place);
         if (!err)
-            qbatch_finish(q, &place, &(struct disk_record){.type = RECORD_REMOVE, .id = m->id});
+            finish(q, &place, &(struct disk_record){.type = RECORD_REMOVE, .id = m->id});
         return err;
     }
     uint32_t bytes = (uint32_t)sizeof(struct disk_progress) + m->rcpt_count;
@@ -31,7 +39,7 @@ static err_t append_one(struct queue *q, struct qmsg *m)
                               .rcpt_count = m->rcpt_count};
     memcpy(place.payload, &d, sizeof d);
     memcpy(place.payload + sizeof d, qindex_states(m), m->rcpt_count);
-    qbatch_finish(q, &place, &(struct disk_record){.type = RECORD_PROGRESS, .id = m->id, .bytes = bytes});
+    finish(q, &place, &(struct disk_record){.type = RECORD_PROGRESS, .id = m->id, .bytes = bytes});
     return 0;
 }
 

@@ -2,7 +2,6 @@
 #include "queue/queue.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -124,7 +123,7 @@ static err_t create_file(struct queue *q)
     fsio_close(&f);
     if (!err)
         err = fsio_rename(fresh, q->path);
-    if (err && unlink(fresh) < 0) /* may not exist; the first error is the one to tell */
+    if (err && fsio_remove(fresh)) /* may not exist; the first error is the one to tell */
         return err;
     return err;
 }
@@ -168,16 +167,11 @@ static err_t mend_length(struct queue *q, struct gbuf *notes)
 
 static err_t ring_open_file(struct queue *q, bool may_create, struct gbuf *notes)
 {
-    if (access(q->path, F_OK) < 0) {
-        if (errno != ENOENT)
-            return -errno;
-        if (!may_create)
-            return ERR_NOT_FOUND;
-        err_t err = create_file(q);
-        if (err)
-            return err;
-    }
-    err_t err = fsio_open(&q->file, q->path);
+    err_t err = fsio_find(q->path);
+    if (err == -ENOENT)
+        err = may_create ? create_file(q) : ERR_NOT_FOUND;
+    if (!err)
+        err = fsio_open(&q->file, q->path);
     if (!err)
         err = qrecover_super(q, notes);
     if (!err)

@@ -88,6 +88,9 @@ uint64_t queue_new_id(struct queue *q);
 /* As queue_begin, for an id of queue_new_id (0: a new one). */
 err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out) WARN_UNUSED;
 err_t queue_begin(struct queue *q, struct queue_writer **out) WARN_UNUSED; /* ERR_FULL, -ENOMEM */
+/* For a message that lets another one go, as a report does. It may use a segment that is kept from mail: a
+ * ring full of messages that only wait for their reports would never get empty. */
+err_t queue_begin_report(struct queue *q, struct queue_writer **out) WARN_UNUSED;
 /* Copies into the commit buffer; returns how many bytes were taken. Fewer than n: memory is full of unwritten
  * data; `writable` is called once when there is room again. Never blocks. */
 size_t queue_append(struct queue_writer *w, const void *p, size_t n, void (*writable)(void *ctx), void *ctx);

@@ -71,6 +71,7 @@ struct qbatch {
     struct list commits; /* struct qcommit */
     struct list moves;   /* struct qmove */
     uint32_t commit_count;
+    bool has_progress;
 };
 
 /* How deep into the free space one may go. What needs no new room in the long run may go further. */
@@ -129,6 +130,7 @@ struct queue_writer {
     uint8_t *staged; /* owned; QSTAGE_BYTES */
     uint64_t body_bytes, ring_bytes;
     uint64_t lowest_segment;
+    bool is_report;
     err_t err; /* what queue_commit will say; appends are swallowed from then on */
     void (*writable)(void *ctx);
     void *ctx;
@@ -169,8 +171,9 @@ void qindex_advance_tail(struct queue *q);
 
 uint64_t qspace_limit(const struct queue *q, enum qspace space); /* position that it must not pass */
 uint32_t qspace_free_segments(const struct queue *q);
-uint64_t qspace_live_max(const struct queue *q);
-bool qspace_is_hopeless(const struct queue *q); /* no space will come but by messages leaving */
+uint64_t qspace_live_max(const struct queue *q);   /* high water: when MAIL is refused */
+uint64_t qspace_live_limit(const struct queue *q); /* with more, the tail's could not be moved any longer */
+bool qspace_is_hopeless(const struct queue *q);    /* no space will come but by messages leaving */
 
 /* ---- progress ---- */
 

@@ -134,20 +134,23 @@ static void fetch_end(struct queue *q, struct qblock *block)
     arrived_free(&q->reclaim);
 }
 
-/* Room for a record. ERR_PENDING: when memory comes back; ERR_FULL: not before messages leave. */
+/* Messages that were moved are to become durable now: their segment waits for it. */
+static void flush_moved(struct queue *q)
+{
+    if (q->urgent || !q->open || list_empty(&q->open->moves))
+        return;
+    q->urgent = true;
+    qbatch_request(q);
+}
+
+/* Room for a record. ERR_PENDING: when memory comes back; ERR_FULL: not before messages leave. Records are
+ * collected: each in a write of its own would be padded to a sector, and fill more segments than it frees. */
 static err_t reserve(struct queue *q, uint32_t bytes, struct qplace *place)
 {
     err_t err = qbatch_reserve(q, QSPACE_RECLAIM, bytes, place);
-    q->urgent = true; /* what was moved so far is to become durable, and memory free */
-    qbatch_request(q);
+    if (err)
+        flush_moved(q);
     return err;
-}
-
-/* Is there room for all that has to be copied? Half of it would only make garbage of the last free space.
- * Records do not cross units: an eighth is the most that this can waste. */
-static bool has_space(const struct queue *q, uint64_t bytes)
-{
-    return qbatch_head(q) + bytes + bytes / 8 + 2 * DISK_SECTOR <= qspace_limit(q, QSPACE_RECLAIM);
 }
 
 /* Copies a chunk from the tail to the head. A damaged one goes along, marked, so that its bytes are not lost
@@ -251,14 +254,29 @@ static err_t message_load(struct queue *q)
     return err;
 }
 
-static uint64_t bytes_to_move(const struct queue *q, const struct qcommit_view *v)
+/* Where a record of `bytes` ends that is put at the log's end `at`; `open`: in a batch that is begun. */
+static uint64_t placed(const struct queue *q, uint64_t at, bool open, uint32_t bytes)
 {
-    uint64_t bytes = q->reclaim.m->commit_bytes;
+    uint64_t end = ALIGN_UP(at, q->unit_bytes);
+    uint64_t head = open ? 0 : DISK_BATCH_HEAD;
+    return end - at >= head + bytes ? at + head + bytes : end + DISK_BATCH_HEAD + bytes;
+}
+
+/* Is there room for all that has to be copied? Half of it would only make garbage of the last free space.
+ * Exact, since nobody else writes when space is short: one free segment takes what lives in another one. */
+static bool has_space(const struct queue *q, const struct qcommit_view *v)
+{
+    uint64_t at = qbatch_head(q);
+    bool open = q->open != NULL;
     for (uint32_t i = 0; i < v->head.extent_count; i++) {
         struct disk_extent e = qcommit_extent(v, i);
-        bytes += is_in_tail(q, &e) ? qrecord_bytes(e.bytes) : 0;
+        if (!is_in_tail(q, &e))
+            continue;
+        at = placed(q, at, open, qrecord_bytes(e.bytes));
+        open = true;
     }
-    return bytes;
+    at = placed(q, at, open, q->reclaim.m->commit_bytes);
+    return ALIGN_UP(at, DISK_SECTOR) <= qspace_limit(q, QSPACE_RECLAIM);
 }
 
 /* The record with the new extents and the states of this moment. */
@@ -300,7 +318,7 @@ static err_t message_step(struct queue *q)
         if (err)
             return err;
         must(qcommit_parse(rc->payload, rc->payload_bytes, &v) == 0);
-        if (!has_space(q, bytes_to_move(q, &v)))
+        if (!has_space(q, &v))
             return ERR_FULL;
     }
     must(qcommit_parse(rc->payload, rc->payload_bytes, &v) == 0);
@@ -416,14 +434,18 @@ static void run(struct tick_hook *h)
     struct qreclaim *rc = &q->reclaim;
     uint64_t stop_at = q->reappended_bytes + BYTES_PER_TICK;
     for (uint32_t steps = 0; steps < STEPS_PER_TICK && q->reappended_bytes < stop_at; steps++) {
-        if (rc->reading || rc->space_short || timer_armed(&rc->pause) || q->error || q->closing ||
-            !work_is_there(q))
+        if (rc->reading || rc->space_short || timer_armed(&rc->pause) || q->error || q->closing)
             return;
+        if (!work_is_there(q)) {
+            flush_moved(q);
+            return;
+        }
         err_t err = rc->m ? message_step(q) : writer_step(q);
         if (err == ERR_PENDING)
             return;
         if (err == ERR_FULL) { /* and let go of it: it must be able to leave */
             rc->space_short = true;
+            flush_moved(q);
             qbatch_request(q);
         }
         if (rc->m)

@@ -109,6 +109,14 @@ err_t queue_begin(struct queue *q, struct queue_writer **out)
     return queue_begin_as(q, 0, out);
 }
 
+err_t queue_begin_report(struct queue *q, struct queue_writer **out)
+{
+    err_t err = queue_begin_as(q, 0, out);
+    if (!err)
+        (*out)->is_report = true;
+    return err;
+}
+
 uint64_t queue_writer_id(const struct queue_writer *w)
 {
     return w->id;
@@ -153,6 +161,17 @@ static err_t no_room(struct queue *q, err_t err)
     return qspace_is_hopeless(q) ? ERR_FULL : ERR_PENDING;
 }
 
+static enum qspace space_of(const struct queue_writer *w)
+{
+    return w->is_report ? QSPACE_PROGRESS : QSPACE_MAIL;
+}
+
+static bool is_over_limit(const struct queue_writer *w, uint64_t bytes)
+{
+    const struct queue *q = w->q;
+    return q->live_bytes + bytes > qspace_live_limit(q) + (w->is_report ? q->segment_bytes : 0);
+}
+
 /* Opens a chunk at the log's end for at least part of `want` bytes. ERR_PENDING: later. */
 static err_t chunk_start(struct queue_writer *w, size_t want)
 {
@@ -162,10 +181,10 @@ static err_t chunk_start(struct queue_writer *w, size_t want)
     uint32_t room = qbatch_room(q);
     if (room >= MIN(bytes, QSTAGE_BYTES)) /* rather a short chunk than a hole in the ring */
         bytes = MIN(bytes, room);
-    if (q->live_bytes + bytes > q->data_bytes - 3 * q->segment_bytes)
+    if (is_over_limit(w, bytes))
         return ERR_FULL;
     struct qplace place;
-    err_t err = qbatch_reserve(q, QSPACE_MAIL, bytes, &place);
+    err_t err = qbatch_reserve(q, space_of(w), bytes, &place);
     if (err)
         return no_room(q, err);
     struct disk_extent *e = extent_push(w);
@@ -333,8 +352,10 @@ static err_t commit_place(struct queue_writer *w, const struct queue_commit *c)
         if (err)
             return err;
     }
+    if (is_over_limit(w, qc->bytes))
+        return ERR_FULL;
     struct qplace place;
-    err_t err = qbatch_reserve(q, QSPACE_MAIL, qc->bytes, &place);
+    err_t err = qbatch_reserve(q, space_of(w), qc->bytes, &place);
     if (err)
         return no_room(q, err);
     if (qc->payload)
@@ -454,12 +475,13 @@ static void pump_commits(struct queue *q)
 }
 
 /* Could an append take anything now? */
-static err_t room_now(struct queue *q)
+static err_t room_now(const struct queue_writer *w)
 {
+    struct queue *q = w->q;
     struct qplace unused;
     if (q->error)
         return q->error;
-    err_t err = qbatch_reserve(q, QSPACE_MAIL, QSTAGE_BYTES, &unused);
+    err_t err = qbatch_reserve(q, space_of(w), QSTAGE_BYTES, &unused);
     return err ? no_room(q, err) : 0;
 }
 
@@ -472,7 +494,7 @@ void qwriter_pump(struct queue *q)
         list_push_back(&waiting, k);
     for (struct link *k; (k = list_pop_front(&waiting));) {
         struct queue_writer *w = container_of(k, struct queue_writer, wait_link);
-        err_t err = room_now(q);
+        err_t err = room_now(w);
         if (err == ERR_PENDING) {
             list_push_back(&q->writers_waiting, k);
             continue;

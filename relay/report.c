@@ -149,7 +149,7 @@ static void make(struct report *rp)
     /* All was read. The report may have to wait for space in the ring, which may have to come from where this
      * message stands: what waits for space must pin nothing. */
     queue_load_end(&msg->load);
-    err_t err = queue_begin(msg->relay->queue, &rp->writer);
+    err_t err = queue_begin_report(msg->relay->queue, &rp->writer);
     if (!err) {
         err = write_text(rp);
         if (err)

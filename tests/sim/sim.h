@@ -25,7 +25,8 @@ struct sim_traits {
     uint32_t segment_bytes, segment_count; /* the ring's geometry */
     uint32_t sector_bytes;                 /* what a power cut keeps or loses in one piece */
     uint32_t recv_buffer_bytes, recv_buffer_count;
-    uint32_t client_count;
+    uint32_t client_count, client_pause_ms;
+    uint32_t server_mood_ms;      /* how long a next hop stays as it is, on average */
     uint32_t crash_every_ms;      /* on average, besides the crashes within writes */
     uint32_t crash_write_ppm;     /* of durable writes that a crash interrupts or follows */
     uint32_t crash_boot_ppm;      /* of blocking disk calls during recovery */
@@ -127,7 +128,6 @@ void disk_heal(void);
 bool disk_is_faulty(void);
 uint64_t disk_fault_count(void); /* failed reads and writes so far */
 void disk_rot(void);             /* flips one bit at rest */
-bool disk_has(const char *path);
 
 /* ---- sim_gateway.c: lives of the process ---- */
 
@@ -192,8 +192,9 @@ void ledger_body(const struct submission *s, struct gbuf *out); /* as the client
 void ledger_rcpt(const struct submission *s, uint32_t i, struct sbuf *out);
 /* A recipient's address as a next hop sees it. */
 struct submission_rcpt *ledger_rcpt_find(str_t address, struct submission **s);
-/* The next hop took it: content as it came, dot-unstuffed. Checked. `arg` for stream_mark. */
-uint64_t ledger_delivered(struct submission *s, struct submission_rcpt *r, str_t content);
+/* The next hop took it, on a connection of the process's life `life`: content as it came, dot-unstuffed.
+ * Checked. Returns the `arg` for stream_mark(). */
+uint64_t ledger_delivered(struct submission *s, struct submission_rcpt *r, str_t content, uint64_t life);
 void ledger_acked(uint64_t arg);
 void ledger_report(str_t content); /* a message with the null sender came to a sender's server */
 void ledger_check_recovered(struct queue *q);

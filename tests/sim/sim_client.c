@@ -5,7 +5,6 @@
 #define EXPECTED_MAX 64
 #define MESSAGES_MAX 8 /* of one connection */
 #define PATIENCE_NS  (90 * SIM_S)
-#define PAUSE_NS     (2 * SIM_S)
 #define SLOW_BYTES   600
 #define LINE_BYTES   600
 #define DYING_SHARE  5 /* how much likelier than other trouble */
@@ -55,7 +54,7 @@ static void disconnected(struct client *c)
     c->slow.n = 0;
     c->expected_count = 0;
     if (!W.healing)
-        world_at(chance_around(PAUSE_NS), dial, c, c->epoch);
+        world_at(chance_around(W.traits.client_pause_ms * SIM_MS), dial, c, c->epoch);
 }
 
 static void hang_up(struct client *c, bool reset)
@@ -379,7 +378,7 @@ void clients_begin(void)
 {
     for (uint32_t i = 0; i < W.traits.client_count; i++) {
         clients[i] = (struct client){.index = i};
-        world_at(chance_around(PAUSE_NS), dial, &clients[i], 0);
+        world_at(chance_around(W.traits.client_pause_ms * SIM_MS), dial, &clients[i], 0);
     }
 }
 

@@ -290,6 +290,11 @@ err_t fsio_rename(const char *from, const char *to)
     return 0;
 }
 
+err_t fsio_find(const char *path)
+{
+    return find(path) ? 0 : -ENOENT;
+}
+
 err_t fsio_remove(const char *path)
 {
     err_t err = boot_call(true);
@@ -306,11 +311,6 @@ err_t fsio_append_file(const char *path, const void *p, size_t n)
         return -EIO;
     trace("disk: %zu bytes kept in %s", n, path);
     return 0;
-}
-
-bool disk_has(const char *path)
-{
-    return find(path) != NULL;
 }
 
 /* ---- on the loop ---- */

@@ -78,8 +78,9 @@ static struct policy *policy_new(bool with_second_host)
     struct diag d = {.file = "sim.yaml"};
     struct config *c;
     struct policy *p;
-    (void)snprintf(text, sizeof text, config_format, with_second_host ? ", \"10.0.0.2:25\"" : "",
-                   1 + (unsigned)chance_below(8), 1 + (unsigned)chance_below(20), W.traits.lifetime_s);
+    unsigned connections = 1 + (unsigned)chance_below(8), first_s = 1 + (unsigned)chance_below(20);
+    (void)snprintf(text, sizeof text, config_format, with_second_host ? ", \"10.0.0.2:25\"" : "", connections,
+                   first_s, W.traits.lifetime_s);
     err_t err = config_load_text(str_cstr(text), d.file, &c, &d);
     if (!err)
         err = policy_build(&p, c, NULL, &d);

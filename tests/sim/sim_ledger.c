@@ -157,7 +157,7 @@ static bool may_exist(const struct submission *s)
     return s->state == SUB_DOTTED || s->state == SUB_ACCEPTED || (s->state == SUB_REFUSED && s->had_faults);
 }
 
-uint64_t ledger_delivered(struct submission *s, struct submission_rcpt *r, str_t content)
+uint64_t ledger_delivered(struct submission *s, struct submission_rcpt *r, str_t content, uint64_t life)
 {
     uint64_t i = (uint64_t)(r - s->rcpts);
     trace("delivered %u.%u, time %u", s->number, (unsigned)i, r->deliveries + 1);
@@ -166,7 +166,8 @@ uint64_t ledger_delivered(struct submission *s, struct submission_rcpt *r, str_t
     check_content(s, content);
     if (r->deliveries > 0) {
         L.duplicates++;
-        if (r->acked && !gateway_may_forget(r->acked_life, r->acked_ns))
+        bool was_on_its_way = life < r->acked_life; /* a dead process's last words come late */
+        if (r->acked && !was_on_its_way && !gateway_may_forget(r->acked_life, r->acked_ns))
             violation(
                 "message %u.%u was delivered again without a reason; the first was acknowledged at %" PRIu64
                 " ms in life %" PRIu64,

@@ -153,6 +153,8 @@ void ring_reap(struct loop *l, uint32_t count_max)
     size_t n = MIN(ring->cq_count, (size_t)count_max);
     if (l->batch_at == l->batch_count)
         l->batch_at = l->batch_count = 0;
+    if (n == 0)
+        return;
     while (l->batch_count + n > l->batch_capacity) {
         l->batch_capacity *= 2;
         l->batch = realloc(l->batch, l->batch_capacity * sizeof *l->batch);

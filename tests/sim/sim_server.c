@@ -7,7 +7,6 @@
 
 #define SERVER_COUNT 5
 #define PATIENCE_NS  (400 * SIM_S)
-#define CHANGE_NS    (15 * SIM_S)
 #define SLOW_NS      (3 * SIM_S)
 #define STALL_NS     (200 * SIM_S)
 #define CONN_RCPTS   RCPTS_MAX
@@ -27,6 +26,7 @@ struct conn_in {
     struct server *server;
     struct stream *s;
     uint64_t number; /* never used again: timers name it */
+    uint64_t life;   /* of the process that dialled */
     bool in_data, null_sender, for_sender, slow;
     uint64_t heard;
     struct {
@@ -204,7 +204,7 @@ static void take(struct conn_in *c)
     if (c->for_sender)
         ledger_report(gbuf_view(&c->content));
     for (uint32_t i = 0; i < c->rcpt_count; i++) {
-        uint64_t mark = ledger_delivered(c->rcpts[i].s, c->rcpts[i].r, gbuf_view(&c->content));
+        uint64_t mark = ledger_delivered(c->rcpts[i].s, c->rcpts[i].r, gbuf_view(&c->content), c->life);
         if (c->mark_count < MARKS_MAX)
             c->marks[c->mark_count++] = mark;
     }
@@ -329,6 +329,7 @@ err_t servers_dialled(const struct endpoint *to, const struct peer_ops **ops, vo
     must(c != NULL);
     c->server = server;
     c->number = ++conn_number;
+    c->life = gateway_life();
     list_push_back(&conns, &c->link);
     *ops = &server_ops;
     *ctx = c;
@@ -342,7 +343,7 @@ static void condition_changes(void *ctx, uint64_t index)
     bool well = !trouble() && chance_below(4) != 0;
     servers[index].condition = well ? SERVER_GOOD : (enum condition)chance_below(SERVER_SILENT + 1);
     trace("server %u is %d", (unsigned)index, servers[index].condition);
-    world_at(chance_around(CHANGE_NS), condition_changes, NULL, index);
+    world_at(chance_around(W.traits.server_mood_ms * SIM_MS), condition_changes, NULL, index);
 }
 
 void servers_begin(void)
@@ -352,7 +353,7 @@ void servers_begin(void)
     for (uint32_t i = 0; i < SERVER_COUNT; i++) {
         servers[i] = (struct server){.index = i};
         if (W.traits.peer_trouble_ppm > 0)
-            world_at(chance_around(CHANGE_NS), condition_changes, NULL, i);
+            world_at(chance_around(W.traits.server_mood_ms * SIM_MS), condition_changes, NULL, i);
     }
 }
 

@@ -19,8 +19,6 @@ int __wrap_getpeername(int fd, struct sockaddr *sa, socklen_t *n);
 int __wrap_shutdown(int fd, int how);
 int __real_close(int fd);
 int __wrap_close(int fd);
-int __wrap_access(const char *path, int mode);
-int __wrap_unlink(const char *path);
 int __wrap_getifaddrs(struct ifaddrs **out);
 void __wrap_freeifaddrs(struct ifaddrs *all);
 int __wrap_pthread_create(pthread_t *out, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
@@ -84,17 +82,6 @@ int __wrap_close(int fd)
     if (!sim_is_socket(fd))
         return __real_close(fd);
     net_close(fd);
-    return 0;
-}
-
-int __wrap_access(const char *path, int mode)
-{
-    errno = ENOENT;
-    return disk_has(path) ? 0 : -1;
-}
-
-int __wrap_unlink(const char *path)
-{
     return 0;
 }
 

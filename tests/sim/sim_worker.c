@@ -21,7 +21,7 @@ static struct worker {
     size_t recovered_count, recovered_cap;
     struct mail start, drain, step;
     struct timer drain_timer;
-    bool up, draining, drain_now, step_posted, relay_draining, relay_drained;
+    bool up, draining, drain_now, drain_posted, step_posted, relay_draining, relay_drained;
 } w;
 
 bool worker_is_up(void)
@@ -125,6 +125,7 @@ static void drain_timed_out(struct timer *t)
 static void drain_on_loop(struct mail *m)
 {
     bool first = !w.draining;
+    w.drain_posted = false;
     w.draining = true;
     if (!w.service)
         return; /* it came too late to hurry up the rest */
@@ -136,19 +137,11 @@ static void drain_on_loop(struct mail *m)
     post_step();
 }
 
-static bool drain_posted;
-
-static void drain_delivered(struct mail *m)
-{
-    drain_posted = false;
-    drain_on_loop(m);
-}
-
 void worker_drain(bool now)
 {
-    if (!w.up || drain_posted || (w.draining && !now))
+    if (!w.up || w.drain_posted || (w.draining && !now))
         return;
-    drain_posted = true;
+    w.drain_posted = true;
     w.drain_now = w.drain_now || now;
     loop_post(w.loop, &w.drain);
 }
@@ -198,7 +191,7 @@ void worker_run(void)
     must(relay_create(&w.relay, &ro) == 0 && smtpd_service_create(&w.service, &so) == 0);
     must(listener_open(&w.listener, &policy_config(w.policy)->listeners[0].at) == 0);
     w.start.deliver = start_on_loop;
-    w.drain.deliver = drain_delivered;
+    w.drain.deliver = drain_on_loop;
     w.step.deliver = step_drain;
     w.drain_timer.fire = drain_timed_out;
     loop_post(w.loop, &w.start);

@@ -232,9 +232,11 @@ static void draw_traits(struct sim_traits *t)
     t->recv_buffer_bytes = ONE_OF(512, 4096, 16384);
     t->recv_buffer_count = ONE_OF(4, 16, 64);
     t->client_count = ONE_OF(2, 4, 8, 12);
-    t->crash_every_ms = ONE_OF(300, 2000, 10000, 60000);
+    t->client_pause_ms = ONE_OF(50, 500, 3000);
+    t->server_mood_ms = ONE_OF(3000, 15000, 200000);
+    t->crash_every_ms = ONE_OF(500, 2000, 10000, 60000);
     t->crash_write_ppm = ONE_OF(0, 5000, 30000, 100000);
-    t->crash_boot_ppm = ONE_OF(0, 10000, 50000);
+    t->crash_boot_ppm = ONE_OF(0, 5000, 20000);
     t->peer_trouble_ppm = ONE_OF(0, 5000, 30000, 100000);
     t->disk_fault_every_ms = ONE_OF(0, 0, 5000, 60000);
     t->rot_every_ms = ONE_OF(0, 0, 0, 0, 20000);
@@ -253,12 +255,13 @@ void world_begin(uint64_t seed, uint64_t steps_max)
     tail_count = 0;
     draw_traits(&W.traits);
     const struct sim_traits *t = &W.traits;
-    trace(
-        "ring %u x %u, sector %u, buffers %u x %u, clients %u, crash every %u ms, in writes %u, in boot %u, "
-        "peers %u, disk faults every %u ms, rot every %u ms, bodies to %u, lifetime %u s",
-        t->segment_count, t->segment_bytes, t->sector_bytes, t->recv_buffer_count, t->recv_buffer_bytes,
-        t->client_count, t->crash_every_ms, t->crash_write_ppm, t->crash_boot_ppm, t->peer_trouble_ppm,
-        t->disk_fault_every_ms, t->rot_every_ms, t->body_bytes_max, t->lifetime_s);
+    trace("ring %u x %u, sector %u, buffers %u x %u, clients %u every %u ms, moods of %u ms, crash every %u "
+          "ms, in writes %u, in boot %u, "
+          "peers %u, disk faults every %u ms, rot every %u ms, bodies to %u, lifetime %u s",
+          t->segment_count, t->segment_bytes, t->sector_bytes, t->recv_buffer_count, t->recv_buffer_bytes,
+          t->client_count, t->client_pause_ms, t->server_mood_ms, t->crash_every_ms, t->crash_write_ppm,
+          t->crash_boot_ppm, t->peer_trouble_ppm, t->disk_fault_every_ms, t->rot_every_ms, t->body_bytes_max,
+          t->lifetime_s);
 }
 
 void world_end(void)

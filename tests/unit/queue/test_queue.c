@@ -70,7 +70,7 @@ static void test_large_default_geometry(void **state)
     struct queue_stats st;
     queue_stats(b.q, &st);
     assert_int_equal(st.ring_bytes, 16 << 20);
-    uint64_t id = bed_put(&b, 5, 10 << 20, 1, 0)->id;
+    uint64_t id = bed_put(&b, 5, 9 << 20, 1, 0)->id;
     assert_int_equal(bed_check(&b, bed_by_id(&b, id), NULL), 0);
     bed_reopen(&b);
     assert_int_equal(bed_check(&b, bed_by_id(&b, id), NULL), 0);
