@@ -18,13 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("POSTERN_BIN", ROOT / "build" / "bin"))
 INTERNAL, EDGE = "127.0.0.2", "127.0.0.3"
+sys.path.insert(0, str(ROOT / "tests"))
+from ports import free_port  # noqa: E402
+
 ADDED = (b"received:", b"date:", b"message-id:")
-
-
-def free_port(address):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
 
 
 def must_be_free(address, port):

@@ -19,18 +19,12 @@ BIN = Path(os.environ.get("POSTERN_BIN", ROOT / "build" / "bin"))
 STRANGER, INTERNAL, EDGE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 PATIENCE_S = 60  # how long a condition may take on a loaded machine; never waited out when things work
 
-sys.path.insert(0, str(ROOT / "tests" / "demo"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "demo")]
+from ports import free_port  # noqa: E402
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "sanitized: also run with the programs built with sanitizers")
-
-
-def free_port(address="127.0.0.1"):
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind((address, 0))
-        return s.getsockname()[1]
 
 
 def eventually(condition, what="", patience_s=PATIENCE_S):
