@@ -1,9 +1,9 @@
 /* verify/cache.h: the verdict cache: one table for all workers, of fixed size, in memory.
  *
- * Set-associative, sharded by set: a lookup takes no lock (a sequence counter per set tells it to look again),
- * changes to a set are made one after the other. An address stands there as a keyed 128-bit hash; its text is
- * in the store only. A full set drops what has expired, then the coldest refusal, then the coldest good one;
- * never a pin. Any thread may call anything but create and destroy. At most 128 bytes per entry of
+ * Set-associative, sharded by set: a lookup takes no lock (a sequence counter per set tells it to look
+ * again), changes to a set are made one after the other. An address stands there as a keyed 128-bit hash; its
+ * text is in the store only. A full set drops what has expired, then the coldest refusal, then the coldest
+ * good one; never a pin. Any thread may call anything but create and destroy. At most 128 bytes per entry of
  * `capacity`, all told (a test measures). */
 #ifndef VERIFY_CACHE_H
 #define VERIFY_CACHE_H

@@ -1,7 +1,7 @@
-/* verify/store.h: verdicts on disk (LMDB), behind the workers: a thread of its own writes, nobody waits for it
- * but an administrator who pins. The cache is what answers; the store makes it warm after a start, and knows
- * the addresses' text for lists and exports. A damaged store is set aside as NAME.damaged-DATE and an empty
- * one is used, with a note: it costs a cold cache, never a start. */
+/* verify/store.h: verdicts on disk (LMDB), behind the workers: a thread of its own writes, nobody waits for
+ * it but an administrator who pins. The cache is what answers; the store makes it warm after a start, and
+ * knows the addresses' text for lists and exports. A damaged store is set aside as NAME.damaged-DATE and an
+ * empty one is used, with a note: it costs a cold cache, never a start. */
 #ifndef VERIFY_STORE_H
 #define VERIFY_STORE_H
 
@@ -15,7 +15,8 @@ struct verdict_store;
  * boot log, one line each. Fails only when not even an empty store can be made. */
 err_t verdict_store_open(struct verdict_store **out, str_t directory, uint32_t capacity,
                          struct verdict_cache *cache, struct gbuf *notes) WARN_UNUSED;
-err_t verdict_store_start(struct verdict_store *s) WARN_UNUSED; /* the thread; after the process forked its last */
+err_t verdict_store_start(struct verdict_store *s)
+    WARN_UNUSED; /* the thread; after the process forked its last */
 /* Writes what is pending, joins the thread, closes. */
 void verdict_store_close(struct verdict_store *s);
 
@@ -30,7 +31,8 @@ struct verdict_store_sync {
     struct loop *loop;
     err_t err;
 };
-void verdict_store_flush(struct verdict_store *s, struct verdict_store_sync *y); /* all puts before are on disk */
+void verdict_store_flush(struct verdict_store *s,
+                         struct verdict_store_sync *y); /* all puts before are on disk */
 
 /* Any thread but a worker's: blocking, in a read transaction of its own. Records whose key contains a match
  * of `glob` ('*' and '?', whole key; absent: all), in key order, after `after` (absent: from the start), at

@@ -8,7 +8,8 @@
 #include "core/str.h"
 #include "smtp/proto/address.h"
 
-#define VERIFY_KEY_MAX (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX) /* LMDB takes keys of 511 bytes: just so */
+#define VERIFY_KEY_MAX                                                                                       \
+    (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX) /* LMDB takes keys of 511 bytes: just so */
 
 enum verdict {
     VERDICT_NONE,     /* nothing known */
@@ -27,10 +28,10 @@ enum verdict_source {
 enum verdict_pin { PIN_NONE, PIN_GOOD, PIN_UNKNOWN }; /* said by an administrator; stronger than all */
 
 struct verdict_record {
-    uint8_t state;   /* enum verdict */
-    uint8_t source;  /* enum verdict_source */
-    uint8_t pin;     /* enum verdict_pin */
-    uint8_t suspect; /* GOOD, but refused once: it falls when it is refused again, see verdict_apply */
+    uint8_t state;      /* enum verdict */
+    uint8_t source;     /* enum verdict_source */
+    uint8_t pin;        /* enum verdict_pin */
+    uint8_t suspect;    /* GOOD, but refused once: it falls when it is refused again, see verdict_apply */
     uint32_t checked_s; /* of the last answer that says `state` */
     uint32_t refused_s; /* suspect: when it was refused first */
 };
@@ -41,7 +42,7 @@ const char *verdict_pin_name(enum verdict_pin p);
 
 /* --- rules: pure functions of record, time and settings --- */
 
-struct verdict_times { /* seconds; semantics 4.10 gives the defaults */
+struct verdict_times {                            /* seconds; semantics 4.10 gives the defaults */
     uint32_t good_fresh, good_refresh, good_keep; /* 24 h, 18 h, 31 d */
     uint32_t unknown_fresh, unknown_keep;         /* 10 min, 24 h */
     uint32_t confirm;                             /* 60 s: two refusals this far apart */
@@ -59,14 +60,15 @@ enum verdict_age verdict_age(const struct verdict_record *r, const struct verdic
 /* What a record becomes when an answer comes in. A GOOD one that is still kept falls only when it is refused
  * a second time at least t->confirm after the first, or at once when `canary_passed`: the backend was just
  * seen to tell good from unknown. A hint (SOURCE_SENDER) makes GOOD only out of NONE. Pins stay. */
-struct verdict_record verdict_apply(struct verdict_record old, enum verdict answer, enum verdict_source source,
-                                    bool canary_passed, const struct verdict_times *t, uint32_t now_s);
+struct verdict_record verdict_apply(struct verdict_record old, enum verdict answer,
+                                    enum verdict_source source, bool canary_passed,
+                                    const struct verdict_times *t, uint32_t now_s);
 
 /* --- keys --- */
 
 struct verdict_key_rules { /* per domain */
-    bool fold_case;   /* Bob@ is bob@ (default) */
-    char separator;   /* what follows it in the local part is a tag and does not count; '\0' = none (default) */
+    bool fold_case;        /* Bob@ is bob@ (default) */
+    char separator; /* what follows it in the local part is a tag and does not count; '\0' = none (default) */
 };
 /* The key of an address: domain as lower-case A-labels, local part by the rules, in NFC when it is UTF-8.
  * A copy in `buf`; absent: it has no such form. Quoted local parts are kept as they are but for case. */

@@ -47,12 +47,12 @@ void verifier_drain(struct verifier *v, void (*drained)(void *ctx), void *ctx);
 /* --- sessions --- */
 
 struct verify_answer {
-    enum reply_id reply;     /* R_rcpt_ok, or the refusal */
-    bool shadow;             /* enforce: false: `reply` is R_rcpt_ok, `would` is what it would have been */
+    enum reply_id reply; /* R_rcpt_ok, or the refusal */
+    bool shadow;         /* enforce: false: `reply` is R_rcpt_ok, `would` is what it would have been */
     enum reply_id would;
-    const char *source;      /* static: "off", "bypass", "list", "pin", "cache", "probe", "stale", "learned", "open",
-                                "accept-all", "timeout", "overflow", … for logs and metrics */
-    char reference[14];      /* that the reply carries and the log explains; "" when nothing is hidden */
+    const char *source; /* static: "off", "bypass", "list", "pin", "cache", "probe", "stale", "learned",
+                           "open", "accept-all", "timeout", "overflow", … for logs and metrics */
+    char reference[14]; /* that the reply carries and the log explains; "" when nothing is hidden */
 };
 
 struct verify_query {
