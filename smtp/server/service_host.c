@@ -24,7 +24,11 @@ static enum reply_id decide_rcpt(const struct session *s, const struct smtpd_rcp
 static void host_rcpt(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
-    smtpd_rcpt_decided(s->engine, decide_rcpt(s, r));
+    smtpd_rcpt_decided(s->engine, decide_rcpt(s, r), STR_NONE);
+}
+
+static void host_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+{
 }
 
 static err_t host_check_space(void *host, uint64_t size)
@@ -180,6 +184,7 @@ static void host_close(void *host, enum close_reason why)
 const struct smtpd_host service_host = {
     .reply = host_reply,
     .rcpt = host_rcpt,
+    .rcpt_ahead = host_rcpt_ahead,
     .check_space = host_check_space,
     .body_begin = host_body_begin,
     .body_append = host_body_append,

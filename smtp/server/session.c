@@ -199,6 +199,9 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
         }
     }
     s->bytes += used;
+    s->ahead_n -= MIN(used, s->ahead_n);
+    if (s->state == STATE_RCPT_WAIT)
+        session_look_ahead(s, p + used, n - used);
     return used;
 }
 
@@ -212,15 +215,16 @@ static enum reply_id accept_rcpt(struct smtpd_session *s)
     return R_rcpt_ok;
 }
 
-static void log_rcpt(const struct smtpd_session *s, enum reply_id id, str_t to)
+static void log_rcpt(const struct smtpd_session *s, enum reply_id id, str_t to, str_t detail)
 {
     const struct reply_def *r = reply_def(id);
     LOG(rcpt, LF_QID("sid", s->id), LF_QID("id", s->tx->message_id), LF_IP("client", &s->peer),
         LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("from", s->tx->sender),
-        LF_STR("to", to), LF_I64("reply", r->code), LF_STR("enhanced", r->enhanced), LF_STR("text", r->text));
+        LF_STR("to", to), LF_I64("reply", r->code), LF_STR("enhanced", r->enhanced), LF_STR("text", r->text),
+        LF_STR("ref", detail));
 }
 
-void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply)
+void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t detail)
 {
     if (s->state != STATE_RCPT_WAIT) /* closed meanwhile */
         return;
@@ -228,8 +232,12 @@ void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply)
     if (reply == R_rcpt_ok && !transaction_has_rcpt(s->tx, s->tx->asked.text))
         reply = accept_rcpt(s);
     metric_inc(reply == R_rcpt_ok ? M_rcpts_accepted : M_rcpts_refused);
-    log_rcpt(s, reply, s->tx->asked.text);
-    session_reply(s, reply, STR_NONE);
+    log_rcpt(s, reply, s->tx->asked.text, detail);
+    if (reply_def(reply)->code == 421) {
+        session_goodbye(s, reply, CLOSE_harvest);
+        return;
+    }
+    session_reply(s, reply, detail);
     session_settle(s);
 }
 

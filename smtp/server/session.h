@@ -47,6 +47,9 @@ struct smtpd_host {
     /* Decide about a recipient that policy lets through: answer with smtpd_rcpt_decided, from inside the call
      * or later. */
     void (*rcpt)(void *host, const struct smtpd_rcpt *r);
+    /* While one is being decided: a recipient that stands behind it in the input (RFC 2920). It will be asked
+     * for in its turn; whoever has to ask elsewhere can begin. `r` is valid until return. */
+    void (*rcpt_ahead)(void *host, const struct smtpd_rcpt *r);
     /* MAIL was said: is there room? 0, ERR_FULL (452 4.3.1), other (451). `size` 0 = not declared. */
     err_t (*check_space)(void *host, uint64_t size);
     /* DATA was said and may start. 0 or as check_space. */
@@ -86,7 +89,8 @@ const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force no
  * clock. */
 size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t now_ms);
 bool smtpd_waiting(const struct smtpd_session *s);
-void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply);
+/* `detail` (may be absent) goes into the reply and the log. A 421 ends the session. */
+void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t detail);
 void smtpd_resume(struct smtpd_session *s);               /* body_append has room again */
 void smtpd_committed(struct smtpd_session *s, err_t err); /* the only way to 250 after DATA */
 /* The texts live as long as the session; version NULL: the handshake failed, the session closes. */

@@ -121,40 +121,36 @@ static enum reply_id check_rcpt(const struct smtpd_session *s)
     return s->tx ? R_ok : R_need_mail;
 }
 
-/* Fills tx->asked. Bare postmaster stays as it came: policy puts a whole address in its place. */
-static bool set_asked(struct transaction *tx, const struct address *rcpt)
+/* Fills *out; `text` (MAILBOX_MAX + 1 bytes) holds it. Bare postmaster stays as it came: policy puts a whole
+ * address in its place. */
+static bool set_asked(const struct transaction *tx, const struct address *rcpt, char *text,
+                      struct smtpd_rcpt *out)
 {
-    struct sbuf b = {.p = tx->asked_text, .cap = sizeof tx->asked_text};
-    tx->asked.address = *rcpt;
-    tx->asked.text = address_canonical(rcpt, &b);
-    tx->asked.sender = tx->sender.p;
+    struct sbuf b = {.p = text, .cap = MAILBOX_MAX + 1};
+    *out = (struct smtpd_rcpt){.address = *rcpt, .text = address_canonical(rcpt, &b), .sender = tx->sender.p};
     if (!rcpt->domain.n)
         return true;
-    return tx->asked.text.p && address_parse_mailbox(tx->asked.text, &tx->asked.address) == 0;
-}
-
-static bool rewrite(struct transaction *tx, str_t to)
-{
-    struct address other;
-    return !to.p || (address_parse_mailbox(to, &other) == 0 && set_asked(tx, &other));
+    return out->text.p && address_parse_mailbox(out->text, &out->address) == 0;
 }
 
 /* R_ok: the host is to be asked. Anything else is the answer already. */
-static enum reply_id judge_rcpt(struct smtpd_session *s, const struct address *rcpt)
+static enum reply_id judge_rcpt(const struct smtpd_session *s, const struct address *rcpt, char *text,
+                                struct smtpd_rcpt *out)
 {
-    struct transaction *tx = s->tx;
+    const struct transaction *tx = s->tx;
+    struct address other;
     str_t rewritten;
-    if (!set_asked(tx, rcpt))
+    if (!set_asked(tx, rcpt, text, out))
         return R_bad_rcpt;
     if (rcpt->is_utf8 && !tx->params.smtputf8)
         return R_needs_smtputf8;
     enum reply_id reply =
-        policy_check_rcpt(s->policy, (enum client_class)s->class, &tx->asked.address, &rewritten);
+        policy_check_rcpt(s->policy, (enum client_class)s->class, &out->address, &rewritten);
     if (reply != R_rcpt_ok)
         return reply;
-    if (!rewrite(tx, rewritten))
+    if (rewritten.p && (address_parse_mailbox(rewritten, &other) || !set_asked(tx, &other, text, out)))
         return R_bad_rcpt;
-    if (transaction_has_rcpt(tx, tx->asked.text))
+    if (transaction_has_rcpt(tx, out->text))
         return R_rcpt_ok;
     if (tx->rcpt_count >= session_config(s)->limits.recipients)
         return R_too_many_rcpts;
@@ -171,12 +167,27 @@ static void proceed_rcpt(struct smtpd_session *s, str_t arg)
     }
     if (++s->tx->rcpts_said > RCPTS_SAID_FACTOR * session_config(s)->limits.recipients)
         session_error(s);
-    reply = judge_rcpt(s, &rcpt);
+    reply = judge_rcpt(s, &rcpt, s->tx->asked_text, &s->tx->asked);
     s->state = STATE_RCPT_WAIT;
     if (reply == R_ok)
         s->ops->rcpt(s->host, &s->tx->asked);
     else
-        smtpd_rcpt_decided(s, reply);
+        smtpd_rcpt_decided(s, reply, STR_NONE);
+}
+
+bool session_rcpt_ahead(struct smtpd_session *s, str_t line)
+{
+    char text[MAILBOX_MAX + 1];
+    struct smtpd_rcpt ahead;
+    struct address rcpt;
+    struct command c;
+    enum reply_id reply;
+    command_parse(line, &c);
+    if (c.id != CMD_rcpt)
+        return false;
+    if (!command_parse_rcpt(c.arg, &rcpt, &reply) && judge_rcpt(s, &rcpt, text, &ahead) == R_ok)
+        s->ops->rcpt_ahead(s->host, &ahead);
+    return true;
 }
 
 /* --- DATA --- */

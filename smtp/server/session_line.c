@@ -66,6 +66,21 @@ static void pending_line(struct smtpd_session *s)
     arena_free(&arena);
 }
 
+void session_look_ahead(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    while (s->ahead_n < n) {
+        const uint8_t *from = p + s->ahead_n, *lf = memchr(from, '\n', n - s->ahead_n);
+        if (!lf)
+            return;
+        str_t line = str_of((const char *)from, (size_t)(lf - from));
+        if (line.n && line.p[line.n - 1] == '\r')
+            line.n--;
+        if (line.n > session_config(s)->limits.line_length || !session_rcpt_ahead(s, line))
+            return;
+        s->ahead_n = (size_t)(lf - p) + 1;
+    }
+}
+
 size_t session_read_line(struct smtpd_session *s, const uint8_t *p, size_t n)
 {
     uint32_t max = session_config(s)->limits.line_length;

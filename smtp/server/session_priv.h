@@ -80,6 +80,7 @@ struct smtpd_session {
     char *line;
     uint32_t line_n, line_cap;
     uint64_t id, now_ms, bytes;
+    size_t ahead_n; /* bytes at the front of the next input whose recipients the host was told of */
     struct ip peer;
     const char *tls_version, *tls_cipher; /* not owned */
     const char *where;
@@ -121,9 +122,12 @@ void session_settle(struct smtpd_session *s);
 /* session_line.c. Consumes up to the end of one line; a whole one is executed. */
 size_t session_read_line(struct smtpd_session *s, const uint8_t *p, size_t n);
 void session_drop_line(struct smtpd_session *s);
+/* Tells the host of the recipients in the whole lines at the front of `p`, which stay unread. */
+void session_look_ahead(struct smtpd_session *s, const uint8_t *p, size_t n);
 
 /* session_commands.c */
 void session_command(struct smtpd_session *s, str_t line);
+bool session_rcpt_ahead(struct smtpd_session *s, str_t line); /* false: no RCPT, look no further */
 
 /* session_data.c */
 err_t session_content_start(struct smtpd_session *s) WARN_UNUSED;

@@ -58,7 +58,8 @@ static void host_reply(void *host, const char *p, size_t n)
 
 static enum reply_id verdict(struct host *h)
 {
-    static const enum reply_id all[] = {R_rcpt_ok, R_rcpt_ok, R_rcpt_ok, R_unknown_user, R_rcpt_temp};
+    static const enum reply_id all[] = {R_rcpt_ok,      R_rcpt_ok,   R_rcpt_ok,
+                                        R_unknown_user, R_rcpt_temp, R_too_many_unknown};
     return all[roll(h, COUNT_OF(all))];
 }
 
@@ -68,7 +69,13 @@ static void host_rcpt(void *host, const struct smtpd_rcpt *r)
     must(r->address.domain.n > 0 && r->text.n > 2);
     h->rcpt_due = roll(h, 2);
     if (!h->rcpt_due)
-        smtpd_rcpt_decided(h->s, verdict(h));
+        smtpd_rcpt_decided(h->s, verdict(h), STR_NONE);
+}
+
+static void host_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+{
+    const struct host *h = host;
+    must(h->rcpt_due && r->address.domain.n > 0 && r->text.n > 2);
 }
 
 static err_t trouble(struct host *h)
@@ -163,9 +170,9 @@ static uint64_t host_message_id(void *host)
     return 42;
 }
 
-static const struct smtpd_host ops = {host_reply,       host_rcpt,      host_check_space, host_body_begin,
-                                      host_body_append, host_commit,    host_body_abort,  host_starttls,
-                                      host_close,       host_message_id};
+static const struct smtpd_host ops = {host_reply,      host_rcpt,        host_rcpt_ahead, host_check_space,
+                                      host_body_begin, host_body_append, host_commit,     host_body_abort,
+                                      host_starttls,   host_close,       host_message_id};
 
 static size_t no_names(void *ctx, str_t name, struct ip *out, size_t max)
 {
@@ -208,7 +215,7 @@ static void event(struct host *h)
         smtpd_timeout(h->s);
     if (h->rcpt_due) {
         h->rcpt_due = false;
-        smtpd_rcpt_decided(h->s, verdict(h));
+        smtpd_rcpt_decided(h->s, verdict(h), STR_NONE);
     } else if (h->commit_due) {
         tell_committed(h);
     } else if (h->tls_due) {

@@ -38,7 +38,7 @@ struct peer {
     uint64_t space_asked;
     unsigned begins, aborts, commits, closes, rcpts_asked;
     enum close_reason why;
-    char trace[4096], sender[600], rcpts[8192], asked[600];
+    char trace[4096], sender[600], rcpts[8192], asked[600], ahead[2048];
     struct envelope envelope;
     uint32_t rcpt_count;
 };
@@ -67,7 +67,14 @@ static void peer_rcpt(void *host, const struct smtpd_rcpt *r)
     if (h->hold_rcpt)
         h->rcpt_due = true;
     else
-        smtpd_rcpt_decided(h->s, h->verdict);
+        smtpd_rcpt_decided(h->s, h->verdict, STR_NONE);
+}
+
+static void peer_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+{
+    struct peer *h = host;
+    size_t n = strlen(h->ahead);
+    snprintf(h->ahead + n, sizeof h->ahead - n, STR_FMT " ", STR_ARG(r->text));
 }
 
 static err_t peer_check_space(void *host, uint64_t size)
@@ -155,6 +162,7 @@ static uint64_t peer_message_id(void *host)
 static const struct smtpd_host peer_ops = {
     .reply = peer_reply,
     .rcpt = peer_rcpt,
+    .rcpt_ahead = peer_rcpt_ahead,
     .check_space = peer_check_space,
     .body_begin = peer_body_begin,
     .body_append = peer_body_append,
@@ -249,7 +257,7 @@ static inline void peer_settle(struct peer *h)
     for (;;) {
         if (h->rcpt_due) {
             h->rcpt_due = false;
-            smtpd_rcpt_decided(h->s, h->verdict);
+            smtpd_rcpt_decided(h->s, h->verdict, STR_NONE);
         } else if (h->commit_due) {
             h->commit_due = false;
             smtpd_committed(h->s, h->commit_err);

@@ -264,7 +264,7 @@ static void test_nothing_is_answered_while_waiting(void **state)
     assert_true(smtpd_waiting(h->s));
     assert_int_equal(smtpd_timeout_ms(h->s), 0);
     assert_int_equal(h->in_n, 6);
-    smtpd_rcpt_decided(h->s, R_rcpt_ok);
+    smtpd_rcpt_decided(h->s, R_rcpt_ok, STR_NONE);
     peer_pump(h);
     assert_starts(peer_heard(h), "250 2.1.5 Recipient OK\r\n354 ");
     assert_int_equal(smtpd_timeout_ms(h->s), 180000);
@@ -504,6 +504,47 @@ static void test_shutdown(void **state)
     }
 }
 
+/* RFC 2920: what is pipelined behind a recipient that is being decided is known early, once each, and
+ * answered in its turn. */
+static void test_recipients_ahead(void **state)
+{
+    struct peer *h = peer_new(STRANGER, "");
+    h->hold_rcpt = true;
+    peer_start(h);
+    peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
+    peer_say(
+        h, "RCPT TO:<a@example.com>\r\nRCPT TO:<B@EXAMPLE.com>\r\nrcpt to:<no@where.example>\r\n"
+           "RCPT TO:<broken\r\nRCPT TO:<c@example.com>\r\nDATA\r\nRCPT TO:<d@example.com>\r\nRCPT TO:<e@exa");
+    assert_string_equal(h->ahead, "B@example.com c@example.com ");
+    smtpd_rcpt_decided(h->s, R_unknown_user, STR("AB12"));
+    peer_pump(h);
+    assert_string_equal(h->ahead, "B@example.com c@example.com ");
+    assert_string_equal(peer_heard(h), "550 5.1.1 No such user here: AB12\r\n");
+    smtpd_rcpt_decided(h->s, R_rcpt_ok, STR_NONE);
+    peer_pump(h); /* the denied and the broken one, and c */
+    smtpd_rcpt_decided(h->s, R_rcpt_temp, STR_NONE);
+    peer_pump(h);
+    const char *heard = peer_heard(h);
+    for (const char *code = "250 554 501 450 354 "; *code; code += 4) {
+        assert_memory_equal(heard, code, 4);
+        heard = strchr(heard, '\n') + 1;
+    }
+    assert_string_equal(heard, "");
+    peer_free(h);
+}
+
+static void test_too_many_unknown_recipients(void **state)
+{
+    struct peer *h = peer_new(STRANGER, "");
+    h->verdict = R_too_many_unknown;
+    peer_start(h);
+    peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
+    assert_starts(peer_say(h, "RCPT TO:<a@example.com>\r\n"), "421 4.7.0 ");
+    assert_int_equal(h->closes, 1);
+    assert_int_equal(h->why, CLOSE_harvest);
+    peer_free(h);
+}
+
 static void test_end_of_input_and_timeouts(void **state)
 {
     for (enum where_at at = AT_COMMAND; at <= AT_COMMIT; at++) {
@@ -528,7 +569,7 @@ static void test_end_of_input_and_timeouts(void **state)
             smtpd_stats(h->s, &st);
             assert_int_equal(st.messages, 1);
         }
-        smtpd_rcpt_decided(h->s, R_rcpt_ok); /* too late: ignored */
+        smtpd_rcpt_decided(h->s, R_rcpt_ok, STR_NONE); /* too late: ignored */
         assert_string_equal(peer_heard(h), "");
         peer_free(h);
 
@@ -622,6 +663,8 @@ int main(void)
         cmocka_unit_test(test_messages_per_session),
         cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_shutdown),
+        cmocka_unit_test(test_recipients_ahead),
+        cmocka_unit_test(test_too_many_unknown_recipients),
         cmocka_unit_test(test_end_of_input_and_timeouts),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_policy_may_change_between_transactions),
