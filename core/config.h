@@ -151,6 +151,11 @@ struct config {
         uint32_t sessions_per_client;  /* 50 for strangers, never edge or trusted; 0 = no limit */
     } limits;
 
+    struct { /* harvest: unknown recipients of one stranger; 0 = off */
+        uint32_t tarpit_after, defer_after, disconnect_after; /* 5, 20, 50 */
+        uint32_t tarpit_ms, forget_s;                         /* 2 s, 60 s */
+    } harvest;
+
     struct {                 /* timeouts, milliseconds */
         uint32_t command;    /* 300 s */
         uint32_t data_block; /* 180 s between reads of content */
