@@ -32,6 +32,13 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     s->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
     smtpd_memory_init(&s->memory, 0); /* bounded by admission, whose limits a reload may change */
     pool_init(&s->sessions, "smtpd_sessions", sizeof(struct session) + conn_size(), 0);
+    pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0); /* one a session */
+    s->harvest = calloc(1, sizeof *s->harvest);
+    if (!s->harvest) {
+        smtpd_service_destroy(s);
+        *out = NULL;
+        return -ENOMEM;
+    }
     arena_init(&s->scratch, SCRATCH_BYTES_MAX);
     list_init(&s->open);
     s->empty_hook.run = empty_run;
@@ -48,6 +55,8 @@ void smtpd_service_destroy(struct smtpd_service *s)
         list_remove(&s->empty_hook.link);
     smtpd_memory_free(&s->memory);
     pool_free(&s->sessions);
+    pool_free(&s->rcpt_waits);
+    free(s->harvest);
     arena_free(&s->scratch);
     map64_free(&s->clients);
     tls_context_unref(s->tls);
@@ -58,7 +67,7 @@ void smtpd_service_destroy(struct smtpd_service *s)
 
 /* An IPv4 client is its address, an IPv6 client its /64: that is what one customer has. The two do not meet:
  * no IPv6 client comes from 0:ffff::/32. */
-static uint64_t client_key(const struct ip *ip)
+uint64_t service_client_key(const struct ip *ip)
 {
     uint64_t key;
     memcpy(&key, ip->b + (ip_is_v4(ip) ? 8 : 0), sizeof key);
@@ -67,21 +76,21 @@ static uint64_t client_key(const struct ip *ip)
 
 static uintptr_t client_sessions(const struct smtpd_service *s, const struct ip *ip)
 {
-    return (uintptr_t)map64_get(&s->clients, client_key(ip));
+    return (uintptr_t)map64_get(&s->clients, service_client_key(ip));
 }
 
 static err_t client_add(struct smtpd_service *s, const struct ip *ip)
 {
-    return map64_put(&s->clients, client_key(ip), (void *)(client_sessions(s, ip) + 1));
+    return map64_put(&s->clients, service_client_key(ip), (void *)(client_sessions(s, ip) + 1));
 }
 
 static void client_subtract(struct smtpd_service *s, const struct ip *ip)
 {
     uintptr_t left = client_sessions(s, ip) - 1;
     if (left == 0)
-        map64_remove(&s->clients, client_key(ip));
+        map64_remove(&s->clients, service_client_key(ip));
     else
-        must(map64_put(&s->clients, client_key(ip), (void *)left) == 0); /* replaces: needs no memory */
+        must(map64_put(&s->clients, service_client_key(ip), (void *)left) == 0); /* replaces: needs no memory */
 }
 
 static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)

@@ -7,6 +7,7 @@
 #include "net/tls.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
+#include "verify/verifier.h"
 
 struct smtpd_service;
 
@@ -17,7 +18,10 @@ struct smtpd_service_options {
     struct loop *loop;
     struct queue *queue;
     const struct policy *policy;
-    struct tls_context *tls; /* NULL: STARTTLS is not offered; the service takes its own reference */
+    /* Not owned; NULL: every recipient that policy lets through is taken. */
+    const struct verify_shared *verify;
+    struct verifier *verifier; /* this worker's */
+    struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference */
     unsigned worker;
     unsigned worker_count;                       /* share limits.sessions; 0: as many as configured */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */

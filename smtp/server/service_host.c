@@ -11,26 +11,6 @@ static void host_reply(void *host, const char *p, size_t n)
     conn_write(session_conn(host), p, n);
 }
 
-/* Where verification comes in: this may answer later then. */
-static enum reply_id decide_rcpt(const struct session *s, const struct smtpd_rcpt *r)
-{
-    struct route route;
-    err_t err = policy_route(smtpd_policy(s->engine), &r->address, &route);
-    if (err == ERR_NOT_FOUND)
-        return R_relay_denied;
-    return err ? R_no_route_now : R_rcpt_ok;
-}
-
-static void host_rcpt(void *host, const struct smtpd_rcpt *r)
-{
-    struct session *s = host;
-    smtpd_rcpt_decided(s->engine, decide_rcpt(s, r), STR_NONE);
-}
-
-static void host_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
-{
-}
-
 static err_t host_check_space(void *host, uint64_t size)
 {
     struct session *s = host;
@@ -177,14 +157,16 @@ static void host_starttls(void *host)
 static void host_close(void *host, enum close_reason why)
 {
     struct session *s = host;
+    service_rcpt_cancel(s);
     if (!s->closed)
         conn_finish(session_conn(s), s->service->drain_now ? LINGER_DRAIN_MS : LINGER_MS);
 }
 
 const struct smtpd_host service_host = {
     .reply = host_reply,
-    .rcpt = host_rcpt,
-    .rcpt_ahead = host_rcpt_ahead,
+    .rcpt = service_rcpt,
+    .rcpt_ahead = service_rcpt_ahead,
+    .discards = service_discards,
     .check_space = host_check_space,
     .body_begin = host_body_begin,
     .body_append = host_body_append,

@@ -10,6 +10,7 @@
 #include "core/map.h"
 #include "core/metrics.h"
 #include "net/conn.h"
+#include "smtp/server/harvest_priv.h"
 #include "smtp/server/service.h"
 #include "smtp/server/session.h"
 
@@ -18,8 +19,9 @@ struct smtpd_service {
     const struct policy *policy; /* not owned */
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
-    struct pool sessions;
-    struct arena scratch; /* recipients of the commit being put together */
+    struct pool sessions, rcpt_waits;
+    struct harvest *harvest; /* owned */
+    struct arena scratch;    /* recipients of the commit being put together */
     struct list open;
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
@@ -40,6 +42,7 @@ struct session {
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
+    struct rcpt_wait *rcpt_wait; /* owned: a recipient that is being decided; else NULL */
     struct endpoint peer;
     char tls_version[12];
     uint8_t class;   /* enum client_class, when it came */
@@ -56,7 +59,15 @@ static inline struct conn *session_conn(struct session *s)
     return (struct conn *)(void *)s->conn_memory;
 }
 
+/* service_rcpt.c: the engine's questions about recipients */
+size_t service_rcpt_wait_bytes(void); /* of service.rcpt_waits */
+void service_rcpt(void *host, const struct smtpd_rcpt *r);
+void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r);
+bool service_discards(void *host, const struct address *a);
+void service_rcpt_cancel(struct session *s);
+
 /* service.c */
+uint64_t service_client_key(const struct ip *ip);
 void service_forget(struct session *s); /* frees it */
 
 /* service_session.c */

@@ -210,6 +210,10 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
 
 static enum reply_id accept_rcpt(struct smtpd_session *s)
 {
+    if (s->ops->discards(s->host, &s->tx->asked.address)) {
+        s->tx->discard_count++;
+        return R_rcpt_ok;
+    }
     if (transaction_add_rcpt(s->tx, s->tx->asked.text))
         return R_too_many_rcpts;
     s->rcpts++;

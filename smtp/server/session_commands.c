@@ -147,6 +147,8 @@ static enum reply_id judge_rcpt(const struct smtpd_session *s, const struct addr
         return R_needs_smtputf8;
     enum reply_id reply =
         policy_check_rcpt(s->policy, (enum client_class)s->class, &out->address, &rewritten);
+    if (reply == R_relay_denied && s->ops->discards(s->host, &out->address))
+        return R_rcpt_ok;
     if (reply != R_rcpt_ok)
         return reply;
     if (rewritten.p && (address_parse_mailbox(rewritten, &other) || !set_asked(tx, &other, text, out)))
@@ -197,7 +199,7 @@ static enum reply_id check_data(const struct smtpd_session *s)
 {
     if (!s->tx)
         return R_need_mail;
-    return s->tx->rcpt_count ? R_ok : R_no_valid_rcpts;
+    return s->tx->rcpt_count || s->tx->discard_count ? R_ok : R_no_valid_rcpts;
 }
 
 static void proceed_data(struct smtpd_session *s, str_t arg)

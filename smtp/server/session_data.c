@@ -165,12 +165,13 @@ static void end_of_content(struct smtpd_session *s)
 {
     enum reply_id error = s->tx->content.error;
     s->where = "after end of message";
-    if (error == R_ok) {
+    if (error == R_ok && s->tx->rcpt_count) {
         commit(s);
         return;
     }
-    session_message_refused(s, error);
-    session_reply(s, error, STR_NONE);
+    if (error != R_ok)
+        session_message_refused(s, error);
+    session_reply(s, error, error == R_ok ? STR("thrown away, as this recipient does with all") : STR_NONE);
     session_drop_transaction(s);
     s->state = STATE_COMMAND;
     session_settle(s);

@@ -58,6 +58,7 @@ struct transaction {
     struct mail_params params;
     struct envelope_rcpt *rcpts;
     uint32_t rcpt_count, rcpt_cap, rcpts_said;
+    uint32_t discard_count; /* recipients that were taken to be thrown away; not in rcpts */
     size_t rcpts_bytes;
     uint32_t *set; /* open addressing, index + 1; past a handful of recipients */
     uint32_t set_cap;

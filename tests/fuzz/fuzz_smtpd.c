@@ -78,6 +78,11 @@ static void host_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
     must(h->rcpt_due && r->address.domain.n > 0 && r->text.n > 2);
 }
 
+static bool host_discards(void *host, const struct address *a)
+{
+    return a->local.n == 1;
+}
+
 static err_t trouble(struct host *h)
 {
     return roll(h, 8) ? 0 : roll(h, 2) ? ERR_FULL : -5;
@@ -170,9 +175,9 @@ static uint64_t host_message_id(void *host)
     return 42;
 }
 
-static const struct smtpd_host ops = {host_reply,      host_rcpt,        host_rcpt_ahead, host_check_space,
-                                      host_body_begin, host_body_append, host_commit,     host_body_abort,
-                                      host_starttls,   host_close,       host_message_id};
+static const struct smtpd_host ops = {host_reply,       host_rcpt,       host_rcpt_ahead,  host_discards,
+                                      host_check_space, host_body_begin, host_body_append, host_commit,
+                                      host_body_abort,  host_starttls,   host_close,       host_message_id};
 
 static size_t no_names(void *ctx, str_t name, struct ip *out, size_t max)
 {

@@ -77,6 +77,12 @@ static void peer_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
     snprintf(h->ahead + n, sizeof h->ahead - n, STR_FMT " ", STR_ARG(r->text));
 }
 
+static bool peer_discards(void *host, const struct address *a)
+{
+    (void)host;
+    return str_eq(a->local, STR("discard"));
+}
+
 static err_t peer_check_space(void *host, uint64_t size)
 {
     struct peer *h = host;
@@ -163,6 +169,7 @@ static const struct smtpd_host peer_ops = {
     .reply = peer_reply,
     .rcpt = peer_rcpt,
     .rcpt_ahead = peer_rcpt_ahead,
+    .discards = peer_discards,
     .check_space = peer_check_space,
     .body_begin = peer_body_begin,
     .body_append = peer_body_append,

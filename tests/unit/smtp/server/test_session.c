@@ -533,6 +533,24 @@ static void test_recipients_ahead(void **state)
     peer_free(h);
 }
 
+/* The sender of our own probes: exists for whoever asks, and its mail goes nowhere. */
+static void test_recipients_that_discard(void **state)
+{
+    struct peer *h = peer_new(STRANGER, "");
+    peer_start(h);
+    peer_say(h, "EHLO x\r\nMAIL FROM:<>\r\n");
+    assert_starts(peer_say(h, "RCPT TO:<discard@elsewhere.example>\r\n"), "250 2.1.5 ");
+    assert_starts(peer_say(h, "DATA\r\n"), "354 ");
+    assert_starts(peer_say(h, "x\r\n.\r\n"), "250 2.0.0 OK: thrown away");
+    assert_int_equal(h->commits, 0);
+    assert_int_equal(h->aborts, 1);
+    peer_say(h, "MAIL FROM:<>\r\nRCPT TO:<discard@elsewhere.example>\r\nRCPT "
+                "TO:<bob@example.com>\r\nDATA\r\nx\r\n.\r\n");
+    assert_int_equal(h->commits, 1);
+    assert_int_equal(h->rcpt_count, 1);
+    peer_free(h);
+}
+
 static void test_too_many_unknown_recipients(void **state)
 {
     struct peer *h = peer_new(STRANGER, "");
@@ -665,6 +683,7 @@ int main(void)
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_recipients_ahead),
         cmocka_unit_test(test_too_many_unknown_recipients),
+        cmocka_unit_test(test_recipients_that_discard),
         cmocka_unit_test(test_end_of_input_and_timeouts),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_policy_may_change_between_transactions),
