@@ -19,6 +19,7 @@
 #include "daemon/backend.h"
 #include "daemon/gateway.h"
 #include "daemon/memory.h"
+#include "daemon/verification.h"
 
 #define FILES_BESIDE_SESSIONS 512 /* rings, listeners, outbound connections, DNS, admin: a modest guess */
 
@@ -261,10 +262,13 @@ static int start_services(struct gateway *g, struct gbuf *notes)
         gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
         return EX_UNAVAILABLE;
     }
-    for (unsigned i = 0; i < g->worker_count; i++) {
-        err = worker_launch(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify);
+    for (unsigned i = 0; i < 2 * g->worker_count; i++) { /* all know each other before one runs */
+        struct worker *w = &g->workers[i % g->worker_count];
+        err = i < g->worker_count
+                  ? worker_prepare(w, g->dns, g->tls_client, g->tls_client_verify, &g->verify)
+                  : worker_launch(w);
         if (err) {
-            gbuf_printf(notes, "cannot start worker %u: %s\n", i, err_text(err));
+            gbuf_printf(notes, "cannot start worker %u: %s\n", i % g->worker_count, err_text(err));
             return EX_OSERR;
         }
     }
@@ -357,7 +361,8 @@ static int boot_spool(struct gateway *g, struct gbuf *notes)
     if (status)
         return fail(g, notes, err, status);
     note_features(loop_features(g->workers[0].loop), notes);
-    return 0;
+    err = verification_open(&g->verify, c, g->worker_count, notes);
+    return err ? fail(g, notes, err, EX_CANTCREAT) : 0;
 }
 
 static int boot_services(struct gateway *g, struct gbuf *notes)

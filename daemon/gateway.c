@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "daemon/verification.h"
 
 #define NAMES_REFRESH_MS (5 * 60 * 1000)
 /* For what only has to stop when timeouts.shutdown is over. */
@@ -217,6 +218,7 @@ void gateway_end(struct gateway *g)
             worker_discard(&g->workers[i]);
     }
     free(g->workers);
+    verification_close(&g->verify);
     snapshot_unref(g->current);
     names_free(&g->names);
     gbuf_free(&g->config_text);

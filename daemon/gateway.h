@@ -16,6 +16,7 @@ struct gateway {
     unsigned drained_count;
     struct dns *dns;                                    /* owned */
     struct tls_context *tls_client, *tls_client_verify; /* counted */
+    struct verify_shared verify;                        /* what it points to is owned */
     struct worker *workers;                             /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */

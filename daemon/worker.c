@@ -127,6 +127,7 @@ void worker_discard(struct worker *w)
     free(w->recovered);
     relay_destroy(w->relay);
     smtpd_service_destroy(w->service);
+    verifier_destroy(w->verifier);
     if (w->queue)
         queue_discard(w->queue);
     loop_destroy(w->loop);
@@ -200,10 +201,23 @@ static void start_on_loop(struct mail *m)
         listener_start(w->listeners[i], w->loop, &listener_ops, w);
 }
 
-/* Before the thread: both belong to it once it runs. */
-static err_t create_services(struct worker *w)
+/* Before the thread: all belong to it once it runs. */
+static err_t create_services(struct worker *w, struct verify_shared *shared)
 {
     const struct snapshot *s = w->current;
+    struct verifier_options vo = {
+        .shared = shared,
+        .loop = w->loop,
+        .dns = w->dns,
+        .policy = s->policy,
+        .tls = w->tls_client,
+        .tls_verify = w->tls_client_verify,
+        .worker = w->index,
+    };
+    err_t err = verifier_create(&w->verifier, &vo);
+    if (err)
+        return err;
+    shared->workers[w->index] = w->verifier;
     struct relay_options ro = {
         .loop = w->loop,
         .queue = w->queue,
@@ -217,13 +231,15 @@ static err_t create_services(struct worker *w)
         .loop = w->loop,
         .queue = w->queue,
         .policy = s->policy,
+        .verify = shared,
+        .verifier = w->verifier,
         .tls = s->tls_server,
         .worker = w->index,
         .accepted = message_accepted,
         .empty = sessions_empty,
         .ctx = w,
     };
-    err_t err = relay_create(&w->relay, &ro);
+    err = relay_create(&w->relay, &ro);
     return err ? err : smtpd_service_create(&w->service, &so);
 }
 
@@ -251,6 +267,7 @@ static void take_next(struct worker *w)
             w->current = s;
             smtpd_service_set_policy(w->service, s->policy, s->tls_server);
             relay_set_policy(w->relay, s->policy);
+            verifier_set_policy(w->verifier, s->policy);
         }
     }
     if (w->retired_count)
@@ -278,7 +295,7 @@ void worker_set_snapshot(struct worker *w, struct snapshot *s)
         loop_post(w->loop, &w->reload);
 }
 
-/* --- drain: listeners → sessions → deliveries → ring --- */
+/* --- drain: listeners → sessions → deliveries → probes → ring --- */
 
 static void queue_closed(void *ctx)
 {
@@ -295,6 +312,13 @@ static void relay_drained(void *ctx)
     post_step(w);
 }
 
+static void verifier_drained(void *ctx)
+{
+    struct worker *w = ctx;
+    w->verifier_idle = true;
+    post_step(w);
+}
+
 static void close_queue(struct worker *w)
 {
     publish_gauges(w); /* for the log's last line */
@@ -306,6 +330,12 @@ static void close_queue(struct worker *w)
     smtpd_service_destroy(w->service);
     w->service = NULL;
     queue_close(w->queue, queue_closed, w);
+}
+
+static void drain_verifier(struct worker *w)
+{
+    w->state = WORKER_DRAINING_VERIFIER;
+    verifier_drain(w->verifier, verifier_drained, w);
 }
 
 static void drain_relay(struct worker *w)
@@ -323,6 +353,8 @@ static void step_drain(struct mail *m)
         !smtpd_service_session_count(w->service))
         drain_relay(w);
     else if (w->state == WORKER_DRAINING_RELAY && w->relay_idle)
+        drain_verifier(w);
+    else if (w->state == WORKER_DRAINING_VERIFIER && w->verifier_idle)
         close_queue(w);
 }
 
@@ -379,8 +411,8 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                    struct tls_context *tls_verify)
+err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
+                     struct tls_context *tls_verify, struct verify_shared *shared)
 {
     w->dns = dns;
     w->tls_client = tls_context_ref(tls_client);
@@ -392,9 +424,11 @@ err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_c
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    err_t err = create_services(w);
-    if (err)
-        return err;
+    return create_services(w, shared);
+}
+
+err_t worker_launch(struct worker *w)
+{
     loop_post(w->loop, &w->start);
     int rc = pthread_create(&w->thread, NULL, worker_main, w);
     if (rc)
@@ -407,6 +441,7 @@ void worker_join(struct worker *w)
 {
     loop_stop(w->loop);
     pthread_join(w->thread, NULL);
+    verifier_destroy(w->verifier);
     loop_destroy(w->loop);
     free(w->listeners);
     release_shared(w);

@@ -10,11 +10,13 @@
 #include "net/listener.h"
 #include "relay/relay.h"
 #include "smtp/server/service.h"
+#include "verify/verifier.h"
 
 enum worker_state {
     WORKER_RUNNING,
     WORKER_DRAINING_SESSIONS,
     WORKER_DRAINING_RELAY,
+    WORKER_DRAINING_VERIFIER,
     WORKER_CLOSING_QUEUE,
     WORKER_DRAINED
 };
@@ -32,6 +34,7 @@ struct worker {
     struct queue *queue;           /* owned until queue_close */
     struct smtpd_service *service; /* owned */
     struct relay *relay;           /* owned */
+    struct verifier *verifier;     /* owned; until all workers are drained, as they ask each other */
     struct listener **listeners;   /* owned; each frees itself after listener_close */
     size_t listener_count, listeners_open;
     struct dns *dns;                                    /* the process's */
@@ -46,7 +49,7 @@ struct worker {
     bool recovered_overflow; /* no memory to remember them all */
 
     struct mail start, reload, drain, hurry, step;
-    bool step_posted, relay_idle, hurried;
+    bool step_posted, relay_idle, verifier_idle, hurried;
     struct timer retire_timer, gauge_timer;
     atomic_uint_fast64_t
         oldest_arrived_ms;      /* of the queue's messages, wall clock; 0: none. For the metrics */
@@ -60,8 +63,10 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
 /* `first`: the worker that listens already, whose ports are taken; NULL: this is it. */
 err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
-err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                    struct tls_context *tls_verify) WARN_UNUSED;
+/* All workers, before the first one is launched. `shared` outlives them. */
+err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
+                     struct tls_context *tls_verify, struct verify_shared *shared) WARN_UNUSED;
+err_t worker_launch(struct worker *w) WARN_UNUSED;
 /* Undoes all that when boot fails before the thread was made. */
 void worker_discard(struct worker *w);
 

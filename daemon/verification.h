@@ -1,0 +1,14 @@
+/* daemon/verification.h: what all workers share of recipient verification: the verdicts, in memory and on
+ * disk. Main thread. */
+#ifndef DAEMON_VERIFICATION_H
+#define DAEMON_VERIFICATION_H
+
+#include "verify/verifier.h"
+
+/* Boot, blocking, before the workers run. On errors text in `notes`. */
+err_t verification_open(struct verify_shared *v, const struct config *c, unsigned worker_count,
+                        struct gbuf *notes) WARN_UNUSED;
+/* After the workers are gone: writes what is pending. A zeroed one is fine. */
+void verification_close(struct verify_shared *v);
+
+#endif

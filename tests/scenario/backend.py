@@ -1,0 +1,158 @@
+"""An internal server that does what a test wants: answers by recipient, refuses at any stage, is slow, counts what it is asked."""
+import socket
+import threading
+import time
+
+
+class Backend:
+    """A small SMTP (or LMTP) server in threads. What it says may be changed while it runs.
+
+    users: whom it takes; None: everybody. rcpt: a function of the address that gives a reply, or None for the usual one.
+    banner, helo, mail: replies instead of the usual ones (mail: or a function of the sender). hold: an Event that RCPT replies wait for.
+    """
+
+    def __init__(self, address, port, users=(), lmtp=False):
+        self.address, self.port = address, port
+        self.users = None if users is None else {u.lower() for u in users}
+        self.banner, self.helo, self.mail, self.rcpt, self.dot = "220 inside.local ESMTP", None, None, None, "250 2.0.0 taken"
+        self.extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE"]
+        self.hold, self.delay_s = None, 0
+        self.lock = threading.Lock()
+        self.asked, self.senders, self.messages, self.connections, self.open, self.open_max, self.helos = [], [], [], 0, 0, 0, []
+        self.unanswered, self.unanswered_max = 0, 0
+        self.sockets = set()
+        self.listener = None
+        self.start()
+
+    def start(self):
+        self.listener = socket.create_server((self.address, self.port), backlog=512, reuse_port=False)
+        self.thread = threading.Thread(target=self.accept, args=(self.listener,), daemon=True)
+        self.thread.start()
+        return self
+
+    def stop(self):
+        """Dead: nobody listens, and all connections are gone."""
+        if not self.listener:
+            return
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+        self.listener = None
+        with self.lock:
+            for s in self.sockets:
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    kill = stop  # for the fixture
+
+    def running(self):
+        return self.listener is not None
+
+    def accept(self, listener):
+        while True:
+            try:
+                s, _ = listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.connections += 1
+                self.open += 1
+                self.open_max = max(self.open_max, self.open)
+                self.sockets.add(s)
+            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+
+    def serve(self, s):
+        try:
+            self.session(s, s.makefile("rb"))
+        except (OSError, ValueError):
+            pass
+        finally:
+            with self.lock:
+                self.open -= 1
+                self.sockets.discard(s)
+            s.close()
+
+    def judge(self, address):
+        reply = self.rcpt(address) if self.rcpt else None
+        if reply:
+            return reply
+        known = self.users is None or address.lower() in self.users
+        return "250 2.1.5 Ok" if known else f"550 5.1.1 <{address}>: Recipient address rejected: User unknown in virtual mailbox table"
+
+    def on_rcpt(self, address):
+        with self.lock:
+            self.asked.append(address)
+            self.unanswered += 1
+            self.unanswered_max = max(self.unanswered_max, self.unanswered)
+        hold = self.hold
+        if hold:
+            hold.wait(60)
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        with self.lock:
+            self.unanswered -= 1
+        return self.judge(address)
+
+    def session(self, s, f):
+        def say(reply):
+            s.sendall(reply.encode() + b"\r\n")
+
+        say(self.banner)
+        if not self.banner.startswith("220"):
+            return
+        accepted = []
+        while True:
+            line = f.readline()
+            if not line.endswith(b"\r\n"):
+                return
+            line = line.decode("utf-8").rstrip("\r\n")
+            verb = line.split(" ")[0].upper()
+            if verb in ("EHLO", "LHLO"):
+                with self.lock:
+                    self.helos.append(line[5:])
+                say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions] + ["250 ENHANCEDSTATUSCODES"]))
+            elif verb == "MAIL":
+                sender = line.split("<", 1)[1].split(">", 1)[0]
+                with self.lock:
+                    self.senders.append(sender)
+                accepted = []
+                say((self.mail(sender) if callable(self.mail) else self.mail) or "250 2.1.0 Ok")
+            elif verb == "RCPT":
+                address = line.split("<", 1)[1].split(">", 1)[0]
+                reply = self.on_rcpt(address)
+                if reply == "close":
+                    return
+                if reply.startswith("2"):
+                    accepted.append(address)
+                say(reply)
+            elif verb == "DATA":
+                if not accepted:
+                    say("554 5.5.1 no valid recipients")
+                    continue
+                say("354 go on")
+                content = b""
+                while True:
+                    line = f.readline()
+                    if not line:
+                        return
+                    if line == b".\r\n":
+                        break
+                    content += line
+                if self.dot.startswith("2"):
+                    with self.lock:
+                        self.messages.append((accepted, content))
+                say(self.dot)
+                accepted = []
+            elif verb in ("RSET", "NOOP"):
+                say("250 2.0.0 Ok")
+            elif verb == "QUIT":
+                say("221 2.0.0 bye")
+                return
+            else:
+                say("502 5.5.1 not here")
+
+    def probes(self, address=None):
+        with self.lock:
+            return len(self.asked) if address is None else self.asked.count(address)
