@@ -214,7 +214,7 @@ static enum reply_id accept_rcpt(struct smtpd_session *s)
         s->tx->discard_count++;
         return R_rcpt_ok;
     }
-    if (transaction_add_rcpt(s->tx, s->tx->asked.text))
+    if (transaction_add_rcpt(s->tx, s->tx->asked.text, &s->tx->asked_params))
         return R_too_many_rcpts;
     s->rcpts++;
     return R_rcpt_ok;
