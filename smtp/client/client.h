@@ -45,7 +45,8 @@ enum smtpc_stage {
 };
 const char *smtpc_stage_name(enum smtpc_stage s);
 
-/* One message for this connection; embedded in its owner, alive until tx_done. */
+/* One message for this connection, or one probe: MAIL, RCPT…, RSET, and never DATA. Embedded in its owner,
+ * alive until tx_done. */
 struct smtpc_tx {
     str_t sender;       /* "" = null */
     const str_t *rcpts; /* addresses without <> */
@@ -53,6 +54,7 @@ struct smtpc_tx {
     uint64_t size; /* for SIZE=; 0 = do not say */
     enum body_type body;
     bool smtputf8;
+    bool probe; /* every recipient's outcome is what the server said to RCPT, or to MAIL if it refused that */
     void *owner;
     /* client-private */
     struct smtpc_tx *next;
@@ -68,7 +70,7 @@ struct smtpc_host {
      * smtpc_content_end. */
     void (*content)(void *host, struct smtpc_tx *tx);
     /* The outcome of one recipient, once each. `reply` is the server's; accepted = the server took
-     * responsibility (after "."). */
+     * responsibility (after "."), or would (a probe, at RCPT). */
     void (*rcpt_done)(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at,
                       const struct smtp_reply *reply);
     /* All recipients of tx have their outcome; the engine forgets tx. */
@@ -96,7 +98,7 @@ void smtpc_closed(struct smtpc *c, err_t why);
 void smtpc_secured(struct smtpc *c, err_t err);
 
 uint32_t smtpc_slots(const struct smtpc *c); /* how many more tx it takes now (0 while greeting; 2 when
-                                                pipelining: one in content, one behind) */
+                                                pipelining: one in content or with its probe out, one behind) */
 /* At least one recipient. What the server's EHLO rules out (8BITMIME, SMTPUTF8, SIZE) is refused on its
  * behalf from inside this call: rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again
  * then. */
