@@ -5,8 +5,8 @@
 #include "smtp/client/client.h"
 
 #define SLOT_COUNT 2 /* one on the wire, one behind it */
-/* RCPTs unanswered at a time, of all that is on the wire. Their replies (<= 512 bytes each) must fit into socket buffers, or both sides
- * would wait for the other one to read (RFC 2920 3.1). */
+/* RCPTs unanswered at a time, of all that is on the wire. Their replies (<= 512 bytes each) must fit into
+ * socket buffers, or both sides would wait for the other one to read (RFC 2920 3.1). */
 #define RCPT_WINDOW 200
 /* A power of two that holds a window of RCPTs and what may stand around it: DOT, RSET, MAIL, DATA. */
 #define EXPECT_MAX 256

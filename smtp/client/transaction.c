@@ -69,8 +69,8 @@ static struct smtpc_tx *speaking(const struct smtpc *c)
     return tx;
 }
 
-/* Whose commands before the dot the next replies answer: probes that said all come before the one that speaks.
- */
+/* Whose commands before the dot the next replies answer: probes that said all come before the one that
+ * speaks. */
 static struct smtpc_tx *answered(const struct smtpc *c)
 {
     struct smtpc_tx *tx = c->first;

@@ -486,7 +486,8 @@ static const struct dialogue probes[] = {
      .script = UP_PIPE "D 0\n" PROBE_0 "D 1\n" PROBE_1
                        "S 250 ok\nS 250 ok\nS 450 4.2.0 no\nS 250 ok\n"
                        "E rcpt 0.0 yes RCPT 250\nE rcpt 0.1 no RCPT 450 4.2.0\nE done 0\nE ready 1\n"
-                       "D 2\n" SAY_0 "S 250 ok\nS 250 ok\nS 250 ok\nE rcpt 1.0 yes RCPT 250\nE done 1\nE ready 1\n" YES
+                       "D 2\n" SAY_0 "S 250 ok\nS 250 ok\nS 250 ok\n"
+                       "E rcpt 1.0 yes RCPT 250\nE done 1\nE ready 1\n" YES
                        "E content 2\n"
                        "T 2\nC body 2\nC .\nS 250 ok\nE rcpt 2.0 yes end of data 250\nE done 2\nE ready 2\n"},
     {"the sender refused", .messages = PROBES,
