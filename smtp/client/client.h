@@ -97,8 +97,8 @@ void smtpc_input(struct smtpc *c, const uint8_t *p, size_t n); /* takes all */
 void smtpc_closed(struct smtpc *c, err_t why);
 void smtpc_secured(struct smtpc *c, err_t err);
 
-/* How many more tx it takes now: 0 while greeting; 2 when pipelining: one in content or with its probe out, one
- * behind. */
+/* How many more tx it takes now: 0 while greeting; 2 when pipelining: one in content or with its probe out,
+ * one behind. */
 uint32_t smtpc_slots(const struct smtpc *c);
 /* At least one recipient. What the server's EHLO rules out (8BITMIME, SMTPUTF8, SIZE) is refused on its
  * behalf from inside this call: rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again
