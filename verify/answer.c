@@ -4,12 +4,12 @@
 const char *finding_name(enum finding f)
 {
     static const char *const names[] = {
-        [FINDING_KNOWN] = "known",           [FINDING_FULL] = "full",
-        [FINDING_LATER] = "later",           [FINDING_NO_SMTPUTF8] = "no-smtputf8",
-        [FINDING_DOWN] = "down",             [FINDING_REFUSES_US] = "refuses-us",
-        [FINDING_LOOPS] = "loops",           [FINDING_OWN_PROBE] = "own-probe",
-        [FINDING_BLIND] = "accept-all",      [FINDING_OVERFLOW] = "overflow",
-        [FINDING_TIMEOUT] = "timeout",       [FINDING_NO_ROUTE] = "no-route",
+        [FINDING_KNOWN] = "known",      [FINDING_FULL] = "full",
+        [FINDING_LATER] = "later",      [FINDING_NO_SMTPUTF8] = "no-smtputf8",
+        [FINDING_DOWN] = "down",        [FINDING_REFUSES_US] = "refuses-us",
+        [FINDING_LOOPS] = "loops",      [FINDING_OWN_PROBE] = "own-probe",
+        [FINDING_BLIND] = "accept-all", [FINDING_OVERFLOW] = "overflow",
+        [FINDING_TIMEOUT] = "timeout",  [FINDING_NO_ROUTE] = "no-route",
         [FINDING_CLOSING] = "closing",
     };
     return f >= 0 && f < COUNT_OF(names) ? names[f] : "unknown";
@@ -46,8 +46,8 @@ enum verdict_age verify_age(const struct cfg_verify *s, const struct verdict_rec
 {
     struct verdict_times t = verify_times(s);
     enum verdict_age age = verdict_age(r, &t, now_s);
-    bool second_look = s->cautious && !r->pin && is_refusal(r) && !is_confirmed(s, r) && now_s > r->refused_s &&
-                       now_s - r->refused_s >= s->confirm_s;
+    bool second_look = s->cautious && !r->pin && is_refusal(r) && !is_confirmed(s, r) &&
+                       now_s > r->refused_s && now_s - r->refused_s >= s->confirm_s;
     return age == AGE_FRESH && second_look ? AGE_STALE : age;
 }
 

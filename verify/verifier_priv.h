@@ -2,8 +2,8 @@
  *
  *   struct lookup    one address that sessions of this worker wait for; holds the request while it is here
  *   struct request   travels by mail to the backend's worker and back; that worker alone touches it meanwhile
- *   struct question  one address that a backend is, or will be, asked for; holds the requests that wait for it
- *   struct backend   a route's servers: queue of questions, limits, breaker, connections, canaries by domain
+ *   struct question  one address that a backend is, or will be, asked for; holds the requests that wait for
+ * it struct backend   a route's servers: queue of questions, limits, breaker, connections, canaries by domain
  *   struct batch     questions of one transaction; on a connection's engine
  *   struct probeconn one connection (probeconn_priv.h)
  *
@@ -23,16 +23,17 @@
 #include "verify/verifier.h"
 #include "verify/watch.h"
 
-#define PROBE_LOOKUPS_MAX   20000 /* per worker; further questions are answered 450 at once */
-#define PROBE_BATCH_MAX     100   /* recipients a transaction: what every server must take (RFC 5321 4.5.3.1.8) */
-#define PROBE_TRIES_MAX     5     /* addresses tried for one connection */
-#define PROBE_AGAIN_MAX     3     /* times a question goes back into the queue for the same reason */
-#define PROBE_CONNECT_MS    15000 /* a probe has nobody who waits longer; the configuration may say less */
-#define PROBE_STAGE_MS      60000
-#define PROBE_SLOW_MS       200 /* a transaction that takes longer gets no other one behind it, if it may be had */
-#define BACKEND_LINGER_MS   3600000 /* an unused one is forgotten after this long */
-#define BACKEND_SWEEP_MS    60000
-#define PROBE_ADDRESS_MAX   VERIFY_KEY_MAX
+#define PROBE_LOOKUPS_MAX 20000 /* per worker; further questions are answered 450 at once */
+#define PROBE_BATCH_MAX   100 /* recipients a transaction: what every server must take (RFC 5321 4.5.3.1.8) */
+#define PROBE_TRIES_MAX   5   /* addresses tried for one connection */
+#define PROBE_AGAIN_MAX   3   /* times a question goes back into the queue for the same reason */
+#define PROBE_CONNECT_MS  15000 /* a probe has nobody who waits longer; the configuration may say less */
+#define PROBE_STAGE_MS    60000
+#define PROBE_SLOW_MS     200 /* a transaction that takes longer gets no other one behind it, if it may be had \
+                               */
+#define BACKEND_LINGER_MS 3600000 /* an unused one is forgotten after this long */
+#define BACKEND_SWEEP_MS  60000
+#define PROBE_ADDRESS_MAX VERIFY_KEY_MAX
 
 struct backend;
 struct batch;
@@ -216,7 +217,8 @@ void verifier_check_drained(struct verifier *v);
 
 /* owner.c: requests in, findings out */
 void request_arrived(struct mail *m);
-void request_answer(struct request *r, const struct found *f); /* on its way back; the request is not ours any more */
+void request_answer(struct request *r,
+                    const struct found *f); /* on its way back; the request is not ours any more */
 /* Ends it: all its requests get `f`; the question is gone. */
 void question_end(struct question *q, const struct found *f);
 /* What the server said of it, or that nothing came: ends it, or puts it back into the queue. */
