@@ -24,13 +24,12 @@
 #include "verify/watch.h"
 
 #define PROBE_LOOKUPS_MAX 20000 /* per worker; further questions are answered 450 at once */
-#define PROBE_BATCH_MAX   100 /* recipients a transaction: what every server must take (RFC 5321 4.5.3.1.8) */
+#define PROBE_BATCH_MAX     100 /* recipients a transaction: RFC 5321 4.5.3.1.8 */
 #define PROBE_TRIES_MAX   5   /* addresses tried for one connection */
 #define PROBE_AGAIN_MAX   3   /* times a question goes back into the queue for the same reason */
 #define PROBE_CONNECT_MS  15000 /* a probe has nobody who waits longer; the configuration may say less */
 #define PROBE_STAGE_MS    60000
-#define PROBE_SLOW_MS     200 /* a transaction that takes longer gets no other one behind it, if it may be had \
-                               */
+#define PROBE_SLOW_MS     200 /* behind a transaction that takes longer no other one is put */
 #define BACKEND_LINGER_MS 3600000 /* an unused one is forgotten after this long */
 #define BACKEND_SWEEP_MS  60000
 #define PROBE_ADDRESS_MAX VERIFY_KEY_MAX
