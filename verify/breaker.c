@@ -67,6 +67,8 @@ bool breaker_answered(struct breaker *b, uint64_t now_ms)
 
 bool breaker_later(struct breaker *b, uint64_t now_ms, uint64_t random)
 {
+    if (b->state != BREAKER_UP && !b->on_trial)
+        return false; /* was on its way already */
     if (b->state == BREAKER_SUSPECT)
         return leave_alone(b, BREAKER_SUSPECT, now_ms, random);
     b->refused_count = 0;
@@ -84,7 +86,7 @@ bool breaker_refused(struct breaker *b, bool at_rcpt, uint64_t now_ms, uint64_t 
 {
     b->later_count = 0;
     if (at_rcpt && b->state != BREAKER_REFUSES_US && ++b->refused_count < BREAKER_REFUSED_MAX)
-        return b->state != BREAKER_UP && enter(b, BREAKER_UP, now_ms);
+        return b->on_trial && enter(b, BREAKER_UP, now_ms);
     return leave_alone(b, BREAKER_REFUSES_US, now_ms, random);
 }
 

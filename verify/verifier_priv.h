@@ -63,7 +63,7 @@ enum request_kind {
 struct request {
     struct mail mail;
     struct link link; /* the backend's worker: question.requests */
-    struct verifier *from;
+    struct verifier *from, *to;
     enum request_kind kind;
     bool is_known;    /* something was known once: likelier a real recipient than a guess */
     bool is_callback; /* its sender is such as a server has that verifies */
@@ -77,10 +77,12 @@ struct request {
 struct lookup {
     struct request request;
     struct verifier *verifier;
+    struct link link; /* verifier.lookups_out */
     struct list asks;
     bool in_map;
     uint64_t started_ms;
-    char backend[96]; /* its key, for the log */
+    char reference[14];
+    char backend[96]; /* its key, for the log; cut */
 };
 
 enum question_rank { RANK_KNOWN, RANK_ASKED, RANK_BACKGROUND, RANK_COUNT };
@@ -108,11 +110,12 @@ struct question {
     char sender[PROBE_ADDRESS_MAX]; /* passed on; sender_n 0: ours */
 };
 
-/* Which sender a probe has. */
+/* Which sender a probe has: of ours, or another gateway's. */
 enum sender_kind { PROBE_EMPTY, PROBE_TOKEN, PROBE_FIXED, PROBE_PASSED_ON };
 
 struct batch {
     struct smtpc_tx tx;
+    struct link link; /* probeconn.batches or lost */
     struct backend *backend;
     struct probeconn *conn;
     struct question *questions[PROBE_BATCH_MAX]; /* NULL: has its finding, or went back */
@@ -145,7 +148,11 @@ struct backend {
     uint64_t policy_generation;
     struct link idle_link;
     uint64_t used_ms;
-    struct probe_now *now; /* a backend of its own for one probe with a transcript, in no map; else NULL */
+
+    /* A backend of its own for one probe with a transcript, in no map. */
+    struct probe_now *now; /* NULL: of all other backends, or told already */
+    bool probe_ended;
+    struct transcript *transcript; /* owned */
 
     struct backend_limits limits;
     struct breaker breaker;
@@ -162,6 +169,7 @@ struct backend {
     struct list watches;
     struct smap watches_by_domain;
     struct timer rate_timer, canary_timer;
+    uint64_t canary_due_ms; /* of the timer */
     struct tick_hook hook;
 
     struct list conns;
@@ -182,12 +190,13 @@ struct verifier {
     unsigned worker;
     struct hop_settings hop;
     struct resolver resolver;
-    struct verify_lists *lists; /* counted; may be NULL */
+    struct verify_list *lists; /* owned, paths and references too */
+    size_t list_count;
 
     /* What sessions here wait for. */
-    struct smap lookups; /* by key */
+    struct smap lookups;     /* by key */
+    struct list lookups_out; /* all */
     struct pool lookup_pool;
-    uint32_t out_count; /* lookups that are away */
 
     /* The backends that are this worker's. */
     struct smap backends;
@@ -208,10 +217,16 @@ static inline uint32_t wall_s(void)
 }
 
 /* lookup.c: the asking side */
+void lookup_returned(struct mail *m);
 struct lookup *lookup_new(struct verifier *v, enum request_kind kind, const struct verify_query *q, str_t key,
-                          const struct route *route); /* NULL: too many */
+                          bool in_map); /* NULL: too many */
 void lookup_send(struct lookup *l, const struct route *route);
+bool lookup_is_suspicious(const struct verify_query *q, const struct cfg_verify *s);
 void lookup_join(struct lookup *l, struct verify_ask *a, const struct verify_query *q);
+void lookup_conclude(struct lookup *l, const struct found *f); /* all who wait get their answer */
+/* The answer by the settings; `reference` is given where something is hidden. */
+void verifier_conclude(const struct cfg_verify *s, enum finding f, const struct verdict_record *record,
+                       const char *reference, struct verify_answer *out);
 void verifier_check_drained(struct verifier *v);
 
 /* owner.c: requests in, findings out */
@@ -223,6 +238,11 @@ void question_end(struct question *q, const struct found *f);
 /* What the server said of it, or that nothing came: ends it, or puts it back into the queue. */
 void question_answered(struct question *q, enum smtpc_stage at, const struct smtp_reply *reply, str_t relay);
 void question_lost(struct question *q, bool may_go_again, const struct found *why);
+void found_fill(struct found *f, enum smtpc_stage at, const struct smtp_reply *reply, str_t relay,
+                const char *why);
+/* A verdict into cache and store; returns what is known then. Any worker. */
+struct verdict_record verifier_learn(struct verifier *v, str_t key, const struct cfg_verify *s,
+                                     enum verdict answer, enum verdict_source source, bool canary_passed);
 /* While the backend is not asked: what its addresses are answered. */
 void backend_found(const struct backend *b, struct found *out);
 void backend_answer_queue(struct backend *b, const struct found *f);
@@ -248,16 +268,19 @@ void backend_moved(struct backend *b, enum breaker_state was, const struct found
 void backend_dispatch(struct tick_hook *h);
 void backend_rate(struct timer *t);
 void batch_done(struct batch *batch); /* the engine is done with it; what is left in it goes back */
-bool sender_refused(struct question *q, struct batch *batch, const struct smtp_reply *reply, str_t relay);
-void batch_crowded(struct question *q);
+/* True: it goes again, with another sender. */
+bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply, str_t relay);
+bool batch_crowded(struct question *q); /* true: it goes again, with fewer beside it */
 
 /* canary.c */
 void canary_check(struct backend *b, struct domain_watch *d, const struct cfg_verify *s);
 void canary_timer(struct timer *t);
 void canary_answered(struct question *q, enum triage t);
+void canary_say(struct backend *b, struct domain_watch *d, enum watch_state was);
 
-/* probe_now.c */
-void probe_now_ended(struct probe_now *p, const struct found *f);
+/* probe_now.c; the transcript's are of no effect for a backend without one */
+void probe_now_ended(struct backend *b, struct probe_now *p, const struct question *q, const struct found *f);
+void probe_now_over(struct backend *b); /* its connections are gone: frees it */
 void transcript_note(struct backend *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void transcript_sent(struct backend *b, str_t bytes);
 void transcript_received(struct backend *b, str_t bytes);
