@@ -1,7 +1,9 @@
-"""./dev bench relay: messages/s and CPU seconds per 1000 messages, Postern beside its peers in the same run.
+"""./dev bench relay (./dev bench queue: see queue_bench.py): messages/s and CPU seconds per 1000 messages, Postern beside its peers in the same run.
 
 Source, gateway and sink share the machine, as they do for every peer. Rounds are interleaved (A B A B), so that a slow minute of the
 machine falls on all; the table shows the median, least and most of the rounds and the ratio of the medians.
+
+./dev bench verdicts: the verdict cache alone (bench/verify).
 """
 import argparse
 import json
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 
 from peers import BIN, Postern, Postfix, available, free_port, wait_for_port, ROOT
+from queue_bench import queue
 
 SCENARIOS = {  # name: (size, messages a session, sessions, messages for postern, messages for a peer)
     "1 KiB, 1 a session": (1024, 1, 20, 30000, 2000),
@@ -109,9 +112,15 @@ def print_scenario(title, peers, rows):
     sys.stdout.flush()
 
 
+def verdicts(args):
+    """Lookups, updates, durable writes and the warm start of the verdict cache."""
+    entries = 100_000 if args.quick else 1_000_000
+    raise SystemExit(subprocess.run([BIN / "postern-bench-verdicts", str(entries), args.directory]).returncode)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["relay"])
+    parser.add_argument("scenario", choices=["relay", "queue", "verdicts"])
     parser.add_argument("--peer", action="append", choices=["postfix"], help="default: postfix, when it is installed")
     parser.add_argument("--no-peer", action="store_true", help="Postern alone")
     parser.add_argument("--workers", default="auto")
@@ -122,7 +131,7 @@ def main():
     parser.add_argument("--directory", default=str(ROOT / "build"), help="where the spools are: a real disk")
     args = parser.parse_args()
     args.peer = [] if args.no_peer else args.peer or ["postfix"]
-    relay(args)
+    {"relay": relay, "queue": queue, "verdicts": verdicts}[args.scenario](args)
 
 
 if __name__ == "__main__":

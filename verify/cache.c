@@ -20,6 +20,8 @@
 
 #include <ck_pr.h>
 
+#include "core/metrics.h"
+
 #define WAYS         16
 #define USED_STEP_S  60 /* hits within this leave the cache line alone */
 #define SPINS        64 /* then the writer probably lost its core */
@@ -170,26 +172,28 @@ bool verdict_cache_get(struct verdict_cache *c, str_t key, uint32_t now_s, struc
             continue;
         if (i >= 0)
             mark_used(&p.set->entries[i], now_s);
+        metric_inc(i >= 0 ? M_verdict_cache_hits : M_verdict_cache_misses);
         return i >= 0;
     }
 }
 
 /* --- counting --- */
 
-static void count(atomic_uint_fast64_t *n, bool before, bool after)
+/* The metric is the process's, which has one cache; it adds up over threads by itself. */
+static void count(atomic_uint_fast64_t *n, enum metric gauge, bool before, bool after)
 {
-    if (after && !before)
-        atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
-    else if (before && !after)
-        atomic_fetch_sub_explicit(n, 1, memory_order_relaxed);
+    if (before == after)
+        return;
+    atomic_fetch_add_explicit(n, after ? 1 : UINT64_MAX, memory_order_relaxed);
+    metric_add(gauge, after ? 1 : -1);
 }
 
 static void count_change(struct verdict_cache *c, const struct verdict_record *old,
                          const struct verdict_record *new)
 {
-    count(&c->good_count, old->state == VERDICT_GOOD, new->state == VERDICT_GOOD);
-    count(&c->unknown_count, old->state > VERDICT_GOOD, new->state > VERDICT_GOOD);
-    count(&c->pinned_count, old->pin, new->pin);
+    count(&c->good_count, M_verdict_cache_good, old->state == VERDICT_GOOD, new->state == VERDICT_GOOD);
+    count(&c->unknown_count, M_verdict_cache_unknown, old->state > VERDICT_GOOD, new->state > VERDICT_GOOD);
+    count(&c->pinned_count, M_verdict_cache_pinned, old->pin, new->pin);
 }
 
 static bool reserve(struct verdict_cache *c)
@@ -262,6 +266,7 @@ static void evict(struct verdict_cache *c, struct set *s, int i)
 {
     clear(c, s, i);
     atomic_fetch_add_explicit(&c->eviction_count, 1, memory_order_relaxed);
+    metric_inc(M_verdict_cache_evictions);
 }
 
 /* Frees one entry's share of the capacity in another set. Waits for nobody's turn, since it has one. */

@@ -5,10 +5,10 @@
  * text is in the store only. Any thread may call anything but create and destroy.
  *
  * Room. There are never more than `capacity` entries, counted exactly over all threads. The table has twice
- * as many places, so that a set seldom is full before that. A new entry beyond either bound drops another one
- * of its set, or, when nothing there may go, of a set nearby: first what nobody can use any more
- * (VERDICT_DEAD_S), then the coldest refusal, then the coldest good one; never a pin. All told it is under 80
- * bytes per entry of `capacity` (a test measures). */
+ * as many places, so that a set seldom is full before that (one entry in a thousand, when all come in). A new
+ * entry beyond either bound drops another one of its set, or, when nothing there may go, of a set nearby:
+ * first what nobody can use any more (VERDICT_DEAD_S), then the coldest refusal, then the coldest good one;
+ * never a pin. All told it is under 80 bytes per entry of `capacity` (a test measures). */
 #ifndef VERIFY_CACHE_H
 #define VERIFY_CACHE_H
 
