@@ -1,5 +1,5 @@
-/* verify/backend.c: a route's servers as somebody to ask: made, kept up with the policy, forgotten; its queue; its
- * states. */
+/* verify/backend.c: a route's servers as somebody to ask: made, kept up with the policy, forgotten; its
+ * queue; its states. */
 #include <errno.h>
 
 #include "core/log.h"
@@ -11,10 +11,8 @@
 #define WATCHES_MAX       10000 /* domains of one backend with canaries of their own */
 
 static const enum metric state_metrics[BREAKER_STATES] = {
-    [BREAKER_UP] = M_backend_up,
-    [BREAKER_SUSPECT] = M_backend_suspect,
-    [BREAKER_DOWN] = M_backend_down,
-    [BREAKER_REFUSES_US] = M_backend_refuses_us,
+    [BREAKER_UP] = M_backend_up,     [BREAKER_SUSPECT] = M_backend_suspect,
+    [BREAKER_DOWN] = M_backend_down, [BREAKER_REFUSES_US] = M_backend_refuses_us,
     [BREAKER_LOOP] = M_backend_loop,
 };
 
@@ -180,7 +178,7 @@ struct question *question_new(struct backend *b, struct domain_watch *d, str_t k
     q->rank = rank;
     list_init(&q->requests);
     q->asked_ms = loop_now_ms(b->verifier->loop);
-    memcpy(q->key, key.p, key.n);
+    memcpy(q->key, key.p ? key.p : "", key.n);
     q->key_n = (uint16_t)key.n;
     memcpy(q->text, text.p, text.n);
     q->text_n = (uint16_t)text.n;
@@ -238,10 +236,8 @@ enum breaker_state backend_state(const struct backend *b)
 void backend_found(const struct backend *b, struct found *out)
 {
     static const enum finding findings[BREAKER_STATES] = {
-        [BREAKER_UP] = FINDING_LATER,
-        [BREAKER_SUSPECT] = FINDING_LATER,
-        [BREAKER_DOWN] = FINDING_DOWN,
-        [BREAKER_REFUSES_US] = FINDING_REFUSES_US,
+        [BREAKER_UP] = FINDING_LATER,        [BREAKER_SUSPECT] = FINDING_LATER,
+        [BREAKER_DOWN] = FINDING_DOWN,       [BREAKER_REFUSES_US] = FINDING_REFUSES_US,
         [BREAKER_LOOP] = FINDING_REFUSES_US, /* who looped was told so; the others may come again */
     };
     *out = b->last;
@@ -275,8 +271,8 @@ static void say_moved(struct backend *b, enum breaker_state was, const struct fo
         LF_STR("reply", reply), LF_STR("text", text));
     if (is == BREAKER_REFUSES_US || is == BREAKER_LOOP)
         LOG(verify_alarm, LF_STR("dest", b->key), LF_CSTR("state", breaker_name(is)),
-            LF_CSTR("relay", why->relay[0] ? why->relay : NULL),
-            LF_CSTR("stage", smtpc_stage_name(why->at)), LF_STR("reply", reply), LF_STR("text", text));
+            LF_CSTR("relay", why->relay[0] ? why->relay : NULL), LF_CSTR("stage", smtpc_stage_name(why->at)),
+            LF_STR("reply", reply), LF_STR("text", text));
 }
 
 void backend_moved(struct backend *b, enum breaker_state was, const struct found *why)

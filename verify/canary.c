@@ -1,5 +1,5 @@
-/* verify/canary.c: now and then a backend is asked for an address that cannot exist, and for one that is known to
- * be good, while nobody waits. */
+/* verify/canary.c: now and then a backend is asked for an address that cannot exist, and for one that is
+ * known to be good, while nobody waits. */
 #include "core/log.h"
 #include "core/metrics.h"
 #include "core/rng.h"

@@ -1,5 +1,5 @@
-/* verify/dispatch.c: a backend's questions to its connections, at the end of a tick: what came in together goes
- * out in one transaction. */
+/* verify/dispatch.c: a backend's questions to its connections, at the end of a tick: what came in together
+ * goes out in one transaction. */
 #include <errno.h>
 
 #include "core/log.h"
@@ -123,7 +123,8 @@ static bool same_sender(const struct batch *batch, const struct question *q)
            str_eq(mine, kind == PROBE_FIXED ? fixed : str_of(q->sender, q->sender_n));
 }
 
-bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply, str_t relay)
+bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
+                    str_t relay)
 {
     struct backend *b = q->backend;
     str_t fixed;
@@ -135,8 +136,8 @@ bool sender_refused(struct question *q, const struct batch *batch, const struct 
         if (sender_of(q, &fixed) == PROBE_EMPTY && !b->refuses_empty) {
             b->refuses_empty = true;
             b->refuses_empty_until_ms = loop_now_ms(b->verifier->loop) + REFUSES_EMPTY_MS;
-            LOG(verify_sender, LF_STR("dest", b->key), LF_STR("relay", relay), LF_U64("reply", (uint64_t)reply->code),
-                LF_STR("text", reply->text));
+            LOG(verify_sender, LF_STR("dest", b->key), LF_STR("relay", relay),
+                LF_U64("reply", (uint64_t)reply->code), LF_STR("text", reply->text));
         }
         if (sender_of(q, &fixed) == PROBE_EMPTY) /* so the configuration wants it */
             return false;
@@ -198,7 +199,8 @@ static void add(struct batch *batch, struct question *q)
     batch->tx.smtputf8 |= q->is_utf8;
 }
 
-/* What a server without SMTPUTF8 cannot have is answered here, for the engine would refuse the whole batch. */
+/* What a server without SMTPUTF8 cannot have is answered here, for the engine would refuse the whole batch.
+ */
 static bool can_ask(const struct probeconn *c, struct question *q)
 {
     if (!q->is_utf8 || smtpc_features(c->smtpc)->smtputf8)

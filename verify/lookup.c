@@ -1,4 +1,5 @@
-/* verify/lookup.c: the asking side: one lookup for all sessions of this worker that wait for the same address. */
+/* verify/lookup.c: the asking side: one lookup for all sessions of this worker that wait for the same
+ * address. */
 #include "core/log.h"
 #include "core/metrics.h"
 #include "core/rng.h"
@@ -36,7 +37,8 @@ bool lookup_is_suspicious(const struct verify_query *q, const struct cfg_verify 
 struct lookup *lookup_new(struct verifier *v, enum request_kind kind, const struct verify_query *q, str_t key,
                           bool in_map)
 {
-    struct lookup *l = key.n <= VERIFY_KEY_MAX && q->text.n <= PROBE_ADDRESS_MAX ? pool_get(&v->lookup_pool) : NULL;
+    struct lookup *l =
+        key.n <= VERIFY_KEY_MAX && q->text.n <= PROBE_ADDRESS_MAX ? pool_get(&v->lookup_pool) : NULL;
     if (!l)
         return NULL;
     struct request *r = &l->request;
@@ -124,7 +126,8 @@ static void timed_out(struct timer *t)
     struct lookup *l = a->lookup;
     struct found f = {.finding = FINDING_TIMEOUT, .record = known(l)};
     LOG(verify, LF_CSTR("ref", l->reference), LF_STR("to", text_of(l)), LF_CSTR("dest", l->backend),
-        LF_CSTR("result", finding_name(f.finding)), LF_U64("ms", loop_now_ms(l->verifier->loop) - l->started_ms));
+        LF_CSTR("result", finding_name(f.finding)),
+        LF_U64("ms", loop_now_ms(l->verifier->loop) - l->started_ms));
     answer(l, a, &f);
 }
 

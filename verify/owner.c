@@ -239,7 +239,16 @@ static void join(struct question *q, struct request *r)
     }
 }
 
-static void ask(struct backend *b, struct domain_watch *d, struct request *r)
+/* It became known while the request was on its way. */
+static bool is_fresh(struct verifier *v, const struct request *r, const struct cfg_verify *s,
+                     struct verdict_record *out)
+{
+    uint32_t now_s = wall_s();
+    return verdict_cache_get(v->shared->cache, str_of(r->key, r->key_n), now_s, out) &&
+           verify_age(s, out, now_s) == AGE_FRESH;
+}
+
+static void ask(struct backend *b, struct domain_watch *d, const struct cfg_verify *s, struct request *r)
 {
     uint64_t now = loop_now_ms(b->verifier->loop);
     struct found f = {0};
@@ -251,6 +260,8 @@ static void ask(struct backend *b, struct domain_watch *d, struct request *r)
     } else if (q) {
         join(q, r);
         return;
+    } else if (is_fresh(b->verifier, r, s, &f.record)) {
+        f.finding = FINDING_KNOWN;
     } else if (breaker_leave(&b->breaker, now) == BREAKER_WAIT) {
         backend_found(b, &f);
     } else if (b->queued_count >= b->limits.waiting ||
@@ -305,7 +316,7 @@ static void serve(struct verifier *v, struct request *r, const struct address *a
     if (d && watch_is_blind(&d->watch) && s->canary_s)
         request_answer(r, &(struct found){.finding = FINDING_BLIND, .why = watch_name(d->watch.state)});
     else
-        ask(b, d, r);
+        ask(b, d, s, r);
 }
 
 void request_arrived(struct mail *m)

@@ -105,7 +105,8 @@ void probe_now_over(struct backend *b)
     backend_free(b);
 }
 
-static struct backend *private_backend(struct verifier *v, const struct route *route, const struct cfg_verify *s)
+static struct backend *private_backend(struct verifier *v, const struct route *route,
+                                       const struct cfg_verify *s)
 {
     struct backend *b = backend_new(v, route, s);
     if (!b)
@@ -181,8 +182,9 @@ static size_t domains_of(const struct backend *b, struct verifier_domain_info *o
 
 static uint32_t in_flight(const struct backend *b)
 {
-    return (uint32_t)b->questions.used_count > b->queued_count ? (uint32_t)b->questions.used_count - b->queued_count
-                                                               : 0;
+    return (uint32_t)b->questions.used_count > b->queued_count
+               ? (uint32_t)b->questions.used_count - b->queued_count
+               : 0;
 }
 
 static void describe(const struct backend *b, const struct verifier_domain_info *domains, size_t domain_count,

@@ -1,5 +1,5 @@
-/* verify/probeconn.c: the life of a connection for probes: address after address until one speaks, work, idleness,
- * the end. */
+/* verify/probeconn.c: the life of a connection for probes: address after address until one speaks, work,
+ * idleness, the end. */
 #include <errno.h>
 
 #include "core/log.h"
@@ -7,7 +7,8 @@
 #include "core/rng.h"
 #include "verify/probeconn_priv.h"
 
-#define DRIP_FACTOR   4     /* a peer that sends something now and then but never gets on has this many time-outs */
+#define DRIP_FACTOR 4 /* a peer that sends something now and then but never gets on has this many time-outs  \
+                       */
 #define OPEN_PAUSE_MS 30000 /* after a refused extra connection */
 
 static const struct conn_ops socket_ops;
@@ -21,7 +22,8 @@ size_t probeconn_bytes(void)
 struct candidate *probeconn_candidate(const struct probeconn *c)
 {
     struct backend *b = c->backend;
-    return c->candidates_generation == b->candidates_generation ? &b->candidates.list[c->candidate_index] : NULL;
+    return c->candidates_generation == b->candidates_generation ? &b->candidates.list[c->candidate_index]
+                                                                : NULL;
 }
 
 /* --- where to --- */
@@ -101,7 +103,8 @@ bool probeconn_open(struct backend *b)
 
 /* --- the end --- */
 
-/* One that never spoke, or broke before it was of any use, tells of the backend; but only if no other works. */
+/* One that never spoke, or broke before it was of any use, tells of the backend; but only if no other works.
+ */
 static void tell_breaker(struct probeconn *c)
 {
     struct backend *b = c->backend;
@@ -318,8 +321,5 @@ static void on_secured(struct conn *conn, err_t err)
     probeconn_settle(c);
 }
 
-static const struct conn_ops socket_ops = {.data = on_data,
-                                           .eof = on_eof,
-                                           .connected = on_connected,
-                                           .secured = on_secured,
-                                           .closed = on_closed};
+static const struct conn_ops socket_ops = {
+    .data = on_data, .eof = on_eof, .connected = on_connected, .secured = on_secured, .closed = on_closed};

@@ -30,22 +30,22 @@ struct probeconn {
     uint32_t tried, try_count;
     struct tls_context *tls;
 
-    struct list batches;      /* the engine's; batch.link */
-    struct list lost;         /* handed back by it, judged when it said why */
+    struct list batches; /* the engine's; batch.link */
+    struct list lost;    /* handed back by it, judged when it said why */
     uint32_t batch_count;
-    uint32_t answered_count;  /* recipients */
+    uint32_t answered_count; /* recipients */
     bool spoke, failed, timed_out, tls_broke;
     struct found why; /* of a failure */
 };
 
 size_t probeconn_bytes(void);
-bool probeconn_open(struct backend *b);          /* false: out of memory, or no address to try */
+bool probeconn_open(struct backend *b); /* false: out of memory, or no address to try */
 bool probeconn_is_free(const struct probeconn *c, bool behind);
 void probeconn_give(struct probeconn *c, struct batch *batch);
-void probeconn_close(struct probeconn *c);       /* shutdown: what it was asked for comes back */
-extern const struct smtpc_host probe_dialogue;   /* dialogue.c */
-void probeconn_doom(struct probeconn *c);        /* c->why says why */
-void probeconn_settle(struct probeconn *c);      /* arms the time-out of what it waits for now */
+void probeconn_close(struct probeconn *c);     /* shutdown: what it was asked for comes back */
+extern const struct smtpc_host probe_dialogue; /* dialogue.c */
+void probeconn_doom(struct probeconn *c);      /* c->why says why */
+void probeconn_settle(struct probeconn *c);    /* arms the time-out of what it waits for now */
 struct candidate *probeconn_candidate(const struct probeconn *c); /* NULL: resolved anew since */
 
 #endif

@@ -1,5 +1,5 @@
-/* verify/verifier.c: the door: creation, reload, shutdown, and the way of a question from what is known at once to
- * a lookup. */
+/* verify/verifier.c: the door: creation, reload, shutdown, and the way of a question from what is known at
+ * once to a lookup. */
 #include "verify/verifier.h"
 
 #include <errno.h>
@@ -172,7 +172,8 @@ static const struct recipient_list *list_of(const struct verifier *v, const stru
 {
     for (size_t i = 0; i < v->list_count; i++) {
         const struct verify_list *l = &v->lists[i];
-        if (str_eq(l->path, s->list) && l->rules.fold_case == s->fold_case && l->rules.separator == s->separator)
+        if (str_eq(l->path, s->list) && l->rules.fold_case == s->fold_case &&
+            l->rules.separator == s->separator)
             return l->list;
     }
     return NULL;
@@ -200,13 +201,12 @@ static bool say_known(const struct cfg_verify *s, const struct verdict_record *r
 {
     static const char nothing[14] = "";
     verifier_conclude(s, FINDING_KNOWN, r, nothing, out);
-    out->source = r->pin                       ? "pin"
-                  : r->source == SOURCE_PROBE  ? "cache"
-                                               : "learned";
+    out->source = r->pin ? "pin" : r->source == SOURCE_PROBE ? "cache" : "learned";
     return true;
 }
 
-static bool refuse_unlisted(const struct cfg_verify *s, const struct recipient_list *l, struct verify_answer *out)
+static bool refuse_unlisted(const struct cfg_verify *s, const struct recipient_list *l,
+                            struct verify_answer *out)
 {
     say(out, l ? R_unknown_user : R_rcpt_temp, "list");
     if (!s->enforce) {
@@ -271,8 +271,8 @@ static void send_along(struct verifier *v, enum request_kind kind, const struct 
         lookup_send(l, &route);
 }
 
-static err_t ask(struct verifier *v, const struct verify_query *q, const struct known *k, struct verify_ask *a,
-                 struct verify_answer *now)
+static err_t ask(struct verifier *v, const struct verify_query *q, const struct known *k,
+                 struct verify_ask *a, struct verify_answer *now)
 {
     struct route route;
     char reference[14];
@@ -286,7 +286,8 @@ static err_t ask(struct verifier *v, const struct verify_query *q, const struct 
         if (l->request.kind == REQUEST_REFRESH) /* which the backend may leave undone */
             l = NULL;
     } else {
-        l = NULL; /* it goes to the backend's worker by itself, which knows whether it is one that asks back */
+        l = NULL; /* it goes to the backend's worker by itself, which knows whether it is one that asks back
+                   */
     }
     if (f == FINDING_OVERFLOW && !l) {
         l = lookup_new(v, REQUEST_ASK, q, k->key, !smap_get(&v->lookups, k->key));

@@ -45,15 +45,16 @@ err_t verifier_create(struct verifier **out, const struct verifier_options *opt)
 void verifier_destroy(struct verifier *v); /* after verifier_drain's callback, of all workers */
 void verifier_set_policy(struct verifier *v, const struct policy *p); /* keeps no pointer into the old one */
 /* Answers everything that waits with "later" and closes connections; goes on answering like that. `drained`
- * once nothing of this worker's is out any more. What it has out is at other workers' verifiers: their loops run
- * until all are drained. */
+ * once nothing of this worker's is out any more. What it has out is at other workers' verifiers: their loops
+ * run until all are drained. */
 void verifier_drain(struct verifier *v, void (*drained)(void *ctx), void *ctx);
 
-/* The recipient lists in force, in place of those before; copies the paths and takes references. A list that is
- * named in the settings and not here could not be read: its recipients are answered "later". */
+/* The recipient lists in force, in place of those before; copies the paths and takes references. A list that
+ * is named in the settings and not here could not be read: its recipients are answered "later". */
 struct verify_list {
     str_t path;
-    struct verdict_key_rules rules; /* of the keys in it: a file that serves under two rules stands here twice */
+    struct verdict_key_rules
+        rules; /* of the keys in it: a file that serves under two rules stands here twice */
     struct recipient_list *list;
 };
 err_t verifier_set_lists(struct verifier *v, const struct verify_list *lists, size_t count) WARN_UNUSED;
@@ -64,8 +65,8 @@ struct verify_answer {
     enum reply_id reply; /* R_rcpt_ok, or the refusal */
     bool shadow;         /* enforce: false: `reply` is R_rcpt_ok, `would` is what it would have been */
     enum reply_id would;
-    const char *source; /* static: "off", "bypass", "list", "pin", "cache", "learned", "probe", "stale", "open", or
-                           a finding of verify/answer.h: "accept-all", "timeout", "overflow", … */
+    const char *source; /* static: "off", "bypass", "list", "pin", "cache", "learned", "probe", "stale",
+                           "open", or a finding of verify/answer.h: "accept-all", "timeout", "overflow", … */
     char reference[14]; /* that the reply carries and the log explains; "" when nothing is hidden */
 };
 
@@ -123,8 +124,9 @@ struct verifier_backend_info { /* texts are valid during the call */
     uint64_t state_for_ms, retry_in_ms; /* 0: now, or up */
     uint32_t connections, in_flight, queued, batch;
     const char *sender; /* static: "empty", "token", "address" */
-    str_t relay, reply; /* who answered last when it was not up, and what: "550 5.7.1 go away"; absent: nothing */
-    const char *why;    /* static; NULL */
+    str_t relay,
+        reply; /* who answered last when it was not up, and what: "550 5.7.1 go away"; absent: nothing */
+    const char *why; /* static; NULL */
     const struct verifier_domain_info *domains;
     size_t domain_count;
 };
@@ -132,14 +134,14 @@ struct verifier_backend_info { /* texts are valid during the call */
 void verifier_each_backend(const struct verifier *v,
                            void (*each)(void *ctx, const struct verifier_backend_info *b), void *ctx);
 
-/* One probe with its dialogue, on a connection of its own; what it finds goes into the cache as usual. Embedded
- * in its owner. */
+/* One probe with its dialogue, on a connection of its own; what it finds goes into the cache as usual.
+ * Embedded in its owner. */
 struct probe_now {
     void (*done)(struct probe_now *p);
-    str_t transcript;        /* lines of "   12 ms C: RCPT TO:<bob@example.com>"; valid during done */
-    enum reply_id reply;     /* what RCPT would be answered now */
-    const char *result;      /* static: a finding, and of a KNOWN one the verdict */
-    const char *why;         /* static or NULL */
+    str_t transcript;    /* lines of "   12 ms C: RCPT TO:<bob@example.com>"; valid during done */
+    enum reply_id reply; /* what RCPT would be answered now */
+    const char *result;  /* static: a finding, and of a KNOWN one the verdict */
+    const char *why;     /* static or NULL */
     uint32_t ms;
     struct backend *backend; /* private */
 };

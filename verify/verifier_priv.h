@@ -24,12 +24,12 @@
 #include "verify/watch.h"
 
 #define PROBE_LOOKUPS_MAX 20000 /* per worker; further questions are answered 450 at once */
-#define PROBE_BATCH_MAX     100 /* recipients a transaction: RFC 5321 4.5.3.1.8 */
-#define PROBE_TRIES_MAX   5   /* addresses tried for one connection */
-#define PROBE_AGAIN_MAX   3   /* times a question goes back into the queue for the same reason */
+#define PROBE_BATCH_MAX   100   /* recipients a transaction: RFC 5321 4.5.3.1.8 */
+#define PROBE_TRIES_MAX   5     /* addresses tried for one connection */
+#define PROBE_AGAIN_MAX   3     /* times a question goes back into the queue for the same reason */
 #define PROBE_CONNECT_MS  15000 /* a probe has nobody who waits longer; the configuration may say less */
 #define PROBE_STAGE_MS    60000
-#define PROBE_SLOW_MS     200 /* behind a transaction that takes longer no other one is put */
+#define PROBE_SLOW_MS     200     /* behind a transaction that takes longer no other one is put */
 #define BACKEND_LINGER_MS 3600000 /* an unused one is forgotten after this long */
 #define BACKEND_SWEEP_MS  60000
 #define PROBE_ADDRESS_MAX VERIFY_KEY_MAX
@@ -269,7 +269,8 @@ void backend_dispatch(struct tick_hook *h);
 void backend_rate(struct timer *t);
 void batch_done(struct batch *batch); /* the engine is done with it; what is left in it goes back */
 /* True: it goes again, with another sender. */
-bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply, str_t relay);
+bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
+                    str_t relay);
 bool batch_crowded(struct question *q); /* true: it goes again, with fewer beside it */
 
 /* canary.c */
