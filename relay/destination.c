@@ -152,7 +152,7 @@ void dest_add_job(struct dest *d, struct job *j)
     if (d->relay->draining) {
         job_cancel(j);
     } else if (d->refused_until_ms > now) {
-        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){STR_NONE, STR_NONE});
+        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){0});
     } else if (d->gate.down && (now < d->gate.retry_at_ms || d->ready_count >= RELAY_TRIAL_JOBS_MAX)) {
         dest_defer_job(d, j);
     } else {

@@ -158,8 +158,14 @@ static void expire(struct message *msg, uint64_t lifetime_ms)
         a.text =
             arena_printf(&msg->arena, "not delivered within %" PRIu64 " hours; the last reason was: " STR_FMT,
                          lifetime_ms / 3600000, STR_ARG(rc->answer.text));
-        rcpt_settle(msg, rc, NULL, RES_BOUNCED, &a, &(struct hop){STR_NONE, STR_NONE});
+        rcpt_settle(msg, rc, NULL, RES_BOUNCED, &a, &(struct hop){0});
     }
+}
+
+static bool is_late(const struct message *msg)
+{
+    uint64_t after_ms = msg->relay->settings.delay_after_ms;
+    return after_ms && msg->env.sender.n && !msg->m->warned && wall_ms() >= msg->m->arrived_ms + after_ms;
 }
 
 static void settle(struct message *msg)
@@ -172,12 +178,8 @@ static void settle(struct message *msg)
     uint64_t lifetime_ms = msg->env.sender.n ? s->lifetime_ms : s->dsn_lifetime_ms;
     if (wall_ms() >= msg->m->arrived_ms + lifetime_ms)
         expire(msg, lifetime_ms);
-    for (uint32_t i = 0; i < msg->rcpt_count; i++)
-        if (msg->rcpts[i].result == RES_BOUNCED) {
-            report_start(msg);
-            return;
-        }
-    message_finish(msg);
+    msg->is_late = is_late(msg);
+    report_settle(msg);
 }
 
 void message_job_gone(struct message *msg)

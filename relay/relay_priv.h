@@ -79,8 +79,18 @@ struct settings {
         idle_ms, quit_ms;
     struct gate_backoff retry;
     uint64_t lifetime_ms, dsn_lifetime_ms;
+    uint64_t delay_after_ms; /* 0 = never */
+    uint64_t return_size_bytes;
+    uint32_t dsn_rate; /* a minute and domain; 0 = no limit */
+    enum double_bounces double_bounces;
     struct endpoint *own; /* owned: where we listen, wildcards spelled out */
     size_t own_count;
+};
+
+/* Reports given out in this minute, by domain. */
+struct budget {
+    struct map64 counts; /* values are counts */
+    uint64_t minute;
 };
 
 struct relay {
@@ -103,6 +113,7 @@ struct relay {
     uint32_t spare_count;
     struct pool message_pool, conn_pool, piece_pool;
     struct list notes;
+    struct budget budget;
 
     struct smap destinations; /* owned values */
     struct list dirty;        /* dest.dirty_link: have jobs to hand out at the tick's end */
@@ -152,6 +163,10 @@ void answer_keep(struct kept_answer *out, const struct answer *a);
 struct answer answer_copy(struct arena *arena, const struct answer *a);
 struct answer answer_of_reply(const struct smtp_reply *reply, str_t mta); /* views */
 str_t answer_code(const struct answer *a, struct sbuf *out); /* "550 5.1.1"; absent without code */
+
+/* budget.c */
+bool budget_take(struct budget *b, str_t domain, uint32_t rate, uint64_t now_ms); /* false: used up */
+void budget_free(struct budget *b);
 
 /* note.c */
 struct note *note_get(struct relay *r, struct note *like, str_t key,
