@@ -209,7 +209,7 @@ static err_t write_text(struct report *rp)
     for (uint32_t i = 0; i < msg->rcpt_count; i++)
         if (is_to_be_told(msg, &msg->rcpts[i], &action) && (action == DSN_FAILED || !rp->untold.p))
             told[count++] = describe(rp, &msg->rcpts[i], action);
-    struct dsn d = {.hostname = str_cstr(msg->relay->settings.hostname),
+    struct dsn d = {.hostname = str_cstr(msg->relay->settings.hop.hostname),
                     .to = rp->to,
                     .untold = rp->untold,
                     .envid = msg->env.envid,
