@@ -26,7 +26,7 @@
 #define RELAY_ACTIVE_MAX       20000              /* messages; the rest waits in the heap as due */
 #define RELAY_ACTIVE_BYTES_MAX ((size_t)64 << 20) /* of their arenas */
 #define RELAY_MESSAGE_BYTES_MAX                                                                              \
-    ((size_t)8 << 20)            /* one arena: a 1 MiB record, its jobs, and a text per recipient */
+    ((size_t)16 << 20)           /* one arena: a 1 MiB record, its jobs, and a text per recipient */
 #define RELAY_LOADS_MAX      64  /* envelope reads in flight */
 #define RELAY_BATCH_MAX      256 /* activations a tick */
 #define RELAY_RCPTS_MAX      100 /* per transaction: what every server must take (RFC 5321 4.5.3.1.8) */
