@@ -358,6 +358,13 @@ static void start(struct message *msg, enum dsn_action kind, str_t to, str_t unt
     read_original(rp);
 }
 
+/* After an outage everything is late at once: that must not use up what failures need. */
+static uint32_t rate_for(const struct relay *r, enum dsn_action kind)
+{
+    uint32_t rate = r->settings.dsn_rate;
+    return kind == DSN_FAILED ? rate : rate / 2 + rate % 2;
+}
+
 static void tell(struct message *msg, enum dsn_action kind)
 {
     struct relay *r = msg->relay;
@@ -372,7 +379,7 @@ static void tell(struct message *msg, enum dsn_action kind)
     }
     if (!to.p)
         drop(msg, kind, is_null ? M_dsn_dropped_null : M_dsn_dropped_no_way, why_not);
-    else if (!budget_take(&r->budget, address.domain, r->settings.dsn_rate, loop_now_ms(r->loop)))
+    else if (!budget_take(&r->budget, address.domain, rate_for(r, kind), loop_now_ms(r->loop)))
         drop(msg, kind, M_dsn_dropped_rate, STR("too many reports to this domain in this minute (dsn.rate)"));
     else
         start(msg, kind, to, untold);
