@@ -249,10 +249,10 @@ struct destinations {
 static void list_destination(void *ctx, const struct relay_destination_info *d)
 {
     struct destinations *l = ctx;
-    json_t *o = json_pack("{s:o, s:i, s:i, s:i, s:i, s:b, s:o, s:o}", "key", json_str(d->key), "worker",
+    json_t *o = json_pack("{s:o, s:i, s:i, s:i, s:i, s:i, s:b, s:o, s:o}", "key", json_str(d->key), "worker",
                           (int)l->w->index, "connections", (int)d->connections, "window", (int)d->window,
-                          "jobs", (int)d->jobs, "down", d->down, "retry_at", json_time(d->retry_at_ms),
-                          "last_text", json_str(d->last_text));
+                          "jobs", (int)d->jobs, "aside", (int)d->aside, "down", d->down, "retry_at",
+                          json_time(d->retry_at_ms), "last_text", json_str(d->last_text));
     if (o)
         json_array_append_new(l->out, o);
 }

@@ -16,6 +16,7 @@ struct relay_options {
     const struct policy *policy;
     struct tls_context *tls, *tls_verify; /* client contexts; may be NULL (then TLS_MAY means off) */
     unsigned worker;
+    uint32_t active_max; /* messages in work at a time; 0 = 20000. For tests */
 };
 
 err_t relay_create(struct relay **out, const struct relay_options *opt) WARN_UNUSED;
@@ -44,6 +45,7 @@ void relay_message_info(const struct relay *r, const struct qmsg *m, struct rela
 struct relay_destination_info {
     str_t key;
     uint32_t connections, window, jobs;
+    uint32_t aside; /* messages that wait until it takes more */
     bool down;
     uint64_t retry_at_ms; /* wall clock */
     str_t last_text;

@@ -252,6 +252,7 @@ err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *
     table_column(&t, "CONNECTIONS", true);
     table_column(&t, "WINDOW", true);
     table_column(&t, "JOBS", true);
+    table_column(&t, "ASIDE", true);
     table_column(&t, "STATE", false);
     table_column(&t, "RETRY", false);
     table_column(&t, "LAST FAILURE", false);
@@ -262,6 +263,7 @@ err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *
         cell_count(&t, d, "connections");
         cell_count(&t, d, "window");
         cell_count(&t, d, "jobs");
+        cell_count(&t, d, "aside");
         table_cell(&t, is_true(d, "down") ? STR("down") : STR("up"));
         cell_until(&t, d, "retry_at", now_wall_ns);
         table_cell(&t, text_of(d, "last_text"));
