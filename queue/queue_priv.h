@@ -99,6 +99,7 @@ uint64_t qbatch_unwritten(const struct queue *q);         /* where the first byt
 void qbatches_free(struct queue *q);
 
 void qring_failed(struct queue *q, err_t err); /* a write failed: refuse mail, try again later */
+void qring_works(struct queue *q);             /* one worked: if they had failed, the rest is tried now */
 
 /* ---- putting in ---- */
 
@@ -275,6 +276,7 @@ struct qsuper {
     bool closed; /* SUPER_CLEAN was written, or tried */
 };
 void qsuper_request(struct queue *q); /* make q's state durable soon */
+void qsuper_retry(struct queue *q);   /* now, although the ring's last write failed */
 err_t qsuper_write_blocking(struct queue *q) WARN_UNUSED;
 void qsuper_start_loop(struct queue *q);
 err_t qsuper_create(struct queue *q, struct fsio_file *f, uint64_t segment_bytes,

@@ -72,9 +72,10 @@ static enum reply_id check_mail(const struct smtpd_session *s)
 
 static enum reply_id reply_for_space(err_t err)
 {
-    if (err == ERR_FULL)
+    enum reply_id reply = session_reply_for_store(err);
+    if (reply == R_no_space)
         metric_inc(M_queue_refused_full);
-    return err == ERR_FULL ? R_no_space : R_queue_failed;
+    return reply;
 }
 
 static enum reply_id open_transaction(struct smtpd_session *s, const struct address *sender,

@@ -106,6 +106,8 @@ static inline bool session_normalises(const struct smtpd_session *s)
 }
 
 /* session.c */
+/* For a message that could not be stored: 452 when there is no room, else 451. */
+enum reply_id session_reply_for_store(err_t err);
 /* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
 void session_error(struct smtpd_session *s);
