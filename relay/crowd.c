@@ -1,8 +1,8 @@
-/* relay/crowd.c: messages that wait for a destination which takes no more now, because it is down or has its
- * share of the active messages. They stand aside in its list, in order, without memory of their own, and are
- * called when it has room: so one destination's 100,000 messages neither keep another's first one waiting nor
- * come back one by one to find it still down. Nobody scans anything: an end of a job, of a back-off or of a
- * trial makes the destination look at its own list.
+/* relay/crowd.c: messages that wait for a destination which takes no more now, because it is down, paused, or
+ * has its share of the active messages. They stand aside in its list, in order, without memory of their own,
+ * and are called when it has room: so one destination's 100,000 messages neither keep another's first one
+ * waiting nor come back one by one to find it still down. Nobody scans anything: an end of a job, of a
+ * back-off or of a trial makes the destination look at its own list.
  *
  * A message whose destinations differ stands aside at the first that turned it away. It is in the heap as
  * well: see aside_due_ms in message.c. */
@@ -26,6 +26,8 @@ static bool has_share(const struct dest *d, uint32_t users)
 /* With `users` messages, the one in question among them. */
 static bool takes(const struct dest *d, uint32_t users)
 {
+    if (d->paused)
+        return false;
     if (!d->gate.down)
         return has_share(d, users);
     return loop_now_ms(d->relay->loop) >= d->gate.retry_at_ms && users <= RELAY_TRIAL_JOBS_MAX;
@@ -59,7 +61,7 @@ void crowd_turn_away(struct dest *d, struct job *j, bool in_front)
         uint64_t due_ms = elsewhere_due_ms(d);
         msg->retry_due_ms = msg->retry_due_ms ? MIN(msg->retry_due_ms, due_ms) : due_ms;
     }
-    if (!d->gate.down) {
+    if (d->paused || !d->gate.down) {
         job_ended(j); /* its turn comes; nothing to tell */
         return;
     }
@@ -71,6 +73,8 @@ void crowd_turn_away(struct dest *d, struct job *j, bool in_front)
 
 str_t crowd_reason(const struct dest *d)
 {
+    if (d->paused)
+        return STR("paused by the administrator");
     if (!d->gate.down)
         return STR("waits for its turn: the destination has as much in work as it may have");
     return d->last.a.text.p ? d->last.a.text : STR("the destination is down");

@@ -20,6 +20,7 @@ struct dest {
     uint32_t options_generation; /* connections made under another one take no more jobs */
 
     struct gate gate;
+    bool paused;       /* by an operator */
     struct list ready; /* jobs */
     uint32_t ready_count, job_count;
     uint32_t users; /* jobs whose message is active, ended ones too: they point here; and messages called */

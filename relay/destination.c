@@ -89,6 +89,7 @@ static struct dest *dest_new(struct relay *r, const struct route *route)
     d->tls = o.tls;
     gate_init(&d->gate, o.connections_max);
     d->policy_generation = r->policy_generation;
+    d->paused = pauses_include(r->pauses, route->key);
     if (!copy_target(d, route) || smap_put(&r->destinations, d->key, d)) {
         d->key = STR_NONE; /* not in the map */
         dest_free(d);

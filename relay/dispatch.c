@@ -198,7 +198,7 @@ bool dest_dispatch(struct dest *d)
         dest_cancel_jobs(d);
         return true;
     }
-    if (gate_may_connect(&d->gate, loop_now_ms(d->relay->loop)) == GATE_DOWN)
+    if (d->paused || gate_may_connect(&d->gate, loop_now_ms(d->relay->loop)) == GATE_DOWN)
         return turn_away_some(d);
     hand_out(d, false);
     hand_out(d, true);

@@ -346,7 +346,8 @@ static bool fill(struct outconn *c)
 {
     c->is_ready = false;
     struct dest *d = c->dest;
-    if (c->relay->draining || gate_may_connect(&d->gate, loop_now_ms(c->relay->loop)) == GATE_DOWN)
+    if (c->relay->draining || d->paused ||
+        gate_may_connect(&d->gate, loop_now_ms(c->relay->loop)) == GATE_DOWN)
         return false;
     bool took = d->ready_count && (outconn_is_free(c, false) || outconn_is_free(c, true));
     if (took) {

@@ -133,6 +133,7 @@ void relay_destroy(struct relay *r)
     tls_context_unref(r->tls);
     tls_context_unref(r->tls_verify);
     settings_free(&r->settings);
+    pauses_unref(r->pauses);
     free(r);
 }
 
@@ -159,6 +160,22 @@ void relay_set_policy(struct relay *r, const struct policy *p)
     void *value;
     while (smap_next(&r->destinations, &at, &key, &value))
         crowd_sort_again(value);
+}
+
+void relay_set_pauses(struct relay *r, struct pauses *p)
+{
+    struct pauses *old = r->pauses;
+    r->pauses = pauses_ref(p);
+    pauses_unref(old);
+    size_t at = 0;
+    str_t key;
+    void *value;
+    while (smap_next(&r->destinations, &at, &key, &value)) {
+        struct dest *d = value;
+        d->paused = pauses_include(p, key);
+        dest_mark_dirty(d);
+        crowd_look(d);
+    }
 }
 
 void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx), void *ctx)
@@ -204,7 +221,7 @@ static uint64_t retry_wall_ms(const struct relay *r, const struct dest *d)
 /* What it waits for is the destination: when that is tried again it goes, in its turn. */
 static void aside_info(const struct relay *r, const struct dest *d, struct relay_message_info *out)
 {
-    out->due_ms = d->gate.down ? retry_wall_ms(r, d) : 0;
+    out->due_ms = d->gate.down && !d->paused ? retry_wall_ms(r, d) : 0;
     out->last_text = crowd_reason(d);
     out->destination = d->key;
 }
@@ -248,6 +265,7 @@ void relay_each_destination(const struct relay *r,
                                               .jobs = d->job_count,
                                               .aside = d->aside_count,
                                               .down = d->gate.down,
+                                              .paused = d->paused,
                                               .last_text = d->last.a.text};
         if (d->gate.down)
             info.retry_at_ms = retry_wall_ms(r, d);

@@ -90,6 +90,7 @@ struct relay {
     struct dns *dns;
     const struct policy *policy;
     uint64_t policy_generation;
+    struct pauses *pauses; /* counted; NULL: nothing is paused */
     struct tls_context *tls, *tls_verify; /* counted; may be NULL */
     unsigned worker;
     struct settings settings;

@@ -244,6 +244,111 @@ static void a_message_of_many_jobs_goes_after_the_trial(void **state)
     assert_int_equal(w.one.messages, 2);
 }
 
+/* --- paused by an operator --- */
+
+static void set_pauses(struct world *w, bool all, str_t key)
+{
+    struct pauses *p = pauses_new(all, &key, key.p != NULL);
+    assert_non_null(p);
+    relay_set_pauses(w->relay, p);
+    pauses_unref(p);
+}
+
+static str_t key_of_one(struct world *w, struct sbuf *b)
+{
+    sbuf_cstr(b, "TLS-OFF:");
+    endpoint_format(&w->one.at, b);
+    return sbuf_view(b);
+}
+
+static void pause_one(struct world *w)
+{
+    char text[80];
+    struct sbuf b = SBUF_ON(text);
+    sink_start(&w->one);
+    sink_start(&w->two);
+    set_pauses(w, false, key_of_one(w, &b));
+    put_crowd(w);
+}
+
+static void check_paused(struct world *w)
+{
+    struct relay_message_info info;
+    relay_message_info(w->relay, queue_find(w->queue, w->last_id), &info);
+    assert_true(str_eq(info.last_text, STR("paused by the administrator")));
+    assert_int_equal(info.due_ms, 0);
+    assert_int_equal(info.attempts, 0);
+    assert_int_equal(w->one.connections, 0);
+}
+
+static void resume(struct world *w)
+{
+    set_pauses(w, false, STR_NONE);
+}
+
+static void a_paused_destination_gets_nothing_until_it_is_resumed(void **state)
+{
+    struct world w = {0};
+    world_start(&w);
+    world_run(&w, "", DEFAULT_RETRY,
+              (struct step[]){{pause_one, all_are_aside},
+                              {check_paused, NULL},
+                              {put_to_two, two_has_it},
+                              {resume, is_empty},
+                              end});
+    assert_int_equal(w.one.messages, CROWD);
+}
+
+static void put_some(struct world *w)
+{
+    sink_start(&w->one);
+    sink_start(&w->two);
+    w->one.is_mute = true; /* they wait for the greeting */
+    put_crowd(w);
+}
+
+static bool one_is_connected(struct world *w)
+{
+    return w->queued == CROWD && w->one.open > 0;
+}
+
+static void pause_all(struct world *w)
+{
+    set_pauses(w, true, STR_NONE);
+}
+
+static void put_paused_old_one(struct world *w)
+{
+    resume(w);
+    pause_all(w);
+    put_old_one(w);
+}
+
+/* The message is gone, its report is in the queue. */
+static bool report_waits(struct world *w)
+{
+    return w->queued == CROWD + 1 && !queue_find(w->queue, w->last_id) && in_queue(w) == CROWD + 1;
+}
+
+static void check_returned_paused(struct world *w)
+{
+    assert_non_null(memmem(w->two.last.p, w->two.last.n, "paused by the administrator", 27));
+}
+
+/* What waits for a connection goes aside too; lifetimes go on; the report about it waits as well. */
+static void with_all_paused_lifetimes_go_on(void **state)
+{
+    struct world w = {0};
+    world_start(&w);
+    world_run(&w, "", "first: 5m, max: 4000s, lifetime: 5d",
+              (struct step[]){{put_some, one_is_connected},
+                              {pause_all, all_are_aside},
+                              {put_paused_old_one, report_waits},
+                              {resume, is_returned},
+                              {check_returned_paused, NULL},
+                              end});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +358,8 @@ int main(void)
         cmocka_unit_test(a_dead_destination_costs_one_connection_a_step_and_keeps_the_order),
         cmocka_unit_test(a_new_route_is_taken_at_once),
         cmocka_unit_test(a_message_of_many_jobs_goes_after_the_trial),
+        cmocka_unit_test(a_paused_destination_gets_nothing_until_it_is_resumed),
+        cmocka_unit_test(with_all_paused_lifetimes_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
