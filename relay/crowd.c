@@ -82,7 +82,7 @@ str_t crowd_reason(const struct dest *d)
 
 uint64_t crowd_look_ms(void)
 {
-    return backoff_ms(1, (struct gate_backoff){LOOK_S, LOOK_S}, rng_u64());
+    return backoff_ms(1, (struct backoff){LOOK_S, LOOK_S}, rng_u64());
 }
 
 /* --- the list --- */

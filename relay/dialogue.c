@@ -103,13 +103,7 @@ static void on_ready(void *host)
 static void on_starttls(void *host)
 {
     struct outconn *c = host;
-    struct ip ip;
-    str_t name = str_cstr(c->host);
-    /* RFC 6066 3: SNI carries names, not addresses. A certificate can be checked against an address, though.
-     */
-    if (c->dest->tls != TLS_VERIFY && ip_parse(name, &ip) == 0)
-        name = STR_NONE;
-    conn_starttls(c->conn, c->tls, name);
+    conn_starttls(c->conn, c->tls, candidate_server_name(str_cstr(c->host), c->dest->tls));
 }
 
 static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)

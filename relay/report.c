@@ -127,7 +127,7 @@ static err_t write_text(struct report *rp)
         f->reply_code = rc->answer.mta.p ? rc->answer.code : 0;
         memcpy(f->status, rc->answer.status, sizeof f->status);
     }
-    struct dsn d = {.hostname = str_cstr(msg->relay->settings.hostname),
+    struct dsn d = {.hostname = str_cstr(msg->relay->settings.hop.hostname),
                     .to = msg->env.sender,
                     .now_ms = wall_ms(),
                     .arrived_ms = msg->m->arrived_ms,
