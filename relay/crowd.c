@@ -139,7 +139,9 @@ void crowd_look(struct dest *d)
 
 void crowd_wake(struct timer *t)
 {
-    crowd_look(container_of(t, struct dest, wake_timer));
+    struct dest *d = container_of(t, struct dest, wake_timer);
+    dest_mark_dirty(d); /* for jobs that wait for the rate */
+    crowd_look(d);
 }
 
 static void call(struct dest *d, struct dest *by)

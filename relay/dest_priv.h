@@ -3,6 +3,7 @@
 #define RELAY_DEST_PRIV_H
 
 #include "relay/message_priv.h"
+#include "relay/rate_priv.h"
 
 struct dest {
     struct relay *relay;
@@ -15,6 +16,9 @@ struct dest {
     struct target target;
     enum route_protocol protocol;
     enum tls_level tls;
+    uint32_t messages_max; /* per connection */
+    struct cfg_rate rate;
+    rate_state *rate_at, own_rate_at; /* rate_at: of `stats`, for all workers; without one our own */
     uint64_t policy_generation;
     uint32_t options_generation; /* connections made under another one take no more jobs */
 
@@ -26,8 +30,8 @@ struct dest {
     size_t users_bytes; /* of those messages' arenas */
     struct list aside;  /* qmsg.owner_link: wait until it takes more; the first in line first */
     uint32_t aside_count, resort_count; /* resort: of those in front, to be routed anew */
-    struct timer wake_timer;            /* the back-off ends, and messages are aside */
-    struct job *filling; /* the job that recipients of the message being grouped are put into */
+    struct timer wake_timer; /* the back-off ends and messages are aside, or the rate allows the next one */
+    struct job *filling;     /* the job that recipients of the message being grouped are put into */
     struct list conns;
 
     struct resolve *resolving; /* frees itself after dest_resolved */
@@ -72,6 +76,8 @@ void crowd_wake(struct timer *t);
 /* dispatch.c: jobs to connections */
 bool dest_dispatch(struct dest *d); /* false: more is left for the next tick */
 void dest_open_more(struct dest *d);
+/* The rate allows another message, which is counted; else the destination is looked at when it does. */
+bool dest_may_begin(struct dest *d);
 void dest_spoke(struct dest *d, str_t relay);
 void dest_moved(struct dest *d, str_t relay);
 /* A connection came to nothing; the gate does not count it any more. */
@@ -82,7 +88,8 @@ void dest_cancel_jobs(struct dest *d);
 void dest_pressed(struct timer *t);
 
 /* stats.c: per destination, summed over the workers */
-struct dest_stats *dest_stats_get(str_t key);
+struct dest_stats *dest_stats_get(str_t key, bool is_configured);
+rate_state *dest_stats_rate(struct dest_stats *s); /* NULL: it is shared with other destinations */
 void dest_stats_connections(struct dest_stats *s, int change);
 void dest_stats_down(struct dest_stats *s, int change);
 void dest_stats_delivery(struct dest_stats *s, enum rcpt_result res);

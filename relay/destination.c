@@ -1,20 +1,20 @@
 /* relay/destination.c: destinations by key: made, kept up with the policy, given jobs, forgotten. */
 #include "relay/dest_priv.h"
 
-#define DNS_CONNECTIONS_MAX 20 /* to a domain without a route of its own, per worker */
-#define SWEEP_MS            30000
-#define DEST_ARENA_MAX      ((size_t)256 << 10)
+#define SWEEP_MS       30000
+#define DEST_ARENA_MAX ((size_t)256 << 10)
 
 struct options { /* what may change under the same key */
     enum tls_level tls;
-    uint32_t connections_max;
+    uint32_t connections_max, messages_max;
+    struct cfg_rate rate;
 };
 
-static struct options route_options(const struct route *route)
+static struct options route_options(const struct relay *r, const struct route *route)
 {
-    if (route->kind == ROUTE_HOSTS)
-        return (struct options){route->hosts->tls, route->hosts->connections_max};
-    return (struct options){TLS_MAY, DNS_CONNECTIONS_MAX};
+    bool is_dns = route->kind == ROUTE_DNS;
+    const struct cfg_route *cfg = is_dns ? &policy_config(r->policy)->destination : route->hosts;
+    return (struct options){is_dns ? TLS_MAY : cfg->tls, cfg->connections_max, cfg->messages_max, cfg->rate};
 }
 
 static bool copy_route(struct dest *d, const struct route *route)
@@ -57,8 +57,10 @@ static struct dest *dest_new(struct relay *r, const struct route *route)
     list_init(&d->aside);
     d->wake_timer.fire = crowd_wake;
     arena_init(&d->arena, DEST_ARENA_MAX);
-    struct options o = route_options(route);
+    struct options o = route_options(r, route);
     d->tls = o.tls;
+    d->messages_max = o.messages_max;
+    d->rate = o.rate;
     gate_init(&d->gate, o.connections_max);
     d->policy_generation = r->policy_generation;
     d->paused = pauses_include(r->pauses, route->key);
@@ -67,14 +69,19 @@ static struct dest *dest_new(struct relay *r, const struct route *route)
         dest_free(d);
         return NULL;
     }
-    d->stats = dest_stats_get(d->key);
+    d->stats = dest_stats_get(d->key, route->kind == ROUTE_HOSTS);
+    d->rate_at = dest_stats_rate(d->stats);
+    if (!d->rate_at)
+        d->rate_at = &d->own_rate_at;
     return d;
 }
 
 /* The key stands for hosts, ports and protocol; the rest follows the newest policy. */
 static void follow_policy(struct dest *d, const struct route *route)
 {
-    struct options o = route_options(route);
+    struct options o = route_options(d->relay, route);
+    d->messages_max = o.messages_max;
+    d->rate = o.rate;
     d->policy_generation = d->relay->policy_generation;
     gate_set_window_max(&d->gate, o.connections_max);
     if (d->tls != o.tls) {

@@ -160,9 +160,26 @@ void dest_pressed(struct timer *t)
         dest_mark_dirty(container_of(k, struct dest, pressed_link));
 }
 
+static bool await_rate(struct dest *d, uint64_t wait_ms)
+{
+    if (wait_ms)
+        timer_arm(d->relay->loop, &d->wake_timer, wait_ms);
+    return !wait_ms;
+}
+
+bool dest_may_begin(struct dest *d)
+{
+    return !d->rate.count || await_rate(d, rate_take(d->rate_at, &d->rate, clock_mono_ns()));
+}
+
+static bool rate_is_open(struct dest *d)
+{
+    return !d->rate.count || await_rate(d, rate_wait_ms(d->rate_at, &d->rate, clock_mono_ns()));
+}
+
 void dest_open_more(struct dest *d)
 {
-    if (d->relay->draining || !d->ready_count)
+    if (d->relay->draining || !d->ready_count || !rate_is_open(d))
         return;
     uint64_t now = loop_now_ms(d->relay->loop);
     const struct job *oldest = container_of(list_first(&d->ready), struct job, link);
@@ -187,8 +204,11 @@ static void hand_out(struct dest *d, bool behind)
         struct outconn *c = container_of(k, struct outconn, link);
         if (outconn_is_worn(c))
             outconn_settle(c); /* which ends it when it is idle */
-        else if (outconn_is_free(c, behind))
+        else if (outconn_is_free(c, behind)) {
+            if (!dest_may_begin(d))
+                return;
             outconn_take(c);
+        }
     }
 }
 

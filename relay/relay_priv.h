@@ -35,7 +35,6 @@
 #define RELAY_TRIAL_JOBS_MAX 16  /* messages that wait on the trial of a destination that was down */
 #define RELAY_INFLIGHT_MAX                                                                                   \
     ((size_t)512 << 10)               /* body bytes given to a socket and not yet taken by the kernel */
-#define RELAY_CONN_MESSAGES_MAX 10000 /* per connection; peers dislike eternal ones */
 #define RELAY_CONN_AGE_MS       300000
 #define RELAY_TRIES_MAX         5 /* addresses tried for one connection */
 #define RELAY_DEST_LINGER_MS    300000 /* an unused destination is forgotten after this long */

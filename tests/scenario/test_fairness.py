@@ -1,6 +1,7 @@
 """One destination in trouble, and what the others notice of it."""
 import json
 import socket
+import time
 
 import pytest
 
@@ -49,3 +50,15 @@ def test_a_silent_server_with_all_the_queue_holds_nobody_up(run, silent):
     internal.wait_for(2)
     eventually(lambda: gateway.queued() == CROWD, "only the silent server's mail is left")
     assert connections_to(gateway, port) <= 3
+
+
+def test_a_rate_is_of_all_workers_together(run):
+    """A lower bound on time: a slow machine only makes it longer."""
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    settings = routes(internal, edge)
+    settings["domains"][0]["route"]["rate"] = "20/s"
+    gateway = run(Gateway, workers=2, **settings)
+    begin = time.monotonic()
+    assert source(gateway.port, "-m", 60, "-s", 10, "-t", "user%@example.com").returncode == 0
+    internal.wait_for(60)
+    assert time.monotonic() - begin >= 59 / 20 - 0.1

@@ -349,6 +349,67 @@ static void with_all_paused_lifetimes_go_on(void **state)
                               end});
 }
 
+/* --- limits of a route --- */
+
+static bool all_are_sent(struct world *w)
+{
+    return w->queued == CROWD && in_queue(w) == 0;
+}
+
+static void put_crowd_to_good(struct world *w)
+{
+    sink_start(&w->one);
+    put_at_ms = loop_now_ms(w->loop);
+    put_crowd(w);
+}
+
+static void a_connection_carries_as_many_messages_as_it_may(void **state)
+{
+    struct world w = {0};
+    world_start(&w);
+    world_run(&w, ", messages_per_connection: 7", DEFAULT_RETRY,
+              (struct step[]){{put_crowd_to_good, all_are_sent}, end});
+    assert_int_equal(w.one.messages, CROWD);
+    assert_int_equal(w.one.messages_most, 7);
+}
+
+static void check_rate(struct world *w)
+{
+    uint64_t ms = loop_now_ms(w->loop) - put_at_ms;
+    assert_true(ms >= CROWD * 10 - 200); /* 100 a second, and what may be caught up */
+}
+
+static void a_rate_spreads_the_messages(void **state)
+{
+    struct world w = {.active_max = ACTIVE_MAX};
+    world_start(&w);
+    world_run(&w, ", rate: 100/s", DEFAULT_RETRY,
+              (struct step[]){{put_crowd_to_good, all_are_sent}, {check_rate, NULL}, end});
+    assert_int_equal(w.one.messages, CROWD);
+}
+
+static void one_has_its_first(struct world *w)
+{
+    put_crowd_to_good(w);
+    sink_start(&w->two);
+}
+
+static bool one_has_one(struct world *w)
+{
+    return w->queued == CROWD && w->one.messages == 1;
+}
+
+static void a_slow_rate_holds_nobody_else_up(void **state)
+{
+    struct world w = {.active_max = ACTIVE_MAX};
+    world_start(&w);
+    world_run(&w, ", rate: 1/d", DEFAULT_RETRY,
+              (struct step[]){{one_has_its_first, one_has_one}, {put_to_two, two_has_it}, end});
+    assert_int_equal(w.one.messages, 1);
+    assert_in_range(w.one.connections, 1, 3);
+    assert_int_equal(w.left, CROWD - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +421,9 @@ int main(void)
         cmocka_unit_test(a_message_of_many_jobs_goes_after_the_trial),
         cmocka_unit_test(a_paused_destination_gets_nothing_until_it_is_resumed),
         cmocka_unit_test(with_all_paused_lifetimes_go_on),
+        cmocka_unit_test(a_connection_carries_as_many_messages_as_it_may),
+        cmocka_unit_test(a_rate_spreads_the_messages),
+        cmocka_unit_test(a_slow_rate_holds_nobody_else_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
