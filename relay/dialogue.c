@@ -159,7 +159,7 @@ const struct smtpc_host outconn_dialogue = {.send = on_send,
 static void log_duplicate_window(const struct outconn *c, const struct job *j)
 {
     for (uint32_t i = 0; i < j->rcpt_count; i++)
-        LOG(duplicate_window, LF_QID("id", j->msg->m->id), LF_STR("to", j->addresses[i]),
+        LOG(duplicate_window, LF_QID("id", j->msg->m->id), LF_STR("to", j->to[i].address),
             LF_STR("text", c->why.a.text));
 }
 

@@ -286,11 +286,13 @@ void outconn_take(struct outconn *c)
         c->busy_since_ms = c->progress_ms = loop_now_ms(c->relay->loop);
     j->conn = c;
     j->tx = (struct smtpc_tx){.sender = msg->env.sender,
-                              .rcpts = j->addresses,
+                              .rcpts = j->to,
                               .rcpt_count = j->rcpt_count,
                               .size = msg->m->body_bytes + msg->load.trace.n,
                               .body = msg->env.body,
                               .smtputf8 = msg->env.smtputf8,
+                              .ret = msg->env.ret,
+                              .envid = msg->env.envid,
                               .owner = j};
     list_push_back(&c->given, &j->link);
     c->given_count++;

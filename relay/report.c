@@ -123,7 +123,7 @@ static err_t write_text(struct report *rp)
             continue;
         struct dsn_rcpt *f = &failed[count++];
         *f = (struct dsn_rcpt){
-            .address = rc->address, .remote_mta = rc->answer.mta, .diagnostic = rc->answer.text};
+            .address = rc->to.address, .remote_mta = rc->answer.mta, .diagnostic = rc->answer.text};
         f->reply_code = rc->answer.mta.p ? rc->answer.code : 0;
         memcpy(f->status, rc->answer.status, sizeof f->status);
     }
