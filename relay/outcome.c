@@ -43,7 +43,7 @@ void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt
         take_success(msg, rc, hop);
     if (res != RES_SENT || rc->report_due)
         rc->answer = answer_copy(&msg->arena, a);
-    if (!hop && msg->note)
+    if (!hop && msg->told)
         return; /* it was told before why it waits, and nothing was tried for it since */
     count(res, d, delay_ms);
     char code[32];

@@ -8,8 +8,8 @@
 
 #include "core/log.h"
 #include "core/metrics.h"
+#include "relay/dest_priv.h"
 #include "relay/dsn.h"
-#include "relay/message_priv.h"
 
 #define HEADERS_MAX 50000 /* bytes of the original's header section that go back */
 
@@ -37,11 +37,12 @@ static void report_free(struct report *rp)
 static bool is_to_be_told(const struct message *msg, const struct rcpt *rc, enum dsn_action *out)
 {
     uint8_t notify = rc->to.notify;
+    bool may_warn = msg->is_late && (!notify || notify & NOTIFY_DELAY);
     switch (rc->result) {
     case RES_BOUNCED: *out = DSN_FAILED; return !notify || notify & NOTIFY_FAILURE;
-    case RES_DEFERRED: *out = DSN_DELAYED; return msg->is_late && (!notify || notify & NOTIFY_DELAY);
+    case RES_DEFERRED: *out = DSN_DELAYED; return may_warn;
     case RES_SENT: *out = rc->is_final ? DSN_DELIVERED : DSN_RELAYED; return rc->report_due;
-    case RES_NONE: break;
+    case RES_NONE: *out = DSN_DELAYED; return may_warn && msg->aside;
     }
     return false;
 }
@@ -58,7 +59,7 @@ static void settle_rcpts(struct message *msg)
             queue_set_rcpt(q, msg->m, rc->index, RCPT_BOUNCED);
         else if (rc->result == RES_SENT && was_told)
             queue_set_rcpt(q, msg->m, rc->index, RCPT_DELIVERED);
-        else if (rc->result == RES_DEFERRED && was_told)
+        else if (was_told)
             queue_set_warned(q, msg->m);
     }
 }
@@ -190,6 +191,8 @@ static struct dsn_rcpt describe(const struct report *rp, const struct rcpt *rc, 
                          .diagnostic = a->text,
                          .last_attempt_ms = rc->dest ? wall_ms() : 0};
     memcpy(r.status, a->status, sizeof r.status);
+    if (rc->result == RES_NONE)
+        r.diagnostic = crowd_reason(rp->msg->aside);
     bool is_told_all = rp->untold.p || !is_outsider(rp->msg);
     if (!is_told_all && is_internal(rp->msg->relay->policy, rc->to.address)) {
         r.remote_mta = STR_NONE;

@@ -210,10 +210,25 @@ static void put_late(struct world *w)
     put_it(w);
 }
 
+static struct relay_message_info info_of_last(const struct world *w)
+{
+    struct relay_message_info info = {.state = "gone"};
+    struct qmsg *m = queue_find(w->queue, w->last_id);
+    if (m)
+        relay_message_info(w->relay, m, &info);
+    return info;
+}
+
+static bool last_is_deferred(struct world *w)
+{
+    struct relay_message_info info = info_of_last(w);
+    return w->queued == w->put_count && str_eq(str_cstr(info.state), STR("deferred")) && info.last_text.p;
+}
+
 static bool is_warned(struct world *w)
 {
     const struct qmsg *m = queue_find(w->queue, w->last_id);
-    return m && m->warned && last_is_deferred(w) && in_queue(w) == 1;
+    return m && m->warned && last_is_deferred(w) && in_queue(w) == 1 && w->two.messages == 1;
 }
 
 static void check_warning(struct world *w)
@@ -271,6 +286,45 @@ static void no_warning_unless_wanted(void **state)
         assert_int_equal(w.two.connections, 0);
         assert_int_equal(w.left, 1);
     }
+}
+
+static void put_late_to_nobody(struct world *w)
+{
+    w->arrived_ms = world_wall_ms() - UINT64_C(5) * 3600 * 1000;
+    sink_start(&w->two);
+    put(w, "s@two.example", "a@one.example", SMALL_BODY);
+}
+
+static bool is_warned_of_silence(struct world *w)
+{
+    const struct qmsg *m = queue_find(w->queue, w->last_id);
+    return m && m->warned && in_queue(w) == 1 && w->two.messages == 1;
+}
+
+static const struct rule hangs_up[] = {{"<connect>", "421 4.3.2 not today\r\n", true}, {0}};
+
+static void put_late_to_closed(struct world *w)
+{
+    w->one.rules = hangs_up;
+    sink_start(&w->one);
+    put_late_to_nobody(w);
+}
+
+static void check_delayed(struct world *w)
+{
+    assert_int_equal(w->two.messages, 1);
+    assert_says(&w->two.last, "Action: delayed\r\n");
+    assert_says(&w->two.last, "not today");
+}
+
+/* Its messages stand aside, and their senders are told all the same. */
+static void a_sender_is_warned_of_a_server_that_is_down(void **state)
+{
+    struct world w = {0};
+    world_start(&w);
+    world_run(&w, "", RETRY,
+              (struct step[]){{put_late_to_closed, is_warned_of_silence}, {check_delayed, NULL}, end});
+    assert_int_equal(w.left, 1);
 }
 
 /* --- storms, and reports that nobody can get --- */
@@ -356,6 +410,7 @@ int main(void)
         cmocka_unit_test(internal_servers_are_not_named_to_outsiders),
         cmocka_unit_test(a_sender_is_warned_once),
         cmocka_unit_test(no_warning_unless_wanted),
+        cmocka_unit_test(a_sender_is_warned_of_a_server_that_is_down),
         cmocka_unit_test(a_domain_gets_so_many_reports_in_a_minute),
         cmocka_unit_test(double_bounces_go_to_the_postmaster_if_wanted),
         cmocka_unit_test(what_the_postmaster_cannot_get_is_dropped),
