@@ -7,6 +7,7 @@
 #include <curl/curl.h>
 #include <jansson.h>
 
+#include "admin/cli/cli.h"
 #include "admin/cli/client.h"
 #include "admin/cli/show.h"
 #include "core/clock.h"
@@ -16,19 +17,15 @@
 #define LIMIT_MAX       10000
 #define HTTP_ERROR_FROM 400
 
-enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
-
-struct cli {
-    const char *socket_path;
-    bool json;
-    uint64_t limit; /* 0: not given */
-};
-
 static const char USAGE[] =
     "Usage: postern [-s SOCKET] [--json] COMMAND\n"
     "\n"
     "  status                  what the gateway is doing: sessions, queue, rings\n"
     "  queue list [--limit N]  the newest messages of the queue (N: 1 to 10000, default 100)\n"
+    "  queue pause [--destination KEY]\n"
+    "                          send nothing, or nothing to one destination; mail is taken in and waits\n"
+    "  queue resume [--destination KEY]\n"
+    "                          send again what `queue pause` stopped\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
     "  metrics                 all metrics in Prometheus' text format\n"
@@ -51,14 +48,13 @@ static void explain_unreachable(const struct cli *cli, const struct client_reply
         fprintf(stderr, "Is posternd running? Tried %s; give another with -s.\n", cli->socket_path);
 }
 
-static void write_json(const json_t *json)
+void cli_write_json(const json_t *json)
 {
     json_dumpf(json, stdout, JSON_INDENT(2));
     fputc('\n', stdout);
 }
 
-/* The JSON of a good answer, or NULL after telling why not; then *status is the exit status. */
-static json_t *ask_json(const struct cli *cli, const char *path, bool post, int *status)
+json_t *cli_ask(const struct cli *cli, const char *path, const char *post, int *status)
 {
     struct client_reply r;
     json_error_t bad;
@@ -74,7 +70,7 @@ static json_t *ask_json(const struct cli *cli, const char *path, bool post, int 
         json = json_loadb(r.body.p ? r.body.p : "", r.body.n, 0, &bad);
         if (r.status >= HTTP_ERROR_FROM) {
             if (cli->json && json)
-                write_json(json);
+                cli_write_json(json);
             show_error(json, r.status, stderr);
             json_decref(json);
             json = NULL;
@@ -101,9 +97,9 @@ static int shown(err_t err)
 static int do_status(const struct cli *cli)
 {
     int status;
-    json_t *json = ask_json(cli, "/api/v1/status", false, &status);
+    json_t *json = cli_ask(cli, "/api/v1/status", NULL, &status);
     if (json && cli->json)
-        write_json(json);
+        cli_write_json(json);
     else if (json)
         status = shown(show_status(json, stdout));
     json_decref(json);
@@ -116,9 +112,9 @@ static int do_queue(const struct cli *cli)
     int status;
     uint64_t limit = cli->limit ? cli->limit : LIMIT_DEFAULT;
     snprintf(path, sizeof path, "/api/v1/queue?limit=%u", (unsigned)limit);
-    json_t *json = ask_json(cli, path, false, &status);
+    json_t *json = cli_ask(cli, path, NULL, &status);
     if (json && cli->json)
-        write_json(json);
+        cli_write_json(json);
     else if (json)
         status = shown(show_queue(json, limit, clock_wall_ns(), stdout));
     json_decref(json);
@@ -128,9 +124,9 @@ static int do_queue(const struct cli *cli)
 static int do_destinations(const struct cli *cli)
 {
     int status;
-    json_t *json = ask_json(cli, "/api/v1/destinations", false, &status);
+    json_t *json = cli_ask(cli, "/api/v1/destinations", NULL, &status);
     if (json && cli->json)
-        write_json(json);
+        cli_write_json(json);
     else if (json)
         status = shown(show_destinations(json, clock_wall_ns(), stdout));
     json_decref(json);
@@ -140,9 +136,9 @@ static int do_destinations(const struct cli *cli)
 static int do_reload(const struct cli *cli)
 {
     int status;
-    json_t *json = ask_json(cli, "/api/v1/reload", true, &status);
+    json_t *json = cli_ask(cli, "/api/v1/reload", "", &status);
     if (json && cli->json) {
-        write_json(json);
+        cli_write_json(json);
     } else if (json) {
         show_lines(json_object_get(json, "warnings"), stderr);
         puts("The new configuration is in force.");
@@ -155,7 +151,7 @@ static int do_metrics(const struct cli *cli)
 {
     struct client_reply r;
     int status = EXIT_REFUSED;
-    err_t err = client_ask(cli->socket_path, "/metrics", false, &r);
+    err_t err = client_ask(cli->socket_path, "/metrics", NULL, &r);
     if (err == ERR_CLOSED) {
         explain_unreachable(cli, &r);
         status = EX_UNAVAILABLE;
@@ -176,13 +172,13 @@ static int do_version(const struct cli *cli)
 {
     struct client_reply r;
     json_t *json = NULL;
-    if (client_ask(cli->socket_path, "/api/v1/status", false, &r) == 0 && r.status < HTTP_ERROR_FROM &&
+    if (client_ask(cli->socket_path, "/api/v1/status", NULL, &r) == 0 && r.status < HTTP_ERROR_FROM &&
         r.body.n)
         json = json_loadb(r.body.p, r.body.n, 0, NULL);
     const char *running = json_string_value(json_object_get(json, "version"));
     if (cli->json) {
         json_t *both = json_pack("{s:s, s:s?}", "postern", POSTERN_VERSION, "posternd", running);
-        write_json(both);
+        cli_write_json(both);
         json_decref(both);
     } else {
         printf("postern %s\nposternd %s\n", POSTERN_VERSION, running ? running : "cannot be reached");
@@ -200,13 +196,19 @@ static int do_help(const struct cli *cli)
 
 static const struct command {
     const char *words[2];
-    bool takes_limit;
+    bool takes_limit, takes_destination;
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
-    {{"status"}, false, do_status},   {{"queue", "list"}, true, do_queue},
-    {{"queue"}, true, do_queue},      {{"destinations"}, false, do_destinations},
-    {{"reload"}, false, do_reload},   {{"metrics"}, false, do_metrics},
-    {{"version"}, false, do_version}, {{"help"}, false, do_help},
+    {{"status"}, false, false, do_status},
+    {{"queue", "list"}, true, false, do_queue},
+    {{"queue"}, true, false, do_queue},
+    {{"queue", "pause"}, false, true, cli_pause},
+    {{"queue", "resume"}, false, true, cli_resume},
+    {{"destinations"}, false, false, do_destinations},
+    {{"reload"}, false, false, do_reload},
+    {{"metrics"}, false, false, do_metrics},
+    {{"version"}, false, false, do_version},
+    {{"help"}, false, false, do_help},
 };
 
 /* --- the command line --- */
@@ -236,11 +238,12 @@ PRINTF_LIKE(1, 2) static int usage(const char *fmt, ...)
 
 static int run(struct cli *cli, int argc, char *argv[])
 {
-    enum { OPTION_JSON = 256, OPTION_LIMIT };
+    enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_DESTINATION };
     static const struct option options[] = {
         {"socket", required_argument, NULL, 's'},
         {"json", no_argument, NULL, OPTION_JSON},
         {"limit", required_argument, NULL, OPTION_LIMIT},
+        {"destination", required_argument, NULL, OPTION_DESTINATION},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {0},
@@ -254,6 +257,11 @@ static int run(struct cli *cli, int argc, char *argv[])
         case OPTION_LIMIT:
             if (str_to_u64(str_cstr(optarg), &cli->limit) || cli->limit < 1 || cli->limit > LIMIT_MAX)
                 return usage("--limit %s: it must be a number from 1 to 10000", optarg);
+            break;
+        case OPTION_DESTINATION:
+            cli->destination = optarg;
+            if (!*optarg)
+                return usage("--destination: it must be a key as `postern destinations` shows it");
             break;
         case 'h': return do_help(cli);
         case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
@@ -270,6 +278,8 @@ static int run(struct cli *cli, int argc, char *argv[])
                      optind + 1 < argc ? argv[optind + 1] : "");
     if (cli->limit && !command->takes_limit)
         return usage("%s takes no --limit", command->words[0]);
+    if (cli->destination && !command->takes_destination)
+        return usage("%s takes no --destination", command->words[0]);
     return command->run(cli);
 }
 
