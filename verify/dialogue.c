@@ -23,6 +23,8 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     batch->questions[index] = NULL;
     c->progress_ms = loop_now_ms(c->backend->verifier->loop);
     c->answered_count++;
+    c->refused_count += !accepted;
+    backend_count(c->backend, !accepted);
     question_answered(q, at, reply, str_cstr(c->relay));
 }
 

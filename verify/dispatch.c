@@ -158,6 +158,26 @@ static uint32_t batch_limit(struct backend *b)
     return MIN(b->batch_limit, b->limits.batch);
 }
 
+void backend_count(struct backend *b, bool refused)
+{
+    if (b->lately_asked >= 64) {
+        b->lately_asked /= 2;
+        b->lately_refused /= 2;
+    }
+    b->lately_asked++;
+    b->lately_refused += refused;
+}
+
+/* As many as should bring this connection to its last refusal, and no more: what is asked behind that is
+ * answered slowly or not at all. */
+static uint32_t batch_for(struct backend *b, const struct probeconn *c)
+{
+    uint32_t limit = batch_limit(b), left = PROBE_REFUSALS_MAX - MIN(c->refused_count, PROBE_REFUSALS_MAX);
+    if (!b->lately_refused)
+        return limit;
+    return MIN(limit, MAX(left * b->lately_asked / b->lately_refused, 1));
+}
+
 bool batch_crowded(struct question *q)
 {
     struct backend *b = q->backend;
@@ -283,7 +303,8 @@ static bool hand_out(struct backend *b, struct probeconn *c)
 {
     struct loop *l = b->verifier->loop;
     uint64_t now = loop_now_ms(l);
-    uint32_t count = bucket_take(&b->bucket, b->limits.rate_per_s, MIN(batch_limit(b), b->queued_count), now);
+    uint32_t count =
+        bucket_take(&b->bucket, b->limits.rate_per_s, MIN(batch_for(b, c), b->queued_count), now);
     if (!count) {
         timer_arm(l, &b->rate_timer, bucket_wait_ms(&b->bucket, b->limits.rate_per_s, now));
         return false;

@@ -200,9 +200,7 @@ void question_lost(struct question *q, bool may_go_again, const struct found *wh
     q->batch = NULL;
     if (b->verifier->draining) {
         question_end(q, &(struct found){.finding = FINDING_CLOSING});
-    } else if (may_go_again && q->lost_count < PROBE_AGAIN_MAX &&
-               breaker_leave(&b->breaker, loop_now_ms(b->verifier->loop)) != BREAKER_WAIT) {
-        q->lost_count++;
+    } else if (may_go_again && breaker_leave(&b->breaker, loop_now_ms(b->verifier->loop)) != BREAKER_WAIT) {
         question_enqueue(q, true);
     } else {
         struct found f = *why;

@@ -7,8 +7,9 @@
 #include "core/rng.h"
 #include "verify/probeconn_priv.h"
 
-#define DRIP_FACTOR 4 /* a peer that sends something now and then but never gets on has this many time-outs  \
-                       */
+#define DRIP_FACTOR                                                                                          \
+    4 /* a peer that sends something now and then but never gets on has this many time-outs                  \
+       */
 #define OPEN_PAUSE_MS 30000 /* after a refused extra connection */
 
 static const struct conn_ops socket_ops;
@@ -128,10 +129,12 @@ static void tell_breaker(struct probeconn *c)
 static void judge_lost(struct probeconn *c)
 {
     struct link *k;
-    bool may_go_again = c->answered_count && !c->timed_out;
-    while ((k = list_pop_front(&c->lost))) {
+    bool may_go_again = c->answered_count && !c->timed_out; /* each round at least one has its answer */
+    while (!list_empty(&c->lost)) { /* from the back: what goes back in front keeps its order */
+        k = c->lost.head.prev;
+        list_remove(k);
         struct batch *batch = container_of(k, struct batch, link);
-        for (uint32_t i = 0; i < batch->tx.rcpt_count; i++) {
+        for (uint32_t i = batch->tx.rcpt_count; i-- > 0;) {
             struct question *q = batch->questions[i];
             batch->questions[i] = NULL;
             if (q)
@@ -226,6 +229,11 @@ void probeconn_close(struct probeconn *c)
     }
 }
 
+static bool is_worn(const struct probeconn *c)
+{
+    return c->refused_count >= PROBE_REFUSALS_MAX;
+}
+
 /* --- time --- */
 
 static void stage_timeout(struct timer *t)
@@ -249,7 +257,7 @@ void probeconn_settle(struct probeconn *c)
     uint64_t now = loop_now_ms(v->loop);
     uint64_t ms = stage_ms(&v->hop.times, smtpc_stage(c->smtpc));
     bool is_idle = c->state == PC_UP && smtpc_idle(c->smtpc);
-    if (is_idle && (v->draining || c->backend->probe_ended)) {
+    if (is_idle && (v->draining || c->backend->probe_ended || is_worn(c))) {
         quit(c);
         return;
     }
@@ -263,8 +271,10 @@ void probeconn_settle(struct probeconn *c)
 
 bool probeconn_is_free(const struct probeconn *c, bool behind)
 {
-    if (c->state != PC_UP || (c->batch_count > 0) != behind || !smtpc_slots(c->smtpc))
+    if (c->state != PC_UP || (c->batch_count > 0) != behind || !smtpc_slots(c->smtpc) || is_worn(c))
         return false;
+    if (behind && c->backend->lately_refused * 4 > c->backend->lately_asked)
+        return false; /* how many refusals are under way already? */
     return !behind || loop_now_ms(c->backend->verifier->loop) - c->busy_since_ms < PROBE_SLOW_MS;
 }
 

@@ -33,6 +33,7 @@ struct probeconn {
     struct list batches; /* the engine's; batch.link */
     struct list lost;    /* handed back by it, judged when it said why */
     uint32_t batch_count;
+    uint32_t refused_count;
     uint32_t answered_count; /* recipients */
     bool spoke, failed, timed_out, tls_broke;
     struct found why; /* of a failure */

@@ -27,6 +27,8 @@
 #define PROBE_BATCH_MAX   100   /* recipients a transaction: RFC 5321 4.5.3.1.8 */
 #define PROBE_TRIES_MAX   5     /* addresses tried for one connection */
 #define PROBE_AGAIN_MAX   3     /* times a question goes back into the queue for the same reason */
+#define PROBE_REFUSALS_MAX                                                                                   \
+    10 /* refused recipients a connection: servers slow down, then hang up (Postfix after 10 and 20) */
 #define PROBE_CONNECT_MS  15000 /* a probe has nobody who waits longer; the configuration may say less */
 #define PROBE_STAGE_MS    60000
 #define PROBE_SLOW_MS     200     /* behind a transaction that takes longer no other one is put */
@@ -103,7 +105,7 @@ struct question {
     struct list requests;
     enum question_rank rank;
     bool is_canary, is_utf8, in_map;
-    uint8_t again_count, lost_count;
+    uint8_t again_count;
     uint64_t asked_ms;
     uint16_t key_n, text_n, sender_n;
     char key[VERIFY_KEY_MAX], text[PROBE_ADDRESS_MAX];
@@ -159,7 +161,8 @@ struct backend {
     struct bucket bucket;
     uint32_t batch_limit; /* what its server is known to take */
     uint64_t batch_limit_until_ms;
-    bool refuses_empty; /* adaptive: probes come with a token */
+    uint32_t lately_asked, lately_refused; /* recipients; how many of the next ones will be unknown? */
+    bool refuses_empty;                    /* adaptive: probes come with a token */
     uint64_t refuses_empty_until_ms;
     struct found last; /* why it is not up */
 
@@ -265,6 +268,7 @@ enum breaker_state backend_state(const struct backend *b);
 void backend_moved(struct backend *b, enum breaker_state was, const struct found *why);
 
 /* dispatch.c: questions to connections */
+void backend_count(struct backend *b, bool refused);
 void backend_dispatch(struct tick_hook *h);
 void backend_rate(struct timer *t);
 void batch_done(struct batch *batch); /* the engine is done with it; what is left in it goes back */

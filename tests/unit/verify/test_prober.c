@@ -132,6 +132,37 @@ static void learns_how_many_a_server_takes(void **state)
     world_run(&w, "", steps);
 }
 
+/* --- a dictionary --- */
+
+static void ask_dictionary(struct world *w)
+{
+    char to[64];
+    w->one.rules = ordinary;
+    w->one.errors_max = 20; /* as Postfix */
+    sink_start(&w->one);
+    for (int i = 0; i < 300; i++) {
+        snprintf(to, sizeof to, "bad%d@one.example", i);
+        ask(w, to);
+    }
+}
+
+static void check_dictionary(struct world *w)
+{
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(w->asks[i].answer.reply, R_unknown_user);
+    assert_true(w->one.connections >= 300 / 20 && w->one.connections <= 60);
+    assert_true(seen(&w->one, "RCPT") < 300 + 500); /* the first batches, of which nothing was known */
+    assert_int_equal(backend_of(w, "one.example")->breaker.state, BREAKER_UP);
+}
+
+static void servers_that_count_errors_are_asked_to_the_end(void **state)
+{
+    static const struct step steps[] = {{ask_dictionary, all_answered}, {check_dictionary, NULL}, {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
+}
+
 /* --- overflow --- */
 
 static void ask_too_many(struct world *w)
@@ -881,6 +912,7 @@ int main(void)
         cmocka_unit_test(verdicts_of_all_kinds),
         cmocka_unit_test(one_probe_for_all_who_ask),
         cmocka_unit_test(learns_how_many_a_server_takes),
+        cmocka_unit_test(servers_that_count_errors_are_asked_to_the_end),
         cmocka_unit_test(too_many_are_answered_at_once),
         cmocka_unit_test(one_record_answers_for_a_server_that_is_down),
         cmocka_unit_test(the_next_host_is_asked),
