@@ -298,4 +298,30 @@ __attribute__((unused)) static void start_both(struct world *w)
     sink_start(&w->two);
 }
 
+/* --- what several tests do --- */
+
+__attribute__((unused)) static const struct rule ordinary[] = {
+    {"RCPT TO:<bad", "550 5.1.1 no such user\r\n", false},
+    {"RCPT TO:<full", "552 5.2.2 over quota\r\n", false},
+    {"RCPT TO:<grey", "450 4.7.1 greylisted\r\n", false},
+    {"RCPT TO:<gone", "550 5.2.1 mailbox disabled\r\n", false},
+    {0},
+};
+
+__attribute__((unused)) static void ask_bob(struct world *w)
+{
+    sink_start(&w->one);
+    ask(w, "bob@one.example");
+}
+
+__attribute__((unused)) static const struct rule no_bob[] = {{"RCPT TO:<bob", "550 5.1.1 no\r\n", false},
+                                                             {0}};
+
+__attribute__((unused)) static void bob_is_refused(struct world *w)
+{
+    w->one.rules = no_bob;
+    age_record(w, "bob@one.example", 2 * 86400);
+    ask(w, "bob@one.example");
+}
+
 #endif
