@@ -224,6 +224,61 @@ static void the_configured_sender_stays(void **state)
     world_run(&w, ", sender: empty", steps);
 }
 
+/* --- greylisting --- */
+
+static const struct rule grey[] = {{"RCPT", "450 4.7.1 greylisted\r\n", false}, {0}};
+
+static void ask_grey(struct world *w)
+{
+    char to[64];
+    w->one.rules = grey;
+    sink_start(&w->one);
+    for (int i = 0; i < BREAKER_LATER_MAX; i++) {
+        snprintf(to, sizeof to, "user%d@one.example", i);
+        ask(w, to);
+    }
+}
+
+static void check_grey(struct world *w)
+{
+    for (uint32_t i = 0; i < w->ask_count; i++) {
+        assert_int_equal(w->asks[i].answer.reply, R_rcpt_temp);
+        assert_string_equal(w->asks[i].answer.source, "later");
+    }
+    struct backend *b = backend_of(w, "one.example");
+    assert_int_equal(b->breaker.state, BREAKER_SUSPECT);
+    b->breaker.retry_at_ms = UINT64_MAX;
+    w->mark = (int)seen(&w->one, "RCPT");
+    ask(w, "more@one.example");
+}
+
+static void check_left_alone(struct world *w)
+{
+    assert_answer(w, "more@one.example", R_rcpt_temp, "later");
+    assert_int_equal(seen(&w->one, "RCPT"), w->mark);
+    backend_of(w, "one.example")->breaker.retry_at_ms = 0; /* the time is over, and the list lets us in */
+    w->one.rules = NULL;
+    ask(w, "user1@one.example");
+}
+
+static void check_up(struct world *w)
+{
+    assert_answer(w, "user1@one.example", R_rcpt_ok, "probe");
+    assert_int_equal(backend_of(w, "one.example")->breaker.state, BREAKER_UP);
+}
+
+static void a_greylisting_server_is_left_alone_for_a_while(void **state)
+{
+    static const struct step steps[] = {{ask_grey, all_answered},
+                                        {check_grey, all_answered},
+                                        {check_left_alone, all_answered},
+                                        {check_up, NULL},
+                                        {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
+}
+
 /* --- loops --- */
 
 static const struct rule mute[] = {{"RCPT", "", false}, {"RSET", "", false}, {0}};
@@ -507,6 +562,7 @@ int main(void)
         cmocka_unit_test(a_refused_name_is_not_the_recipient_s_fault),
         cmocka_unit_test(the_sender_adapts),
         cmocka_unit_test(the_configured_sender_stays),
+        cmocka_unit_test(a_greylisting_server_is_left_alone_for_a_while),
         cmocka_unit_test(a_server_that_asks_back_is_a_loop),
         cmocka_unit_test(our_own_token_is_a_loop),
         cmocka_unit_test(another_gateway_s_token_is_passed_on),

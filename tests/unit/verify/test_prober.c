@@ -198,6 +198,101 @@ static void too_many_are_answered_at_once(void **state)
     world_run(&w, ", waiting: 10", steps);
 }
 
+/* --- waiting --- */
+
+static const struct rule silent[] = {{"RCPT", "", false}, {"RSET", "", false}, {0}};
+
+static void ask_silent(struct world *w)
+{
+    w->one.rules = silent;
+    sink_start(&w->one);
+    ask(w, "a@one.example");
+    w->class = CLASS_EDGE;
+    ask(w, "a@one.example");
+}
+
+static bool stranger_answered(struct world *w)
+{
+    return w->asks[0].is_answered && seen(&w->one, "RSET") == 1;
+}
+
+static void speak_at_last(struct world *w)
+{
+    assert_int_equal(w->asks[0].answer.reply, R_rcpt_temp);
+    assert_string_equal(w->asks[0].answer.source, "timeout");
+    assert_int_equal(strlen(w->asks[0].answer.reference), 13);
+    assert_true(w->asks[1].is_pending); /* the edge waits longer */
+    LIST_EACH(&w->one.peers, k)
+    sink_say(container_of(k, struct sink_peer, link), "250 2.1.5 ok\r\n250 ok\r\n");
+}
+
+static void the_retry_finds_it(struct world *w)
+{
+    assert_int_equal(w->asks[1].answer.reply, R_rcpt_ok);
+    w->class = CLASS_STRANGER;
+    ask(w, "a@one.example");
+    assert_answer(w, "a@one.example", R_rcpt_ok, "cache");
+    assert_int_equal(seen(&w->one, "RCPT"), 1);
+}
+
+static void the_probe_goes_on_when_the_wait_is_over(void **state)
+{
+    static const struct step steps[] = {
+        {ask_silent, stranger_answered}, {speak_at_last, all_answered}, {the_retry_finds_it, NULL}, {0}};
+    static struct world w;
+    world_start(&w);
+    w.wait = "20ms";
+    world_run(&w, "", steps);
+}
+
+/* --- addresses outside ASCII --- */
+
+static void ask_utf8(struct world *w)
+{
+    sink_start(&w->one);
+    ask(w, "plain@one.example");
+    ask(w, "gr\xc3\xbc\xc3\x9f@one.example");
+}
+
+static void check_utf8(struct world *w)
+{
+    assert_answer(w, "plain@one.example", R_rcpt_ok, "probe");
+    assert_answer(w, "gr\xc3\xbc\xc3\x9f@one.example", R_needs_smtputf8, "no-smtputf8");
+    assert_int_equal(seen(&w->one, "RCPT"), 1);
+    static const struct rule smtputf8[] = {{"EHLO", "250-sink.example\r\n250 SMTPUTF8\r\n", false}, {0}};
+    w->one.rules = smtputf8;
+    LIST_EACH(&w->one.peers, k)
+    sink_hang_up(container_of(k, struct sink_peer, link));
+}
+
+static bool is_unconnected(struct world *w)
+{
+    return !backend_of(w, "one.example")->conn_count;
+}
+
+static void ask_utf8_again(struct world *w)
+{
+    ask(w, "gr\xc3\xbc\xc3\x9f@one.example");
+}
+
+static void check_utf8_again(struct world *w)
+{
+    assert_answer(w, "gr\xc3\xbc\xc3\x9f@one.example", R_rcpt_ok, "probe");
+    assert_int_equal(seen(&w->one, "MAIL FROM:<> SMTPUTF8"), 1);
+}
+
+static void utf8_recipients_need_smtputf8(void **state)
+{
+    static const struct step steps[] = {{ask_utf8, all_answered},
+                                        {check_utf8, is_unconnected},
+                                        {ask_utf8_again, all_answered},
+                                        {check_utf8_again, NULL},
+                                        {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
+}
+
 /* --- good ones fall slowly --- */
 
 static void still_good(struct world *w)
@@ -394,6 +489,8 @@ int main(void)
         cmocka_unit_test(learns_how_many_a_server_takes),
         cmocka_unit_test(servers_that_count_errors_are_asked_to_the_end),
         cmocka_unit_test(too_many_are_answered_at_once),
+        cmocka_unit_test(the_probe_goes_on_when_the_wait_is_over),
+        cmocka_unit_test(utf8_recipients_need_smtputf8),
         cmocka_unit_test(good_ones_fall_at_the_second_refusal),
         cmocka_unit_test(cautious_says_450_first),
         cmocka_unit_test(shadow_mode_refuses_nothing),

@@ -44,6 +44,7 @@ struct world {
     enum client_class class; /* of the next asks */
     const char *sender;
     struct ip client;
+    const char *wait;   /* of strangers */
     const char *canary; /* how often; default never */
     unsigned at;        /* the verifier that is asked next */
     const struct step *steps;
@@ -79,9 +80,9 @@ static struct policy *world_policy(const struct world *w, const char *verify)
                 "  - { name: off@one.example, verify: { mode: off } }\n"
                 "  - { name: lmtp.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off, "
                 "protocol: lmtp } }\n"
-                "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: 50s }\n",
+                "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: %s }\n",
                 w->canary ? w->canary : "0s", verify, w->one.at.port, w->two.at.port, w->one.at.port,
-                w->two.at.port, w->one.at.port);
+                w->two.at.port, w->one.at.port, w->wait ? w->wait : "50s");
     struct diag d = {.file = "test.yaml"};
     struct config *c;
     struct policy *p = NULL;
