@@ -17,6 +17,8 @@ struct admin_backend {
     /* Newest last; `limit` messages at most. */
     json_t *(*queue_list)(void *ctx, size_t limit);
     json_t *(*destinations)(void *ctx);
+    /* Starts a scrub of every ring; how it goes on is part of the status. */
+    json_t *(*scrub)(void *ctx);
     /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */
     err_t (*reload)(void *ctx, struct gbuf *text);
     void *ctx;

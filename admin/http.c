@@ -113,6 +113,29 @@ static struct answer get_destinations(struct admin *a, struct MHD_Connection *c)
     return backend_answer(json);
 }
 
+static void log_change(struct MHD_Connection *c, const char *what, const char *result)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    char text[48];
+    struct sbuf who = SBUF_ON(text);
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
+        sbuf_printf(&who, "uid:%u pid:%d", (unsigned)peer.uid, (int)peer.pid);
+    else
+        sbuf_cstr(&who, "unknown");
+    LOG(admin, LF_STR("who", sbuf_view(&who)), LF_CSTR("what", what), LF_CSTR("result", result));
+}
+
+static struct answer post_scrub(struct admin *a, struct MHD_Connection *c)
+{
+    pthread_mutex_lock(&a->backend_lock);
+    json_t *json = a->backend.scrub(a->backend.ctx);
+    pthread_mutex_unlock(&a->backend_lock);
+    log_change(c, "scrub", json ? "ok" : "no answer");
+    return backend_answer(json);
+}
+
 /* The lines quote the configuration file, which may hold any bytes; JSON must be UTF-8. */
 static json_t *lines_of(struct gbuf *text)
 {
@@ -130,20 +153,6 @@ static json_t *lines_of(struct gbuf *text)
         json_array_append_new(lines, json_stringn(line.p, line.n));
     }
     return lines;
-}
-
-static void log_change(struct MHD_Connection *c, const char *what, const char *result)
-{
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    char text[48];
-    struct sbuf who = SBUF_ON(text);
-    struct ucred peer;
-    socklen_t n = sizeof peer;
-    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
-        sbuf_printf(&who, "uid:%u pid:%d", (unsigned)peer.uid, (int)peer.pid);
-    else
-        sbuf_cstr(&who, "unknown");
-    LOG(admin, LF_STR("who", sbuf_view(&who)), LF_CSTR("what", what), LF_CSTR("result", result));
 }
 
 static struct answer post_reload(struct admin *a, struct MHD_Connection *c)
@@ -174,9 +183,9 @@ static const struct route {
     bool changes; /* POST, and only through the Unix socket; else GET and HEAD */
     struct answer (*handle)(struct admin *a, struct MHD_Connection *c);
 } ROUTES[] = {
-    {"/metrics", false, get_metrics},      {"/api/v1/status", false, get_status},
-    {"/api/v1/queue", false, get_queue},   {"/api/v1/destinations", false, get_destinations},
-    {"/api/v1/reload", true, post_reload},
+    {"/metrics", false, get_metrics},          {"/api/v1/status", false, get_status},
+    {"/api/v1/queue", false, get_queue},       {"/api/v1/destinations", false, get_destinations},
+    {"/api/v1/queue/scrub", true, post_scrub}, {"/api/v1/reload", true, post_reload},
 };
 
 /* --- requests --- */

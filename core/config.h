@@ -87,6 +87,7 @@ struct config {
     uint64_t ring_size_bytes; /* per worker, default 256MiB, min 16MiB */
     uint32_t
         commit_delay_us; /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
+    uint32_t scrub_period_s;     /* spool.scrub, default 7 days; 0: off */
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */

@@ -141,6 +141,7 @@ void qindex_remove(struct queue *q, struct qmsg *m)
 {
     must(m->flags & QMSG_LIVE && !(m->flags & QMSG_REMOVED));
     m->flags |= QMSG_REMOVED;
+    qscrub_forget(q, m);
     list_remove(&m->all_link);
     q->message_count--;
     q->pending_rcpt_count -= m->rcpt_pending;

@@ -240,6 +240,7 @@ void queue_start(struct queue *q, struct loop *l)
     qsuper_start_loop(q);
     qprogress_start_loop(q);
     qreclaim_start_loop(q);
+    qscrub_start_loop(q);
     metric_set(M_queue_bytes_total, (int64_t)q->data_bytes);
     metric_set(M_queue_bytes_used, (int64_t)(q->head - q->tail_segment * q->segment_bytes));
 }
@@ -251,6 +252,7 @@ static void loop_leave(struct queue *q)
     if (!q->loop)
         return;
     qreclaim_stop(q);
+    qscrub_stop(q);
     qbatch_stop_loop(q);
     timer_disarm(q->loop, &q->progress_timer);
 }
@@ -302,6 +304,7 @@ void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx)
     q->closed_ctx = ctx;
     if (q->loop) {
         qreclaim_stop(q);
+        qscrub_stop(q);
         qbatch_request(q);
         return;
     }

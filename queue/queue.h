@@ -27,6 +27,7 @@ struct qmsg {
     uint32_t attempts;   /* finished attempts, as recorded */
     uint32_t rcpt_count, rcpt_pending;
     bool held;
+    bool damaged; /* some of it was found unreadable or changed since the process started */
 
     /* The owner's (relay). The queue never reads them. */
     void *owner;
@@ -55,8 +56,9 @@ struct queue_options {
                            4 MiB */
     uint64_t progress_flush_ms; /* progress records wait at most this long for a commit to ride in, default
                                    200: the window in which a crash can repeat a delivery */
-    uint32_t segment_bytes; /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
-                               KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
+    uint32_t segment_bytes;  /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
+                                KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
+    uint32_t scrub_period_s; /* see queue_set_scrub */
 };
 
 /* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into
@@ -176,6 +178,21 @@ void queue_set_due(struct queue *q, struct qmsg *m, uint64_t due_ms, uint32_t at
 void queue_set_held(struct queue *q, struct qmsg *m, bool held);
 /* Ends the message whatever its recipients' states; m is gone when its last pin goes. */
 void queue_remove(struct queue *q, struct qmsg *m);
+
+/* --- scrub: all records of live messages are read and checked --- */
+
+struct queue_scrub_state {
+    bool running, hurried;
+    uint64_t started_ms, ended_ms; /* wall clock; 0: not yet */
+    /* Of the lap that runs, else of the last one. */
+    uint64_t message_count, read_bytes;
+    uint64_t damaged_count;    /* messages; their bytes are in corrupt/ */
+    uint64_t unreadable_count; /* the disk refused, several times */
+};
+/* In the background, so slowly that a lap takes `period_s`; 0: only when asked. */
+void queue_set_scrub(struct queue *q, uint32_t period_s);
+void queue_scrub(struct queue *q); /* a lap from the start, now, at 32 MiB a second at most */
+void queue_scrub_state(const struct queue *q, struct queue_scrub_state *out);
 
 struct queue_stats {
     uint64_t ring_bytes, used_bytes, live_bytes;

@@ -2,8 +2,8 @@
  *
  * The files: batch.c builds and writes batches in the memory of blocks.c; writer.c puts messages in; reader.c
  * gets them out; index.c knows which live and which segments they need; progress.c keeps their states;
- * reclaim.c moves the living away from the tail; super.c makes the tail durable; recovery*.c rebuild all this
- * from the disk. */
+ * reclaim.c moves the living away from the tail; scrub.c looks for rot; super.c makes the tail durable;
+ * recovery*.c rebuild all this from the disk. */
 #ifndef QUEUE_QUEUE_PRIV_H
 #define QUEUE_QUEUE_PRIV_H
 
@@ -266,6 +266,29 @@ void qreclaim_forget_writer(struct queue *q, struct queue_writer *w);
 void qreclaim_moved(struct queue *q, struct qmove *mv); /* durable */
 void qreclaim_stop(struct queue *q);                    /* at close */
 
+/* ---- scrub ---- */
+
+struct qscrub {
+    struct timer timer;
+    uint64_t period_ms;  /* 0: only when asked */
+    uint64_t started_ns; /* of the last lap; 0: none yet */
+    uint64_t ready_ns;   /* what was read is paid for then */
+    struct qmsg *next;   /* of this lap; NULL: none is left */
+    struct qmsg *m;      /* being read; pinned while `reading` */
+    struct qread *reading;
+    uint8_t *payload; /* owned (malloc): of its commit record, which stood at commit_at */
+    uint64_t commit_at;
+    uint32_t payload_bytes, extent_index;
+    uint32_t error_count; /* reads that failed in a row */
+    bool keeping;         /* it is damaged, and read again for corrupt/, under the name of keep_at */
+    bool again;           /* a new lap as soon as the read in flight ends */
+    uint64_t keep_at, kept_bytes;
+    struct queue_scrub_state state;
+};
+void qscrub_start_loop(struct queue *q);
+void qscrub_stop(struct queue *q);
+void qscrub_forget(struct queue *q, struct qmsg *m); /* it is about to leave the list of all messages */
+
 /* ---- superblock ---- */
 
 struct qsuper {
@@ -289,6 +312,9 @@ bool qsuper_is_known(const struct queue *q, uint64_t from, uint64_t to);
 /* ---- damage found while running: kept by a thread of its own, since a worker never blocks ---- */
 
 void qdamage_keep(struct queue *q, uint64_t position, const void *p, size_t n, uint64_t id, const char *text);
+/* Only the bytes, without a report. False: too much at once, or no memory. */
+bool qdamage_append(struct queue *q, uint64_t position, const void *p, size_t n);
+bool qdamage_is_busy(struct queue *q); /* something is still being written */
 void qdamage_join(struct queue *q);
 void qdamage_report(struct queue *q, uint64_t position, uint64_t bytes, uint64_t id, bool kept,
                     const char *text);
@@ -365,6 +391,7 @@ struct queue {
     uint64_t live_bytes, message_count, pending_rcpt_count;
 
     struct qreclaim reclaim;
+    struct qscrub scrub;
 
     struct pool msg_pool, writer_pool, stage_pool, extent_pool, batch_pool, move_pool, slice_pool, read_pool;
     uint32_t reads_inflight;

@@ -161,6 +161,7 @@ static err_t load_parse(struct qload *ld, const uint8_t *payload, uint32_t bytes
 static err_t load_end(struct qload *ld, err_t err)
 {
     ld->err = err;
+    ld->m->damaged |= err == ERR_CORRUPT;
     if (err == ERR_CORRUPT)
         qdamage_report(ld->q, ld->m->commit_at, ld->m->commit_bytes, ld->m->id, false,
                        "a commit record cannot be read");
@@ -266,6 +267,7 @@ static void piece_arrived(void *ctx, struct qread *r, err_t err)
         const struct disk_record *rec = qread_record(r);
         err = slice_new(q, (const uint8_t *)(rec + 1), rec->bytes, &b->arrived);
     } else if (err == ERR_CORRUPT) {
+        b->ld->m->damaged = true;
         qdamage_report(q, r->position, r->bytes, r->id, false, "a piece of a body cannot be read");
     }
     if (!err) { /* the memory goes over to the slice */

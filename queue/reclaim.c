@@ -219,6 +219,7 @@ static void message_lost(struct queue *q, const uint8_t *raw)
     else
         qdamage_report(q, m->commit_at, m->commit_bytes, m->id, false, text);
     m->flags |= QMSG_LOST;
+    m->damaged = true;
     list_remove(&m->segment_link);
     m->lowest_segment = UINT64_MAX;
     q->live_bytes -= m->ring_bytes;

@@ -7,6 +7,7 @@
 #include <curl/curl.h>
 #include <jansson.h>
 
+#include "admin/cli/cli.h"
 #include "admin/cli/client.h"
 #include "admin/cli/show.h"
 #include "core/clock.h"
@@ -16,19 +17,12 @@
 #define LIMIT_MAX       10000
 #define HTTP_ERROR_FROM 400
 
-enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
-
-struct cli {
-    const char *socket_path;
-    bool json;
-    uint64_t limit; /* 0: not given */
-};
-
 static const char USAGE[] =
     "Usage: postern [-s SOCKET] [--json] COMMAND\n"
     "\n"
     "  status                  what the gateway is doing: sessions, queue, rings\n"
     "  queue list [--limit N]  the newest messages of the queue (N: 1 to 10000, default 100)\n"
+    "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
     "  metrics                 all metrics in Prometheus' text format\n"
@@ -51,14 +45,13 @@ static void explain_unreachable(const struct cli *cli, const struct client_reply
         fprintf(stderr, "Is posternd running? Tried %s; give another with -s.\n", cli->socket_path);
 }
 
-static void write_json(const json_t *json)
+void write_json(const json_t *json)
 {
     json_dumpf(json, stdout, JSON_INDENT(2));
     fputc('\n', stdout);
 }
 
-/* The JSON of a good answer, or NULL after telling why not; then *status is the exit status. */
-static json_t *ask_json(const struct cli *cli, const char *path, bool post, int *status)
+json_t *ask_json(const struct cli *cli, const char *path, bool post, int *status)
 {
     struct client_reply r;
     json_error_t bad;
@@ -204,6 +197,7 @@ static const struct command {
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
     {{"status"}, false, do_status},   {{"queue", "list"}, true, do_queue},
+    {{"queue", "scrub"}, false, do_ring_scrub},
     {{"queue"}, true, do_queue},      {{"destinations"}, false, do_destinations},
     {{"reload"}, false, do_reload},   {{"metrics"}, false, do_metrics},
     {{"version"}, false, do_version}, {{"help"}, false, do_help},

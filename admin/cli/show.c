@@ -222,7 +222,7 @@ err_t show_queue(const json_t *messages, uint64_t limit, uint64_t now_wall_ns, F
         cell_size(&t, m, "size");
         cell_recipients(&t, m);
         cell_count(&t, m, "attempts");
-        table_cell(&t, text_of(m, "state"));
+        table_cell(&t, is_true(m, "damaged") ? STR("damaged") : text_of(m, "state"));
         cell_until(&t, m, "due", now_wall_ns);
         if (senders)
             cell_sender(&t, m);

@@ -1,4 +1,5 @@
 """A disk that refuses: mail is refused with the right code, what is queued goes on, and no restart is needed."""
+import json
 import os
 import resource
 import subprocess
@@ -144,3 +145,33 @@ def test_read_only_spool_at_boot(small_disk, tmp_path):
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
     gateway.start()
     gateway.stop()
+
+
+@pytest.mark.sanitized
+def test_scrub_finds_rot(run):
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, workers=1, retry={"first": "1h", "max": "1h"}, **routes(internal, edge))
+    internal.kill()
+    s = client(gateway)
+    for subject in ("good", "rotten"):
+        assert one(gateway, subject, s).code == 250
+    r = gateway.cli("queue", "scrub")
+    assert r.stdout.startswith("ring-00: 2 messages, ") and r.stdout.endswith("all good\n")
+    ring = gateway.directory / "spool" / "ring-00"
+    at = ring.read_bytes().index(b"Subject: rotten")
+    with open(ring, "r+b") as f:
+        f.seek(at)
+        f.write(b"R")
+    for _ in range(2):
+        r = gateway.cli("queue", "scrub", check=False)
+        assert r.returncode == 1 and "1 damaged, 0 unreadable" in r.stdout
+        assert len(gateway.events("queue_damage")) == 1, "told once"
+    damaged = gateway.events("queue_damage")[0]
+    listed = json.loads(gateway.cli("--json", "queue", "list").stdout)
+    listed = listed if isinstance(listed, list) else listed["messages"]
+    assert [m["id"] for m in listed if m["damaged"]] == [damaged["id"]]
+    assert gateway.metric("postern_queue_damaged_records_total") == 1
+    kept = eventually(lambda: list((gateway.directory / "spool" / "corrupt").glob("*.bin")), "the bytes are kept")
+    assert len(kept) == 1
+    eventually(lambda: b"Rubject: rotten" in kept[0].read_bytes(), "the body is there")
+    assert gateway.events("queue_scrub")[0]["damaged"] == "0"

@@ -35,6 +35,7 @@ struct sim_traits {
     uint32_t rot_every_ms;        /* a flipped bit at rest; 0: never */
     uint32_t body_bytes_max;
     uint32_t lifetime_s;
+    uint32_t scrub_s; /* 0: no scrub */
     bool flushes_all; /* a durable write also makes durable what earlier processes left in the cache */
 };
 

@@ -53,6 +53,7 @@ err_t worker_open(const struct policy *p, struct gbuf *notes)
         .ring_bytes = (uint64_t)W.traits.segment_bytes * W.traits.segment_count,
         .segment_bytes = W.traits.segment_bytes,
         .high_water_percent = policy_config(p)->high_water_percent,
+        .scrub_period_s = W.traits.scrub_s,
         .hot_bytes = 1, /* the least there is */
     };
     w = (struct worker){.policy = p};

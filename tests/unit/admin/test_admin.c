@@ -41,6 +41,11 @@ static json_t *backend_destinations(void *ctx)
     return backend_state.silent ? NULL : json_array();
 }
 
+static json_t *backend_scrub(void *ctx)
+{
+    return backend_state.silent ? NULL : json_object();
+}
+
 static err_t backend_reload(void *ctx, struct gbuf *text)
 {
     backend_state.reload_count++;
@@ -49,8 +54,8 @@ static err_t backend_reload(void *ctx, struct gbuf *text)
     return backend_state.reload_err;
 }
 
-static const struct admin_backend backend = {backend_status, backend_queue, backend_destinations,
-                                             backend_reload, &backend_state};
+static const struct admin_backend backend = {backend_status, backend_queue,  backend_destinations,
+                                             backend_scrub,  backend_reload, &backend_state};
 
 /* --- starting and asking --- */
 
