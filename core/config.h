@@ -206,6 +206,9 @@ err_t config_load_file(const char *path, struct config **out, struct diag *d) WA
 err_t config_read_file(const char *path, struct gbuf *text, struct diag *d) WARN_UNUSED;
 err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
 void config_free(struct config *c); /* NULL is fine */
+/* "256MiB" as a configuration has it, for those who are told a size elsewhere. False: it is none. */
+bool config_parse_size(str_t s, uint64_t *bytes);
+
 /* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size,
  * workers" in `keys`; returns how many. */
 size_t config_restart_keys(const struct config *running, const struct config *wanted, struct gbuf *keys);

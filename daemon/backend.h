@@ -15,6 +15,9 @@ json_t *ask_workers(struct gateway *g, json_t *(*answer)(struct worker *w, size_
 json_t *json_time(uint64_t wall_ms); /* null for 0 */
 
 /* backend_ring.c: the ring files. */
+json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems);
+json_t *ring_resize_json(const struct queue *q);  /* null: none is under way */
+json_t *ring_resize_error(const struct queue *q); /* of the last one; null: none */
 json_t *backend_scrub(void *ctx);
 json_t *ring_scrub_json(const struct queue *q);
 

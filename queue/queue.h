@@ -179,6 +179,20 @@ void queue_set_held(struct queue *q, struct qmsg *m, bool held);
 /* Ends the message whatever its recipients' states; m is gone when its last pin goes. */
 void queue_remove(struct queue *q, struct qmsg *m);
 
+/* --- resize --- */
+
+/* Gives the ring another size while it is used; rounded up to segments. 0: begun, or nothing to do;
+ * ERR_LOCKED: one is under way; ERR_LIMIT: fewer than 8 or more than a million segments; ERR_FULL: what is
+ * queued would not fit; or the ring's last error. How it ends: queue_resize_state. The old ring stays when it
+ * fails. */
+err_t queue_resize(struct queue *q, uint64_t ring_bytes) WARN_UNUSED;
+struct queue_resize_state {
+    const char *step; /* static; NULL: none is under way */
+    uint64_t target_bytes, filled_bytes;
+    err_t err; /* of the last one: ERR_FULL: what lives did not fit after all; -ENOSPC; … */
+};
+void queue_resize_state(const struct queue *q, struct queue_resize_state *out);
+
 /* --- scrub: all records of live messages are read and checked --- */
 
 struct queue_scrub_state {

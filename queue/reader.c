@@ -10,7 +10,8 @@
 
 uint64_t qfile_at(const struct queue *q, uint64_t position)
 {
-    return DISK_DATA_AT + position % q->data_bytes;
+    return DISK_DATA_AT + qslot_of(q, position / q->segment_bytes) * q->segment_bytes +
+           position % q->segment_bytes;
 }
 
 /* The aligned stretch of the file around a record. A record lies within one unit, so the stretch is in one

@@ -70,14 +70,13 @@ static bool first_header(struct recovery *rc, uint32_t slot, uint64_t *segment)
 {
     struct queue *q = rc->q;
     rc->unit_at = UINT64_MAX;
-    uint64_t at = (uint64_t)slot * q->segment_bytes;
-    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, qfile_at(q, at)))
+    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, DISK_DATA_AT + slot * q->segment_bytes))
         return false;
     struct disk_record r;
     memcpy(&r, rc->unit, sizeof r);
     struct disk_batch d;
     *segment = r.position / q->segment_bytes;
-    if (r.position % q->segment_bytes != 0 || *segment % q->segment_count != slot)
+    if (r.position % q->segment_bytes != 0 || (*segment >= q->base_segment && qslot_of(q, *segment) != slot))
         return false;
     /* Only the header has been read: the batch may be as long as it says. */
     return qrecord_is_valid(q, rc->unit, DISK_SECTOR, r.position) &&
@@ -118,7 +117,7 @@ uint64_t recovery_last_batch(struct recovery *rc)
     struct queue *q = rc->q;
     for (uint64_t s = q->tail_segment + q->segment_count; s-- > q->tail_segment;) {
         uint64_t found;
-        bool has_first = first_header(rc, (uint32_t)(s % q->segment_count), &found);
+        bool has_first = first_header(rc, qslot_of(q, s), &found);
         if (has_first && found < s) /* still holds an earlier lap */
             continue;
         uint64_t last = last_batch_in(rc, s);

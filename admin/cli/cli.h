@@ -11,7 +11,8 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 struct cli {
     const char *socket_path;
     bool json;
-    uint64_t limit; /* 0: not given */
+    uint64_t limit;      /* 0: not given */
+    const char *operand; /* behind the command; NULL: none */
 };
 
 /* The JSON of a good answer, or NULL after telling why not; then *status is the exit status. */
@@ -19,6 +20,7 @@ json_t *ask_json(const struct cli *cli, const char *path, bool post, int *status
 void write_json(const json_t *json);
 
 /* ring.c: the ring files. */
+int do_ring_resize(const struct cli *cli);
 int do_ring_scrub(const struct cli *cli);
 
 #endif

@@ -22,6 +22,7 @@ static const char USAGE[] =
     "\n"
     "  status                  what the gateway is doing: sessions, queue, rings\n"
     "  queue list [--limit N]  the newest messages of the queue (N: 1 to 10000, default 100)\n"
+    "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
     "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
@@ -193,14 +194,19 @@ static int do_help(const struct cli *cli)
 
 static const struct command {
     const char *words[2];
-    bool takes_limit;
+    bool takes_limit, takes_operand;
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
-    {{"status"}, false, do_status},   {{"queue", "list"}, true, do_queue},
-    {{"queue", "scrub"}, false, do_ring_scrub},
-    {{"queue"}, true, do_queue},      {{"destinations"}, false, do_destinations},
-    {{"reload"}, false, do_reload},   {{"metrics"}, false, do_metrics},
-    {{"version"}, false, do_version}, {{"help"}, false, do_help},
+    {{"status"}, false, false, do_status},
+    {{"queue", "list"}, true, false, do_queue},
+    {{"queue", "resize"}, false, true, do_ring_resize},
+    {{"queue", "scrub"}, false, false, do_ring_scrub},
+    {{"queue"}, true, false, do_queue},
+    {{"destinations"}, false, false, do_destinations},
+    {{"reload"}, false, false, do_reload},
+    {{"metrics"}, false, false, do_metrics},
+    {{"version"}, false, false, do_version},
+    {{"help"}, false, false, do_help},
 };
 
 /* --- the command line --- */
@@ -210,8 +216,8 @@ static const struct command *command_find(int count, char *const words[])
     for (size_t i = 0; i < COUNT_OF(COMMANDS); i++) {
         const struct command *c = &COMMANDS[i];
         int wanted = c->words[1] ? 2 : 1;
-        if (count == wanted && !strcmp(words[0], c->words[0]) &&
-            (wanted == 1 || !strcmp(words[1], c->words[1])))
+        if ((count == wanted || (c->takes_operand && count == wanted + 1)) &&
+            !strcmp(words[0], c->words[0]) && (wanted == 1 || !strcmp(words[1], c->words[1])))
             return c;
     }
     return NULL;
@@ -264,6 +270,7 @@ static int run(struct cli *cli, int argc, char *argv[])
                      optind + 1 < argc ? argv[optind + 1] : "");
     if (cli->limit && !command->takes_limit)
         return usage("%s takes no --limit", command->words[0]);
+    cli->operand = command->takes_operand && argc - optind == 3 ? argv[optind + 2] : NULL;
     return command->run(cli);
 }
 

@@ -1,4 +1,5 @@
-/* admin/cli/ring.c: `postern queue scrub`. */
+/* admin/cli/ring.c: `postern queue resize` and `postern queue scrub`: begun by posternd, watched from here.
+ */
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +24,85 @@ static str_t size_text(struct sbuf b, json_int_t bytes)
 {
     text_size(&b, bytes > 0 ? (uint64_t)bytes : 0);
     return sbuf_view(&b);
+}
+
+/* ---- resize ---- */
+
+static bool is_resizing(const json_t *status)
+{
+    size_t i;
+    json_t *w;
+    json_array_foreach(json_object_get(status, "workers"), i, w)
+    {
+        if (json_is_object(json_object_get(json_object_get(w, "ring"), "resize")))
+            return true;
+    }
+    return false;
+}
+
+static void watch_resize(const json_t *status)
+{
+    double filled = 0, target = 0;
+    size_t i;
+    json_t *w;
+    json_array_foreach(json_object_get(status, "workers"), i, w)
+    {
+        const json_t *resize = json_object_get(json_object_get(w, "ring"), "resize");
+        filled += (double)number(resize, "filled");
+        target += (double)number(resize, "target");
+    }
+    if (target > filled)
+        fprintf(stderr, "\r%3.0f%% ", 100 * filled / target);
+}
+
+static int show_sizes(const json_t *status)
+{
+    int exit_status = EXIT_SUCCESS;
+    size_t i;
+    json_t *w;
+    char text[32];
+    json_array_foreach(json_object_get(status, "workers"), i, w)
+    {
+        const json_t *ring = json_object_get(w, "ring");
+        const char *error = json_string_value(json_object_get(ring, "resize_error"));
+        printf("ring-%02d: " STR_FMT "%s%s\n", (int)number(w, "id"),
+               STR_ARG(size_text((struct sbuf)SBUF_ON(text), number(ring, "bytes"))),
+               error ? ", not resized: " : "", error ? error : "");
+        if (error)
+            exit_status = EXIT_REFUSED;
+    }
+    return exit_status;
+}
+
+int do_ring_resize(const struct cli *cli)
+{
+    int status;
+    char path[96];
+    if (cli->operand && strspn(cli->operand, "0123456789KMGTiB") != strlen(cli->operand)) {
+        fprintf(stderr, "postern: %s is no size; write 512MiB or 4GiB\n", cli->operand);
+        return EXIT_USAGE;
+    }
+    snprintf(path, sizeof path, "/api/v1/queue/resize%s%.40s", cli->operand ? "?size=" : "",
+             cli->operand ? cli->operand : "");
+    json_t *json = ask_json(cli, path, true, &status);
+    bool is_watched = isatty(STDERR_FILENO);
+    json_decref(json);
+    while (json) {
+        json = ask_json(cli, "/api/v1/status", false, &status);
+        if (!json || !is_resizing(json))
+            break;
+        if (is_watched)
+            watch_resize(json);
+        json_decref(json);
+        pause_ms(POLL_MS);
+    }
+    if (is_watched)
+        fputc('\r', stderr);
+    if (!json)
+        return status;
+    int done = show_sizes(json);
+    json_decref(json);
+    return done;
 }
 
 /* ---- scrub ---- */

@@ -211,6 +211,14 @@ void worker_reload(const struct policy *p)
     relay_set_policy(w.relay, p);
 }
 
+void worker_resize(uint64_t ring_bytes)
+{
+    if (!w.service || w.draining)
+        return;
+    err_t err = queue_resize(w.queue, ring_bytes);
+    trace("resize to %llu: %s", (unsigned long long)ring_bytes, err_text(err));
+}
+
 /* ---- what is in it ---- */
 
 static bool is_held(void *ctx, struct qmsg *m)

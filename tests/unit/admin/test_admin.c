@@ -41,6 +41,13 @@ static json_t *backend_destinations(void *ctx)
     return backend_state.silent ? NULL : json_array();
 }
 
+static json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems)
+{
+    if (bytes == 77)
+        gbuf_cstr(problems, "ring-00: no\n");
+    return backend_state.silent ? NULL : json_pack("{s:I}", "bytes", (json_int_t)bytes);
+}
+
 static json_t *backend_scrub(void *ctx)
 {
     return backend_state.silent ? NULL : json_object();
@@ -54,8 +61,9 @@ static err_t backend_reload(void *ctx, struct gbuf *text)
     return backend_state.reload_err;
 }
 
-static const struct admin_backend backend = {backend_status, backend_queue,  backend_destinations,
-                                             backend_scrub,  backend_reload, &backend_state};
+static const struct admin_backend backend = {backend_status, backend_queue, backend_destinations,
+                                             backend_resize, backend_scrub, backend_reload,
+                                             &backend_state};
 
 /* --- starting and asking --- */
 
