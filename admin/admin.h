@@ -17,7 +17,7 @@ struct admin_backend {
     /* Newest last; `limit` messages at most. */
     json_t *(*queue_list)(void *ctx, size_t limit);
     json_t *(*destinations)(void *ctx);
-    /* Starts giving every ring `bytes` (0: what the configuration says); how it goes on is part of the status.
+    /* Starts giving every ring `bytes` (0: what the configuration says); the status tells how it goes on.
      * What is refused stands in `problems`, a line each. */
     json_t *(*resize)(void *ctx, uint64_t bytes, struct gbuf *problems);
     /* Starts a scrub of every ring; how it goes on is part of the status. */

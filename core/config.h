@@ -105,6 +105,7 @@ struct cfg_listener {
 };
 
 enum destination_mode { DEST_DNS, DEST_EDGE };
+enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
 
 struct config {
@@ -172,6 +173,14 @@ struct config {
         uint32_t lifetime_s;     /* 5 d */
         uint32_t dsn_lifetime_s; /* 5 d, for null senders */
     } retry;
+
+    struct {                                /* dsn */
+        bool offer[3];                      /* by enum client_class; default: trusted only */
+        uint64_t return_size;               /* 50KiB: a larger original goes back as its header lines */
+        uint32_t delay_after_s;             /* 4 h; 0 = a sender is not told that mail is late */
+        uint32_t rate;                      /* 100 reports a minute to one domain, per worker; 0 = no limit */
+        enum double_bounces double_bounces; /* drop */
+    } dsn;
 
     struct { /* dns */
         bool has_resolver;

@@ -171,7 +171,17 @@ void qindex_free_if_done(struct queue *q, struct qmsg *m);
 void qindex_unpin(struct queue *q, struct qmsg *m);
 uint8_t *qindex_states(struct qmsg *m);
 void qindex_take_states(struct qmsg *m, const uint8_t *states); /* from the disk */
-void qindex_sort(struct queue *q);                              /* by age; boot only */
+/* enum disk_commit_flags, from and to the disk; bits of a later version are of no use without it. */
+static inline uint32_t qindex_flags(const struct qmsg *m)
+{
+    return (m->held ? COMMIT_HELD : 0u) | (m->warned ? COMMIT_WARNED : 0u);
+}
+static inline void qindex_take_flags(struct qmsg *m, uint32_t flags)
+{
+    m->held = flags & COMMIT_HELD;
+    m->warned = flags & COMMIT_WARNED;
+}
+void qindex_sort(struct queue *q); /* by age; boot only */
 void qindex_free(struct queue *q);
 /* The tail moves past segments that nobody needs. */
 void qindex_advance_tail(struct queue *q);

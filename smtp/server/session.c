@@ -207,7 +207,7 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
 
 static enum reply_id accept_rcpt(struct smtpd_session *s)
 {
-    if (transaction_add_rcpt(s->tx, s->tx->asked.text))
+    if (transaction_add_rcpt(s->tx, s->tx->asked.text, &s->tx->asked_params))
         return R_too_many_rcpts;
     s->rcpts++;
     return R_rcpt_ok;
