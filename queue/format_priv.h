@@ -21,7 +21,10 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 #define DISK_RECORD_MAGIC    0x43525350u /* "PSRC"; on the disk xor-ed with the salt's upper half */
 #define DISK_KNOWN_MAX       64u
 
-enum disk_super_flags { SUPER_CLEAN = 1 };
+enum disk_super_flags {
+    SUPER_CLEAN = 1,
+    SUPER_SHRINKING = 2, /* the log may turn back before the ring's end */
+};
 
 /* A stretch of the ring whose damage was reported before. */
 struct disk_range {

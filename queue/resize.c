@@ -162,7 +162,7 @@ static void turn_back(struct queue *q)
     uint64_t need = q->live_bytes / q->segment_bytes + QSPACE_SPARE_SEGMENTS;
     if (lap_of(q, last_segment(q)) != lap || q->tail_segment - lap < need)
         return;
-    if (q->durable_tail - MIN(q->durable_tail, lap) < need) {
+    if (q->durable_tail - MIN(q->durable_tail, lap) < need || !(q->super.now.flags & SUPER_SHRINKING)) {
         qsuper_request(q);
         return;
     }
@@ -211,6 +211,8 @@ uint64_t qresize_limit(const struct queue *q)
 void qresize_fill_super(const struct queue *q, struct disk_super *d)
 {
     const struct qresize *rs = &q->resize;
+    if (rs->step == RESIZE_MOVING && rs->segment_count < q->segment_count)
+        d->flags |= SUPER_SHRINKING;
     if (rs->step != RESIZE_SWITCHING)
         return;
     d->version = DISK_VERSION_RESIZED;

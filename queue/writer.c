@@ -445,6 +445,8 @@ void qwriter_durable(struct queue *q, struct list *commits)
     for (struct link *k; (k = list_pop_front(commits));) {
         struct qcommit *c = container_of(k, struct qcommit, link);
         qindex_set_live(q, c->m);
+        q->accepted_bytes += c->m->ring_bytes;
+        metric_add(M_queue_accepted_bytes, (int64_t)c->m->ring_bytes);
         commit_end(q, c, 0);
     }
 }
