@@ -8,7 +8,7 @@
 #include "core/metrics.h"
 
 #define BODY_BYTES_MAX                                                                                       \
-    65536 /* no request needs a body; what a client sends all the same is read and dropped */
+    65536 /* few requests need a body; what a client sends with another is read and dropped */
 #define QUEUE_LIMIT     100 /* without ?limit= */
 #define QUEUE_LIMIT_MAX 10000
 
@@ -17,7 +17,7 @@
 
 /* One request; made at its first callback, freed by http_completed(). */
 struct request {
-    size_t body_bytes;
+    struct gbuf body; /* owned */
 };
 
 struct answer {
@@ -70,7 +70,7 @@ static enum MHD_Result reply(struct MHD_Connection *c, struct answer a, const ch
 
 /* --- endpoints --- */
 
-static struct answer get_metrics(struct admin *a, struct MHD_Connection *c)
+static struct answer get_metrics(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     struct gbuf text = {0};
     metrics_write(&text);
@@ -85,7 +85,7 @@ static struct answer get_metrics(struct admin *a, struct MHD_Connection *c)
     return answer;
 }
 
-static struct answer get_status(struct admin *a, struct MHD_Connection *c)
+static struct answer get_status(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     pthread_mutex_lock(&a->backend_lock);
     json_t *json = a->backend.status(a->backend.ctx);
@@ -93,7 +93,7 @@ static struct answer get_status(struct admin *a, struct MHD_Connection *c)
     return backend_answer(json);
 }
 
-static struct answer get_queue(struct admin *a, struct MHD_Connection *c)
+static struct answer get_queue(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     const char *given = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "limit");
     uint64_t limit = QUEUE_LIMIT;
@@ -105,34 +105,11 @@ static struct answer get_queue(struct admin *a, struct MHD_Connection *c)
     return backend_answer(json);
 }
 
-static struct answer get_destinations(struct admin *a, struct MHD_Connection *c)
+static struct answer get_destinations(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     pthread_mutex_lock(&a->backend_lock);
     json_t *json = a->backend.destinations(a->backend.ctx);
     pthread_mutex_unlock(&a->backend_lock);
-    return backend_answer(json);
-}
-
-static void log_change(struct MHD_Connection *c, const char *what, const char *result)
-{
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    char text[48];
-    struct sbuf who = SBUF_ON(text);
-    struct ucred peer;
-    socklen_t n = sizeof peer;
-    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
-        sbuf_printf(&who, "uid:%u pid:%d", (unsigned)peer.uid, (int)peer.pid);
-    else
-        sbuf_cstr(&who, "unknown");
-    LOG(admin, LF_STR("who", sbuf_view(&who)), LF_CSTR("what", what), LF_CSTR("result", result));
-}
-
-static struct answer post_scrub(struct admin *a, struct MHD_Connection *c)
-{
-    pthread_mutex_lock(&a->backend_lock);
-    json_t *json = a->backend.scrub(a->backend.ctx);
-    pthread_mutex_unlock(&a->backend_lock);
-    log_change(c, "scrub", json ? "ok" : "no answer");
     return backend_answer(json);
 }
 
@@ -155,7 +132,35 @@ static json_t *lines_of(struct gbuf *text)
     return lines;
 }
 
-static struct answer post_resize(struct admin *a, struct MHD_Connection *c)
+static str_t who_asks(struct MHD_Connection *c, struct sbuf *who)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
+        sbuf_printf(who, "uid:%u pid:%d", (unsigned)peer.uid, (int)peer.pid);
+    else
+        sbuf_cstr(who, "unknown");
+    return sbuf_view(who);
+}
+
+static void log_change(struct MHD_Connection *c, const char *what, const char *result)
+{
+    char text[48];
+    struct sbuf who = SBUF_ON(text);
+    LOG(admin, LF_STR("who", who_asks(c, &who)), LF_CSTR("what", what), LF_CSTR("result", result));
+}
+
+static struct answer post_scrub(struct admin *a, struct MHD_Connection *c, str_t body)
+{
+    pthread_mutex_lock(&a->backend_lock);
+    json_t *json = a->backend.scrub(a->backend.ctx);
+    pthread_mutex_unlock(&a->backend_lock);
+    log_change(c, "scrub", json ? "ok" : "no answer");
+    return backend_answer(json);
+}
+
+static struct answer post_resize(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     const char *given = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "size");
     uint64_t bytes = 0;
@@ -178,7 +183,7 @@ static struct answer post_resize(struct admin *a, struct MHD_Connection *c)
                        json_pack("{s:s, s:o}", "error", "not every ring can be resized", "problems", lines));
 }
 
-static struct answer post_reload(struct admin *a, struct MHD_Connection *c)
+static struct answer post_reload(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     struct gbuf text = {0};
     pthread_mutex_lock(&a->backend_lock);
@@ -201,15 +206,81 @@ static struct answer post_reload(struct admin *a, struct MHD_Connection *c)
                                          "problems", lines));
 }
 
+#define KEY_BYTES_MAX 512
+
+/* {"destination": KEY}, or nothing for all; false: neither. The key is *json's. */
+static bool read_pause(str_t body, json_t **json, str_t *key)
+{
+    *key = STR_NONE;
+    *json = NULL;
+    if (!body.n)
+        return true;
+    *json = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *name = json_object_get(*json, "destination");
+    if (!json_is_object(*json) || json_object_size(*json) != (name ? 1 : 0))
+        return false;
+    if (!name)
+        return true;
+    *key = str_of(json_string_value(name), json_string_length(name));
+    bool is_text = key->p && key->n >= 1 && key->n <= KEY_BYTES_MAX;
+    for (size_t i = 0; is_text && i < key->n; i++)
+        is_text = (unsigned char)key->p[i] > ' ' && key->p[i] != 0x7f;
+    return is_text;
+}
+
+static struct answer change_pause(struct admin *a, struct MHD_Connection *c, str_t body, bool paused)
+{
+    json_t *request, *out = NULL;
+    str_t key;
+    char by_text[48], what_text[KEY_BYTES_MAX + 16];
+    struct sbuf by = SBUF_ON(by_text), what = SBUF_ON(what_text);
+    if (!read_pause(body, &request, &key)) {
+        json_decref(request);
+        return error_answer(MHD_HTTP_BAD_REQUEST,
+                            "the body must be empty, for everything, or {\"destination\": KEY} with a key as "
+                            "`postern destinations` shows it");
+    }
+    sbuf_printf(&what, "%s " STR_FMT, paused ? "pause" : "resume", STR_ARG(key.p ? key : STR("all")));
+    sbuf_char(&what, '\0');
+    pthread_mutex_lock(&a->backend_lock);
+    err_t err = a->backend.pause(a->backend.ctx, paused, key, who_asks(c, &by), &out);
+    pthread_mutex_unlock(&a->backend_lock);
+    log_change(c, what_text, err ? err_text(err) : "ok");
+    json_decref(request);
+    if (err == ERR_CLOSED)
+        return error_answer(MHD_HTTP_SERVICE_UNAVAILABLE, "posternd is shutting down");
+    if (err) {
+        json_t *why = json_pack("{s:s+}", "error",
+                                "nothing was changed, it could not be made durable: ", err_text(err));
+        return json_answer(MHD_HTTP_INTERNAL_SERVER_ERROR, why);
+    }
+    return json_answer(MHD_HTTP_OK, out);
+}
+
+static struct answer post_pause(struct admin *a, struct MHD_Connection *c, str_t body)
+{
+    return change_pause(a, c, body, true);
+}
+
+static struct answer post_resume(struct admin *a, struct MHD_Connection *c, str_t body)
+{
+    return change_pause(a, c, body, false);
+}
+
 static const struct route {
     const char *path;
     bool changes; /* POST, and only through the Unix socket; else GET and HEAD */
-    struct answer (*handle)(struct admin *a, struct MHD_Connection *c);
+    struct answer (*handle)(struct admin *a, struct MHD_Connection *c, str_t body);
 } ROUTES[] = {
-    {"/metrics", false, get_metrics},          {"/api/v1/status", false, get_status},
-    {"/api/v1/queue", false, get_queue},       {"/api/v1/destinations", false, get_destinations},
-    {"/api/v1/queue/scrub", true, post_scrub}, {"/api/v1/queue/resize", true, post_resize},
+    {"/metrics", false, get_metrics},
+    {"/api/v1/status", false, get_status},
+    {"/api/v1/queue", false, get_queue},
+    {"/api/v1/destinations", false, get_destinations},
     {"/api/v1/reload", true, post_reload},
+    {"/api/v1/pause", true, post_pause},
+    {"/api/v1/resume", true, post_resume},
+    {"/api/v1/queue/scrub", true, post_scrub},
+    {"/api/v1/queue/resize", true, post_resize},
 };
 
 /* --- requests --- */
@@ -224,7 +295,7 @@ static const struct route *route_find(const char *path)
 }
 
 static enum MHD_Result respond(struct door *door, struct MHD_Connection *c, const char *path,
-                               const char *method)
+                               const char *method, str_t body)
 {
     const struct route *r = route_find(path);
     bool reads = !strcmp(method, MHD_HTTP_METHOD_GET) || !strcmp(method, MHD_HTTP_METHOD_HEAD);
@@ -237,7 +308,7 @@ static enum MHD_Result respond(struct door *door, struct MHD_Connection *c, cons
     if (r->changes ? !posts : !reads)
         return reply(c, error_answer(MHD_HTTP_METHOD_NOT_ALLOWED, "this endpoint does not know this method"),
                      r->changes ? "POST" : "GET, HEAD");
-    return reply(c, r->handle(door->admin, c), NULL);
+    return reply(c, r->handle(door->admin, c, body), NULL);
 }
 
 enum MHD_Result http_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
@@ -247,20 +318,24 @@ enum MHD_Result http_request(void *cls, struct MHD_Connection *c, const char *ur
     if (!rq) { /* the headers are there, the body is not */
         const struct door *door = cls;
         if (!door->may_change && !strcmp(method, MHD_HTTP_METHOD_POST))
-            return respond(cls, c, url, method); /* refused; its body is not waited for */
+            return respond(cls, c, url, method, STR_NONE); /* refused; its body is not waited for */
         *state = calloc(1, sizeof *rq);
         return *state ? MHD_YES : MHD_NO;
     }
     if (*body_bytes) {
-        rq->body_bytes += *body_bytes;
+        gbuf_put(&rq->body, body, *body_bytes);
         *body_bytes = 0;
-        return rq->body_bytes <= BODY_BYTES_MAX ? MHD_YES : MHD_NO; /* NO closes the connection */
+        bool fits = rq->body.n <= BODY_BYTES_MAX && !rq->body.overflow;
+        return fits ? MHD_YES : MHD_NO; /* NO closes the connection */
     }
-    return respond(cls, c, url, method);
+    return respond(cls, c, url, method, gbuf_view(&rq->body));
 }
 
 void http_completed(void *cls, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode how)
 {
-    free(*state);
+    struct request *rq = *state;
+    if (rq)
+        gbuf_free(&rq->body);
+    free(rq);
     *state = NULL;
 }

@@ -16,7 +16,8 @@ static size_t take(char *p, size_t size, size_t n, void *ctx)
     return body->overflow ? 0 : size * n; /* 0 ends the transfer */
 }
 
-static bool set_options(CURL *c, const char *socket_path, const char *url, bool post, struct client_reply *r)
+static bool set_options(CURL *c, const char *socket_path, const char *url, const char *post,
+                        struct client_reply *r)
 {
     return !curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, socket_path) &&
            !curl_easy_setopt(c, CURLOPT_URL, url) && !curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http") &&
@@ -27,7 +28,7 @@ static bool set_options(CURL *c, const char *socket_path, const char *url, bool 
            !curl_easy_setopt(c, CURLOPT_ERRORBUFFER, r->error) &&
            !curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take) &&
            !curl_easy_setopt(c, CURLOPT_WRITEDATA, &r->body) &&
-           (!post || !curl_easy_setopt(c, CURLOPT_COPYPOSTFIELDS, ""));
+           (!post || !curl_easy_setopt(c, CURLOPT_COPYPOSTFIELDS, post));
 }
 
 static err_t perform(CURL *c, struct client_reply *r)
@@ -47,7 +48,7 @@ static err_t perform(CURL *c, struct client_reply *r)
     return rc == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_EOF;
 }
 
-err_t client_ask(const char *socket_path, const char *path, bool post, struct client_reply *out)
+err_t client_ask(const char *socket_path, const char *path, const char *post, struct client_reply *out)
 {
     char url[URL_BYTES];
     _Static_assert(sizeof out->error >= CURL_ERROR_SIZE, "curl writes its text there");

@@ -10,9 +10,10 @@ struct client_reply {
     char error[256]; /* why there is no reply */
 };
 
-/* 0: there is a reply, whatever its status. ERR_CLOSED: nobody can be reached there; other: the exchange
- * broke. */
-err_t client_ask(const char *socket_path, const char *path, bool post, struct client_reply *out) WARN_UNUSED;
+/* `post`: the body of a POST; NULL: GET. 0: there is a reply, whatever its status. ERR_CLOSED: nobody can be
+ * reached there; other: the exchange broke. */
+err_t client_ask(const char *socket_path, const char *path, const char *post,
+                 struct client_reply *out) WARN_UNUSED;
 void client_reply_free(struct client_reply *r);
 
 #endif

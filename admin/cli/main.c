@@ -22,6 +22,10 @@ static const char USAGE[] =
     "\n"
     "  status                  what the gateway is doing: sessions, queue, rings\n"
     "  queue list [--limit N]  the newest messages of the queue (N: 1 to 10000, default 100)\n"
+    "  queue pause [--destination KEY]\n"
+    "                          send nothing, or nothing to one destination; mail is taken in and waits\n"
+    "  queue resume [--destination KEY]\n"
+    "                          send again what `queue pause` stopped\n"
     "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
     "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
@@ -46,13 +50,13 @@ static void explain_unreachable(const struct cli *cli, const struct client_reply
         fprintf(stderr, "Is posternd running? Tried %s; give another with -s.\n", cli->socket_path);
 }
 
-void write_json(const json_t *json)
+void cli_write_json(const json_t *json)
 {
     json_dumpf(json, stdout, JSON_INDENT(2));
     fputc('\n', stdout);
 }
 
-json_t *ask_json(const struct cli *cli, const char *path, bool post, int *status)
+json_t *cli_ask(const struct cli *cli, const char *path, const char *post, int *status)
 {
     struct client_reply r;
     json_error_t bad;
@@ -68,7 +72,7 @@ json_t *ask_json(const struct cli *cli, const char *path, bool post, int *status
         json = json_loadb(r.body.p ? r.body.p : "", r.body.n, 0, &bad);
         if (r.status >= HTTP_ERROR_FROM) {
             if (cli->json && json)
-                write_json(json);
+                cli_write_json(json);
             show_error(json, r.status, stderr);
             json_decref(json);
             json = NULL;
@@ -95,9 +99,9 @@ static int shown(err_t err)
 static int do_status(const struct cli *cli)
 {
     int status;
-    json_t *json = ask_json(cli, "/api/v1/status", false, &status);
+    json_t *json = cli_ask(cli, "/api/v1/status", NULL, &status);
     if (json && cli->json)
-        write_json(json);
+        cli_write_json(json);
     else if (json)
         status = shown(show_status(json, stdout));
     json_decref(json);
@@ -110,9 +114,9 @@ static int do_queue(const struct cli *cli)
     int status;
     uint64_t limit = cli->limit ? cli->limit : LIMIT_DEFAULT;
     snprintf(path, sizeof path, "/api/v1/queue?limit=%u", (unsigned)limit);
-    json_t *json = ask_json(cli, path, false, &status);
+    json_t *json = cli_ask(cli, path, NULL, &status);
     if (json && cli->json)
-        write_json(json);
+        cli_write_json(json);
     else if (json)
         status = shown(show_queue(json, limit, clock_wall_ns(), stdout));
     json_decref(json);
@@ -122,9 +126,9 @@ static int do_queue(const struct cli *cli)
 static int do_destinations(const struct cli *cli)
 {
     int status;
-    json_t *json = ask_json(cli, "/api/v1/destinations", false, &status);
+    json_t *json = cli_ask(cli, "/api/v1/destinations", NULL, &status);
     if (json && cli->json)
-        write_json(json);
+        cli_write_json(json);
     else if (json)
         status = shown(show_destinations(json, clock_wall_ns(), stdout));
     json_decref(json);
@@ -134,9 +138,9 @@ static int do_destinations(const struct cli *cli)
 static int do_reload(const struct cli *cli)
 {
     int status;
-    json_t *json = ask_json(cli, "/api/v1/reload", true, &status);
+    json_t *json = cli_ask(cli, "/api/v1/reload", "", &status);
     if (json && cli->json) {
-        write_json(json);
+        cli_write_json(json);
     } else if (json) {
         show_lines(json_object_get(json, "warnings"), stderr);
         puts("The new configuration is in force.");
@@ -149,7 +153,7 @@ static int do_metrics(const struct cli *cli)
 {
     struct client_reply r;
     int status = EXIT_REFUSED;
-    err_t err = client_ask(cli->socket_path, "/metrics", false, &r);
+    err_t err = client_ask(cli->socket_path, "/metrics", NULL, &r);
     if (err == ERR_CLOSED) {
         explain_unreachable(cli, &r);
         status = EX_UNAVAILABLE;
@@ -170,13 +174,13 @@ static int do_version(const struct cli *cli)
 {
     struct client_reply r;
     json_t *json = NULL;
-    if (client_ask(cli->socket_path, "/api/v1/status", false, &r) == 0 && r.status < HTTP_ERROR_FROM &&
+    if (client_ask(cli->socket_path, "/api/v1/status", NULL, &r) == 0 && r.status < HTTP_ERROR_FROM &&
         r.body.n)
         json = json_loadb(r.body.p, r.body.n, 0, NULL);
     const char *running = json_string_value(json_object_get(json, "version"));
     if (cli->json) {
         json_t *both = json_pack("{s:s, s:s?}", "postern", POSTERN_VERSION, "posternd", running);
-        write_json(both);
+        cli_write_json(both);
         json_decref(both);
     } else {
         printf("postern %s\nposternd %s\n", POSTERN_VERSION, running ? running : "cannot be reached");
@@ -194,19 +198,21 @@ static int do_help(const struct cli *cli)
 
 static const struct command {
     const char *words[2];
-    bool takes_limit, takes_operand;
+    bool takes_limit, takes_destination, takes_operand;
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
-    {{"status"}, false, false, do_status},
-    {{"queue", "list"}, true, false, do_queue},
-    {{"queue", "resize"}, false, true, do_ring_resize},
-    {{"queue", "scrub"}, false, false, do_ring_scrub},
-    {{"queue"}, true, false, do_queue},
-    {{"destinations"}, false, false, do_destinations},
-    {{"reload"}, false, false, do_reload},
-    {{"metrics"}, false, false, do_metrics},
-    {{"version"}, false, false, do_version},
-    {{"help"}, false, false, do_help},
+    {{"status"}, false, false, false, do_status},
+    {{"queue", "list"}, true, false, false, do_queue},
+    {{"queue"}, true, false, false, do_queue},
+    {{"queue", "pause"}, false, true, false, cli_pause},
+    {{"queue", "resume"}, false, true, false, cli_resume},
+    {{"queue", "resize"}, false, false, true, cli_resize},
+    {{"queue", "scrub"}, false, false, false, cli_scrub},
+    {{"destinations"}, false, false, false, do_destinations},
+    {{"reload"}, false, false, false, do_reload},
+    {{"metrics"}, false, false, false, do_metrics},
+    {{"version"}, false, false, false, do_version},
+    {{"help"}, false, false, false, do_help},
 };
 
 /* --- the command line --- */
@@ -236,11 +242,12 @@ PRINTF_LIKE(1, 2) static int usage(const char *fmt, ...)
 
 static int run(struct cli *cli, int argc, char *argv[])
 {
-    enum { OPTION_JSON = 256, OPTION_LIMIT };
+    enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_DESTINATION };
     static const struct option options[] = {
         {"socket", required_argument, NULL, 's'},
         {"json", no_argument, NULL, OPTION_JSON},
         {"limit", required_argument, NULL, OPTION_LIMIT},
+        {"destination", required_argument, NULL, OPTION_DESTINATION},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {0},
@@ -254,6 +261,11 @@ static int run(struct cli *cli, int argc, char *argv[])
         case OPTION_LIMIT:
             if (str_to_u64(str_cstr(optarg), &cli->limit) || cli->limit < 1 || cli->limit > LIMIT_MAX)
                 return usage("--limit %s: it must be a number from 1 to 10000", optarg);
+            break;
+        case OPTION_DESTINATION:
+            cli->destination = optarg;
+            if (!*optarg)
+                return usage("--destination: it must be a key as `postern destinations` shows it");
             break;
         case 'h': return do_help(cli);
         case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
@@ -270,6 +282,8 @@ static int run(struct cli *cli, int argc, char *argv[])
                      optind + 1 < argc ? argv[optind + 1] : "");
     if (cli->limit && !command->takes_limit)
         return usage("%s takes no --limit", command->words[0]);
+    if (cli->destination && !command->takes_destination)
+        return usage("%s takes no --destination", command->words[0]);
     cli->operand = command->takes_operand && argc - optind == 3 ? argv[optind + 2] : NULL;
     return command->run(cli);
 }

@@ -74,7 +74,7 @@ static int show_sizes(const json_t *status)
     return exit_status;
 }
 
-int do_ring_resize(const struct cli *cli)
+int cli_resize(const struct cli *cli)
 {
     int status;
     char path[96];
@@ -84,11 +84,11 @@ int do_ring_resize(const struct cli *cli)
     }
     snprintf(path, sizeof path, "/api/v1/queue/resize%s%.40s", cli->operand ? "?size=" : "",
              cli->operand ? cli->operand : "");
-    json_t *json = ask_json(cli, path, true, &status);
+    json_t *json = cli_ask(cli, path, "", &status);
     bool is_watched = isatty(STDERR_FILENO);
     json_decref(json);
     while (json) {
-        json = ask_json(cli, "/api/v1/status", false, &status);
+        json = cli_ask(cli, "/api/v1/status", NULL, &status);
         if (!json || !is_resizing(json))
             break;
         if (is_watched)
@@ -149,16 +149,16 @@ static int show_scrubs(const json_t *status)
     return exit_status;
 }
 
-int do_ring_scrub(const struct cli *cli)
+int cli_scrub(const struct cli *cli)
 {
     int status;
     json_int_t bytes;
     char text[32];
-    json_t *json = ask_json(cli, "/api/v1/queue/scrub", true, &status);
+    json_t *json = cli_ask(cli, "/api/v1/queue/scrub", "", &status);
     bool is_watched = isatty(STDERR_FILENO);
     json_decref(json);
     while (json) {
-        json = ask_json(cli, "/api/v1/status", false, &status);
+        json = cli_ask(cli, "/api/v1/status", NULL, &status);
         if (!json || !is_running(json, &bytes))
             break;
         if (is_watched)
@@ -172,7 +172,7 @@ int do_ring_scrub(const struct cli *cli)
         return status;
     int found = cli->json ? EXIT_SUCCESS : show_scrubs(json);
     if (cli->json)
-        write_json(json);
+        cli_write_json(json);
     json_decref(json);
     return found;
 }

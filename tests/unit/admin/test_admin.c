@@ -22,6 +22,8 @@ static struct {
     unsigned reload_count;
     err_t reload_err;
     const char *reload_text;
+    char pause[600];
+    err_t pause_err;
 } backend_state;
 
 static json_t *backend_status(void *ctx)
@@ -41,6 +43,14 @@ static json_t *backend_destinations(void *ctx)
     return backend_state.silent ? NULL : json_array();
 }
 
+static err_t backend_reload(void *ctx, struct gbuf *text)
+{
+    backend_state.reload_count++;
+    if (backend_state.reload_text)
+        gbuf_cstr(text, backend_state.reload_text);
+    return backend_state.reload_err;
+}
+
 static json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems)
 {
     if (bytes == 77)
@@ -53,17 +63,19 @@ static json_t *backend_scrub(void *ctx)
     return backend_state.silent ? NULL : json_object();
 }
 
-static err_t backend_reload(void *ctx, struct gbuf *text)
+static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t **out)
 {
-    backend_state.reload_count++;
-    if (backend_state.reload_text)
-        gbuf_cstr(text, backend_state.reload_text);
-    return backend_state.reload_err;
+    struct sbuf b = SBUF_ON(backend_state.pause);
+    sbuf_printf(&b, "%s " STR_FMT, paused ? "pause" : "resume", STR_ARG(key.p ? key : STR("all")));
+    sbuf_char(&b, '\0');
+    assert_true(str_istarts(by, STR("uid:")));
+    *out = backend_state.pause_err ? NULL : json_pack("{s:s}", "result", "ok");
+    return backend_state.pause_err;
 }
 
 static const struct admin_backend backend = {backend_status, backend_queue, backend_destinations,
                                              backend_resize, backend_scrub, backend_reload,
-                                             &backend_state};
+                                             backend_pause,  &backend_state};
 
 /* --- starting and asking --- */
 
@@ -282,6 +294,50 @@ static void test_reload(void **state)
     }
 }
 
+static void test_pause(void **state)
+{
+    static char long_key[700];
+    memset(long_key, 'k', sizeof long_key - 1);
+    memcpy(long_key, "{\"destination\":\"", 16);
+    memcpy(long_key + sizeof long_key - 3, "\"}", 3);
+    static const struct {
+        const char *path, *body;
+        err_t err;
+        int status;
+        const char *asked, *said;
+    } cases[] = {
+        {"pause", "", 0, 200, "pause all", "ok"},
+        {"resume", "", 0, 200, "resume all", "ok"},
+        {"pause", "{}", 0, 200, "pause all", "ok"},
+        {"pause", "{\"destination\": \"mx:example.com:25\"}", 0, 200, "pause mx:example.com:25", "ok"},
+        {"resume", "{\"destination\": \"10.0.0.5:25\"}", -ENOSPC, 500, "resume 10.0.0.5:25", "durable"},
+        {"pause", "", ERR_CLOSED, 503, "pause all", "shutting down"},
+        {"pause", "{\"destinatoin\": \"x\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"x\", \"y\": 1}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"a b\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"a\\nb\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": 7}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": null}", 0, 400, "", "destination"},
+        {"pause", "[]", 0, 400, "", "destination"},
+        {"pause", "x", 0, 400, "", "destination"},
+        {"pause", long_key, 0, 400, "", "destination"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char request[1024];
+        backend_state.pause[0] = '\0';
+        backend_state.pause_err = cases[i].err;
+        int n = snprintf(request, sizeof request,
+                         "POST /api/v1/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+                         "%zu\r\n\r\n%s",
+                         cases[i].path, strlen(cases[i].body), cases[i].body);
+        const struct reply *r = ask_raw(dial_unix(), request, (size_t)n);
+        if (r->status != cases[i].status || !strstr(r->body, cases[i].said))
+            fail_msg("case %zu: %d %s", i, r->status, r->body);
+        assert_string_equal(backend_state.pause, cases[i].asked);
+    }
+}
+
 static void test_bodies(void **state)
 {
     static char request[200000];
@@ -409,6 +465,7 @@ int main(void)
         WITH_SERVER(test_limit_reaches_the_backend),
         WITH_SERVER(test_silent_workers),
         WITH_SERVER(test_reload),
+        WITH_SERVER(test_pause),
         WITH_SERVER(test_bodies),
         WITH_SERVER(test_garbage),
         WITH_SERVER(test_keep_alive),
