@@ -151,6 +151,38 @@ static void log_change(struct MHD_Connection *c, const char *what, const char *r
     LOG(admin, LF_STR("who", who_asks(c, &who)), LF_CSTR("what", what), LF_CSTR("result", result));
 }
 
+static struct answer post_scrub(struct admin *a, struct MHD_Connection *c, str_t body)
+{
+    pthread_mutex_lock(&a->backend_lock);
+    json_t *json = a->backend.scrub(a->backend.ctx);
+    pthread_mutex_unlock(&a->backend_lock);
+    log_change(c, "scrub", json ? "ok" : "no answer");
+    return backend_answer(json);
+}
+
+static struct answer post_resize(struct admin *a, struct MHD_Connection *c, str_t body)
+{
+    const char *given = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "size");
+    uint64_t bytes = 0;
+    struct gbuf problems = {0};
+    if (given && (!config_parse_size(str_cstr(given), &bytes) || bytes == 0))
+        return error_answer(MHD_HTTP_BAD_REQUEST, "size must be a size, such as 512MiB or 4GiB");
+    pthread_mutex_lock(&a->backend_lock);
+    json_t *json = a->backend.resize(a->backend.ctx, bytes, &problems);
+    pthread_mutex_unlock(&a->backend_lock);
+    log_change(c, "resize", !json ? "no answer" : problems.n ? "refused" : "ok");
+    json_t *lines = lines_of(&problems);
+    bool refused = problems.n > 0;
+    gbuf_free(&problems);
+    if (!json || !refused) {
+        json_decref(lines);
+        return backend_answer(json);
+    }
+    json_decref(json);
+    return json_answer(MHD_HTTP_CONFLICT,
+                       json_pack("{s:s, s:o}", "error", "not every ring can be resized", "problems", lines));
+}
+
 static struct answer post_reload(struct admin *a, struct MHD_Connection *c, str_t body)
 {
     struct gbuf text = {0};
@@ -240,10 +272,15 @@ static const struct route {
     bool changes; /* POST, and only through the Unix socket; else GET and HEAD */
     struct answer (*handle)(struct admin *a, struct MHD_Connection *c, str_t body);
 } ROUTES[] = {
-    {"/metrics", false, get_metrics},      {"/api/v1/status", false, get_status},
-    {"/api/v1/queue", false, get_queue},   {"/api/v1/destinations", false, get_destinations},
-    {"/api/v1/reload", true, post_reload}, {"/api/v1/pause", true, post_pause},
+    {"/metrics", false, get_metrics},
+    {"/api/v1/status", false, get_status},
+    {"/api/v1/queue", false, get_queue},
+    {"/api/v1/destinations", false, get_destinations},
+    {"/api/v1/reload", true, post_reload},
+    {"/api/v1/pause", true, post_pause},
     {"/api/v1/resume", true, post_resume},
+    {"/api/v1/queue/scrub", true, post_scrub},
+    {"/api/v1/queue/resize", true, post_resize},
 };
 
 /* --- requests --- */

@@ -59,8 +59,7 @@ static void answer_on_loop(struct mail *m)
     question_release(q);
 }
 
-/* Array with one element per worker that answered in time; NULL when one did not. */
-static json_t *ask_workers(struct gateway *g, json_t *(*answer)(struct worker *w, size_t limit), size_t limit)
+json_t *ask_workers(struct gateway *g, json_t *(*answer)(struct worker *w, size_t limit), size_t limit)
 {
     struct question *q = calloc(1, sizeof *q + g->worker_count * sizeof q->asks[0]);
     struct timespec until;
@@ -102,7 +101,7 @@ static json_t *json_str(str_t s)
     return s.p && str_is_utf8(s) ? json_stringn(s.p, s.n) : json_null();
 }
 
-static json_t *json_time(uint64_t wall_ms)
+json_t *json_time(uint64_t wall_ms)
 {
     char text[40];
     if (!wall_ms)
@@ -125,16 +124,18 @@ static json_t *worker_status(struct worker *w, size_t limit)
     (void)limit;
     queue_stats(w->queue, &qs);
     return json_pack(
-        "{s:i, s:i, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:b, s:b, s:o}, s:{s:b, s:b, s:b, s:b, s:b, s:b, s:b}}",
-        "id", (int)w->index, "sessions", (int)smtpd_service_session_count(w->service), "queue_messages",
-        (json_int_t)qs.message_count, "queue_recipients", (json_int_t)qs.pending_rcpt_count,
-        "oldest_arrived_ms", (json_int_t)relay_oldest_arrived_ms(w->relay), "ring", "bytes",
-        (json_int_t)qs.ring_bytes, "used", (json_int_t)qs.used_bytes, "damaged_records",
-        (json_int_t)qs.damaged_records, "direct_io", qs.direct_io, "full", qs.full, "error",
-        qs.error ? json_string(err_text(qs.error)) : json_null(), "features", "single_issuer",
-        f->single_issuer, "defer_taskrun", f->defer_taskrun, "coop_taskrun", f->coop_taskrun, "msg_ring",
-        f->msg_ring, "multishot_accept", f->multishot_accept, "multishot_recv", f->multishot_recv,
-        "buffer_ring", f->buffer_ring);
+        "{s:i, s:o, s:i, s:I, s:I, s:I, s:{s:I, s:o, s:o, s:I, s:I, s:b, s:b, s:o}, s:{s:b, s:b, s:b, "
+        "s:b, s:b, s:b, s:b}}",
+        "id", (int)w->index, "scrub", ring_scrub_json(w->queue), "sessions",
+        (int)smtpd_service_session_count(w->service), "queue_messages", (json_int_t)qs.message_count,
+        "queue_recipients", (json_int_t)qs.pending_rcpt_count, "oldest_arrived_ms",
+        (json_int_t)relay_oldest_arrived_ms(w->relay), "ring", "bytes", (json_int_t)qs.ring_bytes, "resize",
+        ring_resize_json(w->queue), "resize_error", ring_resize_error(w->queue), "used",
+        (json_int_t)qs.used_bytes, "damaged_records", (json_int_t)qs.damaged_records, "direct_io",
+        qs.direct_io, "full", qs.full, "error", qs.error ? json_string(err_text(qs.error)) : json_null(),
+        "features", "single_issuer", f->single_issuer, "defer_taskrun", f->defer_taskrun, "coop_taskrun",
+        f->coop_taskrun, "msg_ring", f->msg_ring, "multishot_accept", f->multishot_accept, "multishot_recv",
+        f->multishot_recv, "buffer_ring", f->buffer_ring);
 }
 
 static json_t *backend_status(void *ctx)
@@ -187,12 +188,12 @@ static bool list_message(void *ctx, struct qmsg *m)
     }
     relay_message_info(l->w->relay, m, &i);
     size_t n = qid_format(i.id, id);
-    json_t *o = json_pack("{s:s%, s:o, s:f, s:I, s:I, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:i}", "id", id, n,
-                          "arrived", json_time(i.arrived_ms), "age_s", seconds_since(i.arrived_ms),
-                          "arrived_ms", (json_int_t)i.arrived_ms, "size", (json_int_t)i.bytes, "attempts",
-                          (int)i.attempts, "recipients", (int)i.rcpt_count, "pending", (int)i.rcpt_pending,
-                          "state", i.state, "due", json_time(i.due_ms), "reason", json_str(i.last_text),
-                          "destination", json_str(i.destination), "worker", (int)l->w->index);
+    json_t *o = json_pack(
+        "{s:s%, s:b, s:o, s:f, s:I, s:I, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:i}", "id", id, n, "damaged",
+        m->damaged, "arrived", json_time(i.arrived_ms), "age_s", seconds_since(i.arrived_ms), "arrived_ms",
+        (json_int_t)i.arrived_ms, "size", (json_int_t)i.bytes, "attempts", (int)i.attempts, "recipients",
+        (int)i.rcpt_count, "pending", (int)i.rcpt_pending, "state", i.state, "due", json_time(i.due_ms),
+        "reason", json_str(i.last_text), "destination", json_str(i.destination), "worker", (int)l->w->index);
     if (o)
         json_array_append_new(l->out, o);
     return true;
@@ -319,6 +320,8 @@ void backend_init(struct admin_backend *b, struct gateway *g)
         .status = backend_status,
         .queue_list = backend_queue,
         .destinations = backend_destinations,
+        .resize = backend_resize,
+        .scrub = backend_scrub,
         .reload = backend_reload,
         .pause = backend_pause,
         .ctx = g,

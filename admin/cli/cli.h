@@ -13,6 +13,7 @@ struct cli {
     bool json;
     uint64_t limit;          /* 0: not given */
     const char *destination; /* NULL: not given */
+    const char *operand;     /* behind the command; NULL: none */
 };
 
 /* main.c */
@@ -20,6 +21,10 @@ struct cli {
  * of a POST; NULL: GET. */
 json_t *cli_ask(const struct cli *cli, const char *path, const char *post, int *status);
 void cli_write_json(const json_t *json);
+
+/* ring.c */
+int cli_resize(const struct cli *cli);
+int cli_scrub(const struct cli *cli);
 
 /* pause.c */
 int cli_pause(const struct cli *cli);

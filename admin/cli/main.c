@@ -26,6 +26,8 @@ static const char USAGE[] =
     "                          send nothing, or nothing to one destination; mail is taken in and waits\n"
     "  queue resume [--destination KEY]\n"
     "                          send again what `queue pause` stopped\n"
+    "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
+    "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
     "  metrics                 all metrics in Prometheus' text format\n"
@@ -196,19 +198,21 @@ static int do_help(const struct cli *cli)
 
 static const struct command {
     const char *words[2];
-    bool takes_limit, takes_destination;
+    bool takes_limit, takes_destination, takes_operand;
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
-    {{"status"}, false, false, do_status},
-    {{"queue", "list"}, true, false, do_queue},
-    {{"queue"}, true, false, do_queue},
-    {{"queue", "pause"}, false, true, cli_pause},
-    {{"queue", "resume"}, false, true, cli_resume},
-    {{"destinations"}, false, false, do_destinations},
-    {{"reload"}, false, false, do_reload},
-    {{"metrics"}, false, false, do_metrics},
-    {{"version"}, false, false, do_version},
-    {{"help"}, false, false, do_help},
+    {{"status"}, false, false, false, do_status},
+    {{"queue", "list"}, true, false, false, do_queue},
+    {{"queue"}, true, false, false, do_queue},
+    {{"queue", "pause"}, false, true, false, cli_pause},
+    {{"queue", "resume"}, false, true, false, cli_resume},
+    {{"queue", "resize"}, false, false, true, cli_resize},
+    {{"queue", "scrub"}, false, false, false, cli_scrub},
+    {{"destinations"}, false, false, false, do_destinations},
+    {{"reload"}, false, false, false, do_reload},
+    {{"metrics"}, false, false, false, do_metrics},
+    {{"version"}, false, false, false, do_version},
+    {{"help"}, false, false, false, do_help},
 };
 
 /* --- the command line --- */
@@ -218,8 +222,8 @@ static const struct command *command_find(int count, char *const words[])
     for (size_t i = 0; i < COUNT_OF(COMMANDS); i++) {
         const struct command *c = &COMMANDS[i];
         int wanted = c->words[1] ? 2 : 1;
-        if (count == wanted && !strcmp(words[0], c->words[0]) &&
-            (wanted == 1 || !strcmp(words[1], c->words[1])))
+        if ((count == wanted || (c->takes_operand && count == wanted + 1)) &&
+            !strcmp(words[0], c->words[0]) && (wanted == 1 || !strcmp(words[1], c->words[1])))
             return c;
     }
     return NULL;
@@ -280,6 +284,7 @@ static int run(struct cli *cli, int argc, char *argv[])
         return usage("%s takes no --limit", command->words[0]);
     if (cli->destination && !command->takes_destination)
         return usage("%s takes no --destination", command->words[0]);
+    cli->operand = command->takes_operand && argc - optind == 3 ? argv[optind + 2] : NULL;
     return command->run(cli);
 }
 

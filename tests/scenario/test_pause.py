@@ -51,6 +51,8 @@ def test_a_pause_of_all_survives_a_restart(pair):
     assert "all sending is paused" in gateway.log()
     send(gateway, "after")
     eventually(lambda: reasons(gateway) == [REASON, REASON], "both wait")
+    eventually(lambda: gateway.metric("postern_queue_messages") == 2, "what was recovered is counted once")
+    assert gateway.metric("postern_queue_recipients") == 2
     assert gateway.metric("postern_paused") == 1
     said = gateway.cli("queue", "resume").stdout
     assert "is resumed" in said and f"paused: {EDGE}:{edge.port}" in said, "what was paused by itself stays so"

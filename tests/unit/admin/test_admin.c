@@ -51,6 +51,18 @@ static err_t backend_reload(void *ctx, struct gbuf *text)
     return backend_state.reload_err;
 }
 
+static json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems)
+{
+    if (bytes == 77)
+        gbuf_cstr(problems, "ring-00: no\n");
+    return backend_state.silent ? NULL : json_pack("{s:I}", "bytes", (json_int_t)bytes);
+}
+
+static json_t *backend_scrub(void *ctx)
+{
+    return backend_state.silent ? NULL : json_object();
+}
+
 static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t **out)
 {
     struct sbuf b = SBUF_ON(backend_state.pause);
@@ -62,7 +74,8 @@ static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t *
 }
 
 static const struct admin_backend backend = {backend_status, backend_queue, backend_destinations,
-                                             backend_reload, backend_pause, &backend_state};
+                                             backend_resize, backend_scrub, backend_reload,
+                                             backend_pause,  &backend_state};
 
 /* --- starting and asking --- */
 
