@@ -22,8 +22,8 @@ static void ask_two(struct world *w)
 
 static void check_down(struct world *w)
 {
-    assert_answer(w, "a@two.example", R_verify_down, "down");
-    assert_answer(w, "b@two.example", R_verify_down, "down");
+    assert_answer(w, "a@two.example", R_backend_down, "down");
+    assert_answer(w, "b@two.example", R_backend_down, "down");
     assert_int_equal(backend_of(w, "two.example")->breaker.state, BREAKER_DOWN);
     w->mark = (int)metric_read(M_probe_connects);
     ask(w, "c@two.example");
@@ -31,7 +31,7 @@ static void check_down(struct world *w)
 
 static void check_down_from_the_record(struct world *w)
 {
-    assert_answer(w, "c@two.example", R_verify_down, "down");
+    assert_answer(w, "c@two.example", R_backend_down, "down");
     assert_int_equal(metric_read(M_probe_connects), w->mark); /* nobody tried */
     backend_of(w, "two.example")->breaker.retry_at_ms = 0;    /* the time is over */
     ask(w, "d@two.example");
@@ -40,7 +40,7 @@ static void check_down_from_the_record(struct world *w)
 
 static void check_one_trial(struct world *w)
 {
-    assert_answer(w, "d@two.example", R_verify_down, "down");
+    assert_answer(w, "d@two.example", R_backend_down, "down");
     assert_int_equal(metric_read(M_probe_connects), w->mark + 1);
     assert_int_equal(backend_of(w, "two.example")->breaker.failures, 2);
 }
@@ -115,14 +115,14 @@ static void ask_stale(struct world *w)
 static void check_stale(struct world *w)
 {
     assert_answer(w, "a@two.example", R_rcpt_ok, "stale");
-    assert_answer(w, "new@two.example", R_verify_down, "down");
+    assert_answer(w, "new@two.example", R_backend_down, "down");
     age_record(w, "a@two.example", 8 * 86400);
     ask(w, "a@two.example");
 }
 
 static void check_too_old(struct world *w)
 {
-    assert_answer(w, "a@two.example", R_verify_down, "down");
+    assert_answer(w, "a@two.example", R_backend_down, "down");
 }
 
 static void serves_stale_when_the_server_is_down(void **state)
@@ -148,7 +148,7 @@ static void ask_refused(struct world *w)
 
 static void check_refused(struct world *w)
 {
-    assert_answer(w, "a@one.example", R_verify_refused, "refuses-us");
+    assert_answer(w, "a@one.example", R_backend_refuses, "refuses-us");
     assert_int_equal(backend_of(w, "one.example")->breaker.state, BREAKER_REFUSES_US);
     struct verdict_record r;
     assert_false(verdict_cache_get(w->shared.cache, STR("a@one.example"), wall_s(), &r));
@@ -212,7 +212,7 @@ static void the_sender_adapts(void **state)
 
 static void check_empty_wanted(struct world *w)
 {
-    assert_answer(w, "a@one.example", R_verify_refused, "refuses-us");
+    assert_answer(w, "a@one.example", R_backend_refuses, "refuses-us");
     assert_int_equal(seen(&w->one, "MAIL"), 1);
 }
 
@@ -326,7 +326,7 @@ static void check_looped(struct world *w)
 
 static void check_after_loop(struct world *w)
 {
-    assert_answer(w, "b@one.example", R_verify_refused, "refuses-us");
+    assert_answer(w, "b@one.example", R_backend_refuses, "refuses-us");
 }
 
 static void a_server_that_asks_back_is_a_loop(void **state)
@@ -496,7 +496,7 @@ static void ask_hangs_up(struct world *w)
 static void check_hangs_up(struct world *w)
 {
     assert_answer(w, "a@one.example", R_rcpt_ok, "probe");
-    assert_answer(w, "b@one.example", R_verify_down, "down");
+    assert_answer(w, "b@one.example", R_backend_down, "down");
 }
 
 static void a_connection_that_breaks_is_tried_again_but_not_for_ever(void **state)

@@ -22,9 +22,9 @@ static void check_all_kinds(struct world *w)
 {
     assert_answer(w, "good@one.example", R_rcpt_ok, "probe");
     assert_answer(w, "bad@one.example", R_unknown_user, "probe");
-    assert_answer(w, "full@one.example", R_mailbox_full, "full");
+    assert_answer(w, "full@one.example", R_rcpt_full, "full");
     assert_answer(w, "grey@one.example", R_rcpt_temp, "later");
-    assert_answer(w, "gone@one.example", R_mailbox_disabled, "probe");
+    assert_answer(w, "gone@one.example", R_rcpt_disabled, "probe");
     assert_answer(w, "off@one.example", R_rcpt_ok, "off");
     assert_answer(w, "bad2@one.example", R_rcpt_ok, "bypass");
     assert_int_equal(asked(w, "bad@one.example")->answer.reference[13], '\0');
@@ -42,7 +42,7 @@ static void check_all_kinds(struct world *w)
     ask(w, "gone@one.example");
     assert_answer(w, "good@one.example", R_rcpt_ok, "cache");
     assert_answer(w, "bad@one.example", R_unknown_user, "cache");
-    assert_answer(w, "gone@one.example", R_mailbox_disabled, "cache");
+    assert_answer(w, "gone@one.example", R_rcpt_disabled, "cache");
     ask(w, "full@one.example");
     ask(w, "grey@one.example");
     assert_true(asked(w, "grey@one.example")->is_pending);
