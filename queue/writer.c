@@ -294,6 +294,8 @@ static void commit_serialise(uint8_t *to, const struct queue_writer *w, const st
     struct disk_commit head = {.arrived_ms = c->arrived_ms,
                                .due_ms = c->due_ms,
                                .body_bytes = w->body_bytes + w->staged_bytes,
+                               .attempts = c->attempts,
+                               .flags = c->held ? COMMIT_HELD : 0,
                                .extent_count = extent_count,
                                .rcpt_count = c->rcpt_count,
                                .meta_bytes = (uint32_t)c->meta.n,
@@ -304,7 +306,10 @@ static void commit_serialise(uint8_t *to, const struct queue_writer *w, const st
         at = put(at, &n, sizeof n);
         head.blobs_bytes += n;
     }
-    memset(at, RCPT_PENDING, c->rcpt_count);
+    if (c->states)
+        memcpy(at, c->states, c->rcpt_count);
+    else
+        memset(at, RCPT_PENDING, c->rcpt_count);
     at = put(at + c->rcpt_count, c->meta.p, c->meta.n);
     at = put(at, c->trace.p, c->trace.n);
     for (uint32_t i = 0; i < c->rcpt_count; i++)
@@ -393,6 +398,10 @@ static err_t commit_begin(struct queue_writer *w, const struct queue_commit *c)
         return -ENOMEM;
     m->arrived_ms = c->arrived_ms;
     m->due_ms = c->due_ms;
+    m->attempts = c->attempts;
+    m->held = c->held;
+    if (c->states)
+        qindex_take_states(m, c->states);
     m->body_bytes = w->body_bytes + w->staged_bytes;
     w->commit.m = m;
     w->commit.bytes = (uint32_t)bytes;
