@@ -43,6 +43,7 @@ struct dest {
 struct dest *dest_get(struct relay *r, const struct route *route); /* NULL: out of memory */
 void dest_add_job(struct dest *d, struct job *j);                  /* may end it at once */
 struct job *dest_take_job(struct dest *d);                         /* NULL: none */
+bool dest_drop_job(struct dest *d, struct job *j);                 /* false: it waits here no longer */
 void dest_put_back(struct dest *d, struct job *j);                 /* in front: it waited already */
 void dest_defer_job(struct dest *d, struct job *j); /* to the end of the back-off; on no list any more */
 void dest_job_ended(struct dest *d);

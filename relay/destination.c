@@ -172,6 +172,15 @@ struct job *dest_take_job(struct dest *d)
     return container_of(k, struct job, link);
 }
 
+bool dest_drop_job(struct dest *d, struct job *j)
+{
+    if (j->conn || !link_in_list(&j->link))
+        return false;
+    list_remove(&j->link);
+    d->ready_count--;
+    return true;
+}
+
 void dest_put_back(struct dest *d, struct job *j)
 {
     j->conn = NULL;

@@ -65,7 +65,7 @@ static struct qmsg *message_release(struct message *msg, struct note *note)
 {
     struct qmsg *m = msg->m;
     m->owner = note;
-    m->owner_flags = 0;
+    m->owner_flags &= ~(uint32_t)OWNER_PLACES;
     if (msg->note && msg->note != note)
         note_put(msg->note);
     message_free(msg);
@@ -76,7 +76,8 @@ static void message_put_back(struct message *msg, struct note *note, uint64_t du
 {
     struct relay *r = msg->relay;
     struct qmsg *m = message_release(msg, note);
-    schedule_put(r, m, due_ms);
+    if (!m->held || m->owner_flags & OWNER_BOUNCE) /* it may have been held meanwhile */
+        schedule_put(r, m, due_ms);
 }
 
 /* What cannot be read is kept, not sent and not dropped: for a person to look at. */
@@ -102,9 +103,15 @@ static void load_failed(struct message *msg, err_t err)
 
 static void loaded(struct message *msg)
 {
+    bool refused = msg->m->owner_flags & OWNER_BOUNCE;
+    if (message_is_stopped(msg) && !refused) { /* while it was loaded */
+        msg->cancelled = true;
+        message_finish(msg);
+        return;
+    }
     err_t err = envelope_decode(msg->load.meta, &msg->env);
     if (!err)
-        err = message_group(msg);
+        err = refused ? message_refuse(msg) : message_group(msg);
     if (err) {
         load_failed(msg, err);
         return;
@@ -135,7 +142,7 @@ void message_activate(struct relay *r, struct qmsg *m)
     msg->m = m;
     msg->note = m->owner;
     m->owner = msg;
-    m->owner_flags = OWNER_ACTIVE;
+    m->owner_flags = (m->owner_flags & ~(uint32_t)OWNER_PLACES) | OWNER_ACTIVE;
     list_push_back(&r->active, &msg->link);
     r->active_count++;
     msg->load.done = load_done;
@@ -206,11 +213,11 @@ static struct note *deferral_note(struct message *msg)
     return msg->note;
 }
 
-static void message_done(struct message *msg)
+static void message_done(struct message *msg, const char *reason)
 {
     struct qmsg *m = msg->m;
     uint64_t now = wall_ms();
-    LOG(removed, LF_QID("id", m->id), LF_CSTR("reason", "done"),
+    LOG(removed, LF_QID("id", m->id), LF_CSTR("reason", reason),
         LF_U64("age_s", now > m->arrived_ms ? (now - m->arrived_ms) / 1000 : 0));
     note_put(msg->note);
     m->owner = NULL;
@@ -223,7 +230,12 @@ void message_finish(struct message *msg)
     struct relay *r = msg->relay;
     struct qmsg *m = msg->m;
     if (m->rcpt_pending == 0) {
-        message_done(msg);
+        message_done(msg, "done");
+        return;
+    }
+    if (m->owner_flags & OWNER_REMOVE) { /* message_free unpins it: then it is gone */
+        queue_remove(r->queue, m);
+        message_done(msg, "removed by the administrator");
         return;
     }
     uint64_t now = wall_ms(), due_ms = msg->cancelled ? now : UINT64_MAX;

@@ -103,6 +103,7 @@ struct relay {
     uint32_t spare_count;
     struct pool message_pool, conn_pool, piece_pool;
     struct list notes;
+    struct note *held_note; /* the last one given to a held message: the next has the same reason, likely */
 
     struct smap destinations; /* owned values */
     struct list dirty;        /* dest.dirty_link: have jobs to hand out at the tick's end */
@@ -124,10 +125,16 @@ struct relay {
     void *drained_ctx;
 };
 
+/* qmsg.owner_flags: where it is, and what an operator wants of it; qmsg.owner: the message if active, else
+ * its note or NULL. */
 enum {
     OWNER_SCHEDULED = 1,
-    OWNER_ACTIVE = 2
-}; /* qmsg.owner_flags; qmsg.owner: the message if active, else its note or NULL */
+    OWNER_ACTIVE = 2,
+    OWNER_LEASED = 4, /* left alone until relay_lease_end() */
+    OWNER_PLACES = OWNER_SCHEDULED | OWNER_ACTIVE | OWNER_LEASED,
+    OWNER_REMOVE = 8,  /* as soon as its attempt ends */
+    OWNER_BOUNCE = 16, /* it is not delivered any more but reported to its sender */
+};
 
 static inline uint64_t wall_ms(void)
 {
@@ -144,6 +151,7 @@ bool settings_is_own(const struct settings *s, const struct endpoint *e);
 
 /* schedule.c */
 void schedule_put(struct relay *r, struct qmsg *m, uint64_t due_ms);
+void schedule_remove(struct relay *r, struct qmsg *m); /* no effect when it is not scheduled */
 void schedule_run(struct relay *r);
 void schedule_wake(struct timer *t);
 

@@ -9,17 +9,26 @@ void schedule_put(struct relay *r, struct qmsg *m, uint64_t due_ms)
     if (heap_push(&r->heap, m, due_ms)) {
         /* Nothing is lost: the queue has it, and the walk in rescan() finds it by its flags. */
         r->rescan = true;
-        m->owner_flags = 0;
+        m->owner_flags &= ~(uint32_t)OWNER_PLACES;
     } else {
-        m->owner_flags = OWNER_SCHEDULED;
+        m->owner_flags = (m->owner_flags & ~(uint32_t)OWNER_PLACES) | OWNER_SCHEDULED;
     }
     relay_kick(r);
+}
+
+void schedule_remove(struct relay *r, struct qmsg *m)
+{
+    if (!(m->owner_flags & OWNER_SCHEDULED))
+        return;
+    heap_remove(&r->heap, m);
+    m->owner_flags &= ~(uint32_t)OWNER_SCHEDULED;
 }
 
 static bool rescan_one(void *ctx, struct qmsg *m)
 {
     struct relay *r = ctx;
-    if (!m->owner_flags && !m->held && m->rcpt_pending)
+    bool is_wanted = !m->held || m->owner_flags & OWNER_BOUNCE;
+    if (!(m->owner_flags & OWNER_PLACES) && is_wanted && m->rcpt_pending)
         schedule_put(r, m, m->due_ms);
     return !r->rescan;
 }
