@@ -6,16 +6,22 @@
 
 #include <jansson.h>
 
+#include "admin/queue.h"
 #include "core/config.h"
 
 struct admin;
 
-/* The daemon's side; called on an admin thread, one call at a time; may block up to a few seconds. JSON
+/* The daemon's side; called on admin threads, any number at a time; may block, for a walk over a long queue
+ * up to minutes. JSON
  * results are new references, NULL on failure; their shapes stand in admin/api.md. */
 struct admin_backend {
     json_t *(*status)(void *ctx);
-    /* Newest last; `limit` messages at most. */
-    json_t *(*queue_list)(void *ctx, size_t limit);
+    /* Takes `rq`. Changes are on the disk when it returns. */
+    json_t *(*queue)(void *ctx, struct queue_request *rq);
+    /* One message; `bytes` gets what MESSAGE_HEADERS and MESSAGE_WHOLE ask for. An empty object: it is not
+     * there. */
+    json_t *(*message)(void *ctx, uint64_t id, enum message_part part, struct gbuf *bytes);
+    void (*lease_end)(void *ctx, uint64_t lease); /* what it holds goes on */
     json_t *(*destinations)(void *ctx);
     /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */
     err_t (*reload)(void *ctx, struct gbuf *text);
