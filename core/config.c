@@ -90,6 +90,7 @@ static void load_tree(struct loader *l, const struct node *top)
             node_kind_name(top->kind));
         return;
     }
+    config_read_verify(l, top);
     schema_read_map(l, SECTION_top, top, c);
     if (too_many_errors(l))
         return;

@@ -47,6 +47,37 @@ struct cfg_route {
     struct mark mark;
 };
 
+enum verify_mode { VERIFY_OFF, VERIFY_LISTED, VERIFY_UNVERIFIED };
+enum verify_fail { FAIL_CLOSED, FAIL_STALE, FAIL_OPEN };
+enum verify_compat { COMPAT_NONE, COMPAT_POSTFIX };
+enum verify_sender {
+    SENDER_ADAPTIVE, /* empty, and where that is refused, token */
+    SENDER_NULL,     /* "empty" in the file: null is a word of YAML's */
+    SENDER_TOKEN,    /* an address of ours with a keyed token: postern-probe-TOKEN@hostname */
+    SENDER_ADDRESS,
+};
+
+struct cfg_verify { /* of the top of the file, or of a domain: what it does not say is the top's */
+    enum verify_mode mode;
+    bool enforce, cautious;
+    enum verify_fail fail;
+    enum verify_compat compat;
+    struct {
+        enum verify_sender kind;
+        str_t address; /* SENDER_ADDRESS */
+    } sender;
+    str_t list; /* path; absent: none */
+    uint32_t list_shrink_percent;
+    bool fold_case;
+    char separator; /* of tags in local parts; '\0': none */
+    uint32_t good_fresh_s, good_refresh_s, good_keep_s, unknown_fresh_s, unknown_keep_s, confirm_s, stale_s;
+    uint32_t connections_max, batch_max, rate_per_s, waiting_max; /* of a backend; rate 0: no limit */
+    uint32_t canary_s;                                            /* 0: none */
+    bool has_route;
+    struct cfg_route route; /* instead of the domain's, for probes only */
+    struct mark mark;       /* line 0: defaults */
+};
+
 struct cfg_domain { /* name: a domain, "*.domain", or "user@domain" */
     str_t name;     /* lower-cased A-labels; for an address the local part as written */
     bool is_address, is_wildcard;
@@ -55,6 +86,8 @@ struct cfg_domain { /* name: a domain, "*.domain", or "user@domain" */
     bool local;
     bool has_route;
     struct cfg_route route;
+    bool has_verify; /* without it: of the next less specific entry that has it, else of the top */
+    struct cfg_verify verify;
     struct mark mark;
 };
 
@@ -72,6 +105,7 @@ struct cfg_listener {
 };
 
 enum destination_mode { DEST_DNS, DEST_EDGE };
+enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
 
 struct config {
@@ -99,6 +133,12 @@ struct config {
     struct cfg_domain *domains;
     size_t domain_count;
 
+    struct cfg_verify verify; /* for domains that say nothing else */
+    struct {                  /* verdicts: what is known of addresses */
+        uint32_t entries;     /* 1000000 */
+        str_t store;          /* default: "verdicts" in the spool directory */
+    } verdicts;
+
     struct {                           /* limits: semantics 4.6 and 4.8 */
         uint64_t message_size;         /* 20971520; 0 = none but the ring's */
         uint32_t recipients;           /* 1000 per message */
@@ -119,9 +159,10 @@ struct config {
         uint32_t session;    /* 0 = none */
         uint32_t shutdown;   /* 30 s: SIGTERM drain */
         uint32_t connect, greeting, helo, mail, rcpt, data_init, data_send,
-            data_done; /* client: 30,300,300,300,300,120,180,600 s */
-        uint32_t idle; /* 5 s: a warm outbound connection without work */
-        uint32_t quit; /* 10 s */
+            data_done;                         /* client: 30,300,300,300,300,120,180,600 s */
+        uint32_t idle;                         /* 5 s: a warm outbound connection without work */
+        uint32_t quit;                         /* 10 s */
+        uint32_t verify_edge, verify_stranger; /* 30 s, 8 s: RCPT waits at most this long for its verdict */
     } timeouts;
 
     enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
@@ -131,6 +172,14 @@ struct config {
         uint32_t lifetime_s;     /* 5 d */
         uint32_t dsn_lifetime_s; /* 5 d, for null senders */
     } retry;
+
+    struct {                                /* dsn */
+        bool offer[3];                      /* by enum client_class; default: trusted only */
+        uint64_t return_size;               /* 50KiB: a larger original goes back as its header lines */
+        uint32_t delay_after_s;             /* 4 h; 0 = a sender is not told that mail is late */
+        uint32_t rate;                      /* 100 reports a minute to one domain, per worker; 0 = no limit */
+        enum double_bounces double_bounces; /* drop */
+    } dsn;
 
     struct { /* dns */
         bool has_resolver;

@@ -149,10 +149,8 @@ static void finish_route(struct loader *l, struct cfg_route *route)
 void read_route(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     struct cfg_route *route = field;
-    struct cfg_domain *domain = container_of(route, struct cfg_domain, route);
 
     route->mark = n->mark;
-    domain->has_route = true;
     schema_read_map(l, SECTION_route, n, route);
     finish_route(l, route);
 }
@@ -172,6 +170,8 @@ void read_domains(struct loader *l, const struct schema_key *k, const struct nod
         schema_fill_defaults(l, SECTION_route, &domain->route);
         schema_read_map(l, SECTION_domain, n, domain);
         domain->has_local = node_find(n, "local") != NULL;
+        domain->has_route = node_find(n, "route") != NULL;
+        domain->has_verify = node_find(n, "verify") != NULL;
         if (domain->is_address && domain->local)
             diag_error(l->diag, node_find(n, "local")->mark,
                        "local: an address cannot be local; write its domain as an entry of its own with "

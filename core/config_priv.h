@@ -119,6 +119,8 @@ str_t clip(str_t s); /* what is worth quoting of it */
 #undef TYPE
 #undef CHOICE
 value_reader read_choice, read_section;
+/* Before anything else is read: domains start from it. */
+void config_read_verify(struct loader *l, const struct node *top);
 void config_finish_destination(struct loader *l, const struct node *top);
 
 /* Names (config_names.c). NULL: fine, else what is wrong and what to write instead. */

@@ -187,9 +187,11 @@ static void inherit(struct policy *p, struct rule *rule)
 
     rule->local = d->local;
     rule->route = d->has_route ? &d->route : NULL;
+    rule->verify = d->has_verify ? &d->verify : NULL;
     if (d->is_address)
         return;
-    for (const struct rule *above; (!has_local || !rule->route) && (above = find_wildcard(p, name));) {
+    for (const struct rule *above;
+         !(has_local && rule->route && rule->verify) && (above = find_wildcard(p, name));) {
         const struct cfg_domain *from = above->source;
         if (!has_local && from->has_local) {
             rule->local = from->local;
@@ -197,6 +199,8 @@ static void inherit(struct policy *p, struct rule *rule)
         }
         if (!rule->route && from->has_route)
             rule->route = &from->route;
+        if (!rule->verify && from->has_verify)
+            rule->verify = &from->verify;
         name = str_sub(from->name, 2, from->name.n);
     }
 }
@@ -209,6 +213,8 @@ void build_rules(struct builder *b)
     p->domains.fold_case = p->wildcards.fold_case = true;
     if (c->destination_mode == DEST_EDGE)
         p->destination_key = route_key(b, &c->destination);
+    if (c->verify.has_route)
+        p->verify_key = route_key(b, &c->verify.route);
     p->rules = arena_zalloc(&p->arena, (c->domain_count + 1) * sizeof *p->rules);
     if (!p->rules) {
         b->err = -ENOMEM;
@@ -222,6 +228,8 @@ void build_rules(struct builder *b)
         inherit(p, &p->rules[i]);
         if (p->rules[i].route)
             p->rules[i].key = route_key(b, p->rules[i].route);
+        if (p->rules[i].verify && p->rules[i].verify->has_route)
+            p->rules[i].verify_key = route_key(b, &p->rules[i].verify->route);
     }
 }
 

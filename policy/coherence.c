@@ -94,13 +94,29 @@ static str_t domain_part(str_t address)
     return str_sub(address, (size_t)str_rfind(address, '@') + 1, address.n);
 }
 
+/* Whom to ask: never ourselves, and not the edge, which would ask us. */
+static void check_verify(struct builder *b, const struct cfg_verify *v)
+{
+    for (size_t i = 0; i < v->route.host_count; i++)
+        check_host(b, "hosts", &v->route, &v->route.hosts[i]);
+    const struct cfg_host *h =
+        b->config->destination_mode == DEST_EDGE && v->has_route ? find_edge_host(b, &v->route) : NULL;
+    if (h)
+        diag_error(b->diag, h->mark,
+                   "hosts: " STR_FMT
+                   " is the edge (destination.host), which would ask us in turn; write the server that has "
+                   "the mailboxes",
+                   STR_ARG(h->name));
+}
+
 static void check_rule(struct builder *b, const struct rule *rule)
 {
     const struct cfg_domain *d = rule->source;
     bool edge_mode = b->config->destination_mode == DEST_EDGE;
 
-    if (!d->has_route && (!d->has_local || d->is_address))
-        diag_warning(b->diag, d->mark, "name: " STR_FMT " has no effect: it has no route%s; write one",
+    if (!d->has_route && !d->has_verify && (!d->has_local || d->is_address))
+        diag_warning(b->diag, d->mark,
+                     "name: " STR_FMT " has no effect: it has no route, no verify%s; write one",
                      STR_ARG(d->name), d->is_address ? "" : " and no local");
     if (rule->local && !rule->route && edge_mode)
         diag_error(b->diag, d->mark,
@@ -108,6 +124,8 @@ static void check_rule(struct builder *b, const struct rule *rule)
                    " is local and has no route, so its mail would go back to the edge; write route: { hosts: "
                    "[10.0.0.5] } in this entry",
                    STR_ARG(d->name));
+    if (d->has_verify)
+        check_verify(b, &d->verify);
     if (!d->has_route)
         return;
     for (size_t i = 0; i < d->route.host_count; i++)
@@ -205,6 +223,7 @@ void check_coherence(struct builder *b)
         check_host(b, "host", &c->destination, &c->destination.hosts[0]);
     check_edge_not_trusted(b);
     check_open_relay(b);
+    check_verify(b, &c->verify);
     for (size_t i = 0; i < c->domain_count && !b->err; i++) {
         check_rule(b, &b->p->rules[i]);
         any_local = any_local || b->p->rules[i].local;

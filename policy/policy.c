@@ -92,7 +92,7 @@ enum reply_id policy_check_rcpt(const struct policy *p, enum client_class c, con
     return c == CLASS_TRUSTED ? R_rcpt_ok : R_relay_denied;
 }
 
-static const struct rule *find_address_rule(const struct policy *p, const struct address *a)
+const struct rule *find_address_rule(const struct policy *p, const struct address *a)
 {
     char text[ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX + 1];
     struct sbuf buf = SBUF_ON(text);
@@ -103,7 +103,7 @@ static const struct rule *find_address_rule(const struct policy *p, const struct
     return key.n ? smap_get(&p->addresses, key) : NULL;
 }
 
-static err_t route_by_hosts(struct route *out, const struct cfg_route *hosts, str_t key)
+err_t route_by_hosts(struct route *out, const struct cfg_route *hosts, str_t key)
 {
     out->kind = ROUTE_HOSTS;
     out->hosts = hosts;

@@ -52,6 +52,11 @@ bool policy_domain_is_local(const struct policy *p, str_t domain);
 enum reply_id policy_check_rcpt(const struct policy *p, enum client_class c, const struct address *rcpt,
                                 str_t *rewritten);
 
+/* How a recipient of a local domain is verified: the settings of the entry for the address, else for the
+ * exact domain, else for the longest wildcard above it, else of the top of the file. Live as long as the
+ * snapshot. */
+const struct cfg_verify *policy_verify(const struct policy *p, const struct address *rcpt);
+
 /* Where mail for a recipient goes. Precedence: address, exact domain, longest wildcard, then the destination
  * mode. */
 enum route_kind { ROUTE_HOSTS, ROUTE_DNS };
@@ -72,5 +77,7 @@ struct route {
  * that is ourselves). In dns mode an address literal's route is the literal itself, port 25; in edge mode all
  * goes to the edge. Bare `postmaster` goes where policy_check_rcpt's rewritten address goes. */
 err_t policy_route(const struct policy *p, const struct address *rcpt, struct route *out) WARN_UNUSED;
+/* Whom to ask about a recipient: its verification's own route, else as policy_route. */
+err_t policy_verify_route(const struct policy *p, const struct address *rcpt, struct route *out) WARN_UNUSED;
 
 #endif

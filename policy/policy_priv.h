@@ -14,8 +14,10 @@
 struct rule {
     const struct cfg_domain *source;
     bool local;
-    const struct cfg_route *route; /* NULL: the destination mode decides */
-    str_t key;                     /* of the route */
+    const struct cfg_route *route;   /* NULL: the destination mode decides */
+    str_t key;                       /* of the route */
+    const struct cfg_verify *verify; /* NULL: that of the top of the file */
+    str_t verify_key;                /* of verify's own route */
 };
 
 struct policy {
@@ -27,6 +29,7 @@ struct policy {
     struct smap addresses;             /* canonical address -> rule */
     size_t wildcard_bytes_max;         /* longest name in `wildcards`: longer suffixes are not looked up */
     str_t destination_key;             /* DEST_EDGE */
+    str_t verify_key;                  /* of config->verify.route */
     str_t postmaster;                  /* what bare <postmaster> stands for */
     struct address postmaster_address; /* views into `postmaster` */
 };
@@ -67,6 +70,9 @@ void check_coherence(struct builder *b);
 
 bool is_own_listener(const struct config *c, const struct policy_resolver *resolver, const struct ip *ip,
                      uint16_t port);
+/* The entry of the address itself; NULL: none. */
+const struct rule *find_address_rule(const struct policy *p, const struct address *a);
+err_t route_by_hosts(struct route *out, const struct cfg_route *hosts, str_t key);
 bool rule_is_deliverable(const struct policy *p, const struct rule *rule);
 /* The entry of the domain itself, else of the longest "*.domain" above it, else NULL. */
 const struct rule *find_rule(const struct policy *p, str_t domain);

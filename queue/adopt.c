@@ -97,6 +97,7 @@ static struct qmsg *entry_copy(struct queue *q, struct qmsg *old)
     m->due_ms = old->due_ms;
     m->attempts = old->attempts;
     m->held = old->held;
+    m->warned = old->warned;
     qindex_take_states(m, qindex_states(old));
     return m;
 }

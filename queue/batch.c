@@ -212,14 +212,38 @@ static void batch_void_commits(struct queue *q, struct qbatch *b, err_t err)
         batch_put_header(q, b);
 }
 
-void qring_failed(struct queue *q, err_t err)
+static enum metric error_gauge(err_t err)
 {
-    if (!q->error)
+    switch (err) {
+    case -EIO: return M_queue_error_eio;
+    case -ENOSPC:
+    case -EDQUOT: return M_queue_error_enospc;
+    case -EROFS: return M_queue_error_erofs;
+    default: return M_queue_error_other;
+    }
+}
+
+/* What the alarm and the log say: once per change, not once per try. */
+static void error_changed(struct queue *q, err_t err)
+{
+    if (q->error == err)
+        return;
+    if (q->error)
+        metric_set(error_gauge(q->error), 0);
+    else
         q->retry_ms = RETRY_FIRST_MS;
     q->error = err;
+    if (err)
+        metric_set(error_gauge(err), 1);
+    LOG(queue_error, LF_U64("ring", q->opt.ring_index), LF_I64("errno", -(int64_t)err), LF_ERR("err", err),
+        LF_CSTR("text",
+                err ? "a durable write failed; mail is refused until one works again" : "writes work again"));
+}
+
+void qring_failed(struct queue *q, err_t err)
+{
     metric_inc(M_queue_errors);
-    LOG(queue_error, LF_U64("ring", q->opt.ring_index), LF_ERR("err", err),
-        LF_CSTR("text", "a durable write failed; mail is refused until one works again"));
+    error_changed(q, err);
     LIST_EACH(&q->sealed, k)
     {
         struct qbatch *b = container_of(k, struct qbatch, link);
@@ -236,16 +260,30 @@ void qring_failed(struct queue *q, err_t err)
     }
 }
 
-static void ring_works(struct queue *q)
+static void write_start(struct queue *q)
 {
-    if (!q->error)
-        return;
-    q->error = 0;
-    LOG(queue_error, LF_U64("ring", q->opt.ring_index), LF_I64("err", 0),
-        LF_CSTR("text", "writes work again"));
-    if (q->super.again)
-        qsuper_request(q);
-    qreclaim_kick(q);
+    struct qbatch *b = container_of(list_first(&q->sealed), struct qbatch, link);
+    q->writing = b;
+    q->write_start_ns = clock_mono_ns();
+    fsio_write_durable_async(&q->write_io, q->loop, &q->file, b->block->p + b->at % q->unit_bytes, b->bytes,
+                             qfile_at(q, b->at));
+}
+
+/* One write works: so may the others that wait. Mail is taken again when all of them did, or a bad sector
+ * under one of them would open and shut the door for ever. */
+void qring_works(struct queue *q)
+{
+    if (!q->error || q->super.writing || q->writing)
+        return; /* the end of that one decides */
+    if (q->super.again) {
+        qsuper_retry(q);
+    } else if (!list_empty(&q->sealed)) {
+        write_start(q);
+    } else {
+        error_changed(q, 0);
+        timer_disarm(q->loop, &q->retry_timer);
+        qreclaim_kick(q);
+    }
 }
 
 static void write_done(struct fsio_io *io, err_t err)
@@ -257,7 +295,8 @@ static void write_done(struct fsio_io *io, err_t err)
         qring_failed(q, err);
     } else {
         metric_observe(H_queue_commit_s, (double)(clock_mono_ns() - q->write_start_ns) / (double)NS_PER_S);
-        ring_works(q);
+        list_remove(&b->link);
+        qring_works(q);
         batch_durable(q, b);
     }
     qreclaim_kick(q); /* it may have waited for this memory, or for these messages to be durable */
@@ -266,15 +305,6 @@ static void write_done(struct fsio_io *io, err_t err)
 }
 
 /* ---- the beginning of one ---- */
-
-static void write_start(struct queue *q)
-{
-    struct qbatch *b = container_of(list_first(&q->sealed), struct qbatch, link);
-    q->writing = b;
-    q->write_start_ns = clock_mono_ns();
-    fsio_write_durable_async(&q->write_io, q->loop, &q->file, b->block->p + b->at % q->unit_bytes, b->bytes,
-                             qfile_at(q, b->at));
-}
 
 static bool write_is_due(const struct queue *q)
 {
@@ -350,14 +380,12 @@ void qbatch_request(struct queue *q)
 static void retry(struct timer *t)
 {
     struct queue *q = container_of(t, struct queue, retry_timer);
-    if (q->writing)
-        return;
-    if (!list_empty(&q->sealed)) {
+    if (q->writing || q->super.writing)
+        return; /* the end of that one goes on, or arms the timer again */
+    if (!list_empty(&q->sealed))
         write_start(q);
-    } else { /* it was the superblock that failed */
-        q->error = 0;
-        qsuper_request(q);
-    }
+    else
+        qsuper_retry(q); /* it was the superblock that failed */
 }
 
 /* ---- life ---- */

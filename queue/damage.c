@@ -41,8 +41,12 @@ void qdamage_report(struct queue *q, uint64_t position, uint64_t bytes, uint64_t
 static void *keep(void *arg)
 {
     struct qdamage_job *job = arg;
-    if (fsio_append_file(job->path, job->data, job->bytes))
+    err_t err = fsio_append_file(job->path, job->data, job->bytes);
+    if (err) {
         metric_inc(M_queue_errors);
+        LOG(queue_error, LF_I64("errno", -(int64_t)err), LF_ERR("err", err), LF_CSTR("file", job->path),
+            LF_CSTR("text", "damaged bytes could not be kept"));
+    }
     return NULL;
 }
 

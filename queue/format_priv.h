@@ -99,7 +99,7 @@ struct disk_extent {
     uint32_t reserved;
 };
 
-enum disk_commit_flags { COMMIT_HELD = 1 };
+enum disk_commit_flags { COMMIT_HELD = 1, COMMIT_WARNED = 2 };
 
 /* Payload of RECORD_COMMIT: this; extents; u32 blob length per recipient; u8 state per recipient; meta;
  * trace; recipient blobs; tags. A tag is {u32 kind, u32 bytes, bytes}: unknown ones are skipped and kept when

@@ -203,8 +203,9 @@ void qindex_take_states(struct qmsg *m, const uint8_t *states)
     uint8_t *to = qindex_states(m);
     m->rcpt_pending = 0;
     for (uint32_t i = 0; i < m->rcpt_count; i++) {
-        to[i] = states[i] <= RCPT_REMOVED ? states[i] : RCPT_PENDING; /* unknown: rather twice than never */
-        m->rcpt_pending += to[i] == RCPT_PENDING;
+        to[i] =
+            states[i] <= RCPT_REPORT_DUE ? states[i] : RCPT_PENDING; /* unknown: rather twice than never */
+        m->rcpt_pending += rcpt_state_is_open((enum rcpt_state)to[i]);
     }
 }
 

@@ -33,10 +33,8 @@ static err_t append_one(struct queue *q, struct qmsg *m)
     err_t err = qbatch_reserve(q, QSPACE_PROGRESS, bytes, &place);
     if (err)
         return err;
-    struct disk_progress d = {.due_ms = m->due_ms,
-                              .attempts = m->attempts,
-                              .flags = m->held ? COMMIT_HELD : 0,
-                              .rcpt_count = m->rcpt_count};
+    struct disk_progress d = {
+        .due_ms = m->due_ms, .attempts = m->attempts, .flags = qindex_flags(m), .rcpt_count = m->rcpt_count};
     memcpy(place.payload, &d, sizeof d);
     memcpy(place.payload + sizeof d, qindex_states(m), m->rcpt_count);
     finish(q, &place, &(struct disk_record){.type = RECORD_PROGRESS, .id = m->id, .bytes = bytes});
@@ -86,7 +84,7 @@ void queue_set_rcpt(struct queue *q, struct qmsg *m, uint32_t index, enum rcpt_s
     uint8_t *at = &qindex_states(m)[index];
     if (m->flags & QMSG_REMOVED || *at == state)
         return;
-    int change = (state == RCPT_PENDING) - (*at == RCPT_PENDING);
+    int change = rcpt_state_is_open(state) - rcpt_state_is_open((enum rcpt_state) * at);
     *at = (uint8_t)state;
     m->rcpt_pending = (uint32_t)((int64_t)m->rcpt_pending + change);
     q->pending_rcpt_count = (uint64_t)((int64_t)q->pending_rcpt_count + change);
@@ -110,6 +108,14 @@ void queue_set_held(struct queue *q, struct qmsg *m, bool held)
     if (m->flags & QMSG_REMOVED || m->held == held)
         return;
     m->held = held;
+    qprogress_mark(q, m);
+}
+
+void queue_set_warned(struct queue *q, struct qmsg *m)
+{
+    if (m->flags & QMSG_REMOVED || m->warned)
+        return;
+    m->warned = true;
     qprogress_mark(q, m);
 }
 

@@ -15,7 +15,13 @@ struct queue;
 struct queue_writer;
 struct qread; /* a read in flight; private */
 
-enum rcpt_state { RCPT_PENDING, RCPT_DELIVERED, RCPT_BOUNCED, RCPT_REMOVED };
+/* On the disk too. REPORT_DUE: delivered, and its sender waits for a report of that. */
+enum rcpt_state { RCPT_PENDING, RCPT_DELIVERED, RCPT_BOUNCED, RCPT_REMOVED, RCPT_REPORT_DUE };
+/* Something is still to be done for it; a message without such a recipient leaves. */
+static inline bool rcpt_state_is_open(enum rcpt_state state)
+{
+    return state == RCPT_PENDING || state == RCPT_REPORT_DUE;
+}
 
 /* The index entry of a queued message: <= 256 bytes all told. Read by owners; changed through queue_* only.
  */
@@ -25,8 +31,9 @@ struct qmsg {
     uint64_t body_bytes; /* content as stored (dot-stuffed, terminator not included) */
     uint64_t due_ms;     /* wall clock of the next attempt, as recorded */
     uint32_t attempts;   /* finished attempts, as recorded */
-    uint32_t rcpt_count, rcpt_pending;
+    uint32_t rcpt_count, rcpt_pending; /* pending: with rcpt_state_is_open */
     bool held;
+    bool warned; /* the sender was told that it is late */
 
     /* The owner's (relay). The queue never reads them. */
     void *owner;
@@ -178,6 +185,7 @@ enum rcpt_state queue_rcpt_state(const struct qmsg *m, uint32_t index);
 void queue_set_rcpt(struct queue *q, struct qmsg *m, uint32_t index, enum rcpt_state state);
 void queue_set_due(struct queue *q, struct qmsg *m, uint64_t due_ms, uint32_t attempts);
 void queue_set_held(struct queue *q, struct qmsg *m, bool held);
+void queue_set_warned(struct queue *q, struct qmsg *m); /* for good */
 /* Ends the message whatever its recipients' states; m is gone when its last pin goes. */
 void queue_remove(struct queue *q, struct qmsg *m);
 bool queue_is_removed(const struct qmsg *m); /* for who has a pin on it */

@@ -99,6 +99,7 @@ uint64_t qbatch_unwritten(const struct queue *q);         /* where the first byt
 void qbatches_free(struct queue *q);
 
 void qring_failed(struct queue *q, err_t err); /* a write failed: refuse mail, try again later */
+void qring_works(struct queue *q);             /* one worked: if they had failed, the rest is tried now */
 
 /* ---- putting in ---- */
 
@@ -164,7 +165,17 @@ void qindex_free_if_done(struct queue *q, struct qmsg *m);
 void qindex_unpin(struct queue *q, struct qmsg *m);
 uint8_t *qindex_states(struct qmsg *m);
 void qindex_take_states(struct qmsg *m, const uint8_t *states); /* from the disk */
-void qindex_sort(struct queue *q);                              /* by age; boot only */
+/* enum disk_commit_flags, from and to the disk; bits of a later version are of no use without it. */
+static inline uint32_t qindex_flags(const struct qmsg *m)
+{
+    return (m->held ? COMMIT_HELD : 0u) | (m->warned ? COMMIT_WARNED : 0u);
+}
+static inline void qindex_take_flags(struct qmsg *m, uint32_t flags)
+{
+    m->held = flags & COMMIT_HELD;
+    m->warned = flags & COMMIT_WARNED;
+}
+void qindex_sort(struct queue *q); /* by age; boot only */
 void qindex_free(struct queue *q);
 /* The tail moves past segments that nobody needs. */
 void qindex_advance_tail(struct queue *q);
@@ -281,6 +292,7 @@ struct qsuper {
     bool closed; /* SUPER_CLEAN was written, or tried */
 };
 void qsuper_request(struct queue *q); /* make q's state durable soon */
+void qsuper_retry(struct queue *q);   /* now, although the ring's last write failed */
 err_t qsuper_write_blocking(struct queue *q) WARN_UNUSED;
 void qsuper_start_loop(struct queue *q);
 err_t qsuper_create(struct queue *q, struct fsio_file *f, uint64_t segment_bytes,

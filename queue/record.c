@@ -92,7 +92,7 @@ void qcommit_patch(uint8_t *payload, struct qmsg *m)
     must(head.rcpt_count == m->rcpt_count);
     head.due_ms = m->due_ms;
     head.attempts = m->attempts;
-    head.flags = m->held ? head.flags | COMMIT_HELD : head.flags & ~(uint32_t)COMMIT_HELD;
+    head.flags = (head.flags & ~(uint32_t)(COMMIT_HELD | COMMIT_WARNED)) | qindex_flags(m);
     memcpy(payload, &head, sizeof head);
     uint8_t *states = payload + sizeof head + (size_t)head.extent_count * sizeof(struct disk_extent) +
                       (size_t)head.rcpt_count * 4;

@@ -115,7 +115,7 @@ static void commit_take(struct recovery *rc, const struct disk_record *r, const 
     m->due_ms = v->head.due_ms;
     m->body_bytes = v->head.body_bytes;
     m->attempts = v->head.attempts;
-    m->held = v->head.flags & COMMIT_HELD;
+    qindex_take_flags(m, v->head.flags);
     qindex_take_states(m, v->states);
     m->commit_at = r->position;
     m->commit_bytes = qrecord_bytes(r->bytes);
@@ -161,7 +161,7 @@ static void apply_progress(struct recovery *rc, const struct disk_record *r)
         return;
     m->due_ms = d.due_ms;
     m->attempts = d.attempts;
-    m->held = d.flags & COMMIT_HELD;
+    qindex_take_flags(m, d.flags);
     qindex_take_states(m, (const uint8_t *)(r + 1) + sizeof d);
 }
 

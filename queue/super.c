@@ -134,12 +134,21 @@ static void write_done(struct fsio_io *io, err_t err)
         qring_failed(q, err);
     } else {
         written(q);
+        qring_works(q);
         if (q->super.again)
             qsuper_request(q);
         qindex_advance_tail(q);
     }
     qbatch_request(q); /* somebody may have waited for this space */
     qclose_step(q);
+}
+
+static void write_start(struct queue *q)
+{
+    q->super.writing = true;
+    q->super.again = false;
+    uint64_t at = fill(q);
+    fsio_write_durable_async(&q->super.io, q->loop, &q->file, q->super.disk, DISK_SECTOR, at);
 }
 
 void qsuper_start_loop(struct queue *q)
@@ -151,10 +160,14 @@ void qsuper_request(struct queue *q)
 {
     if (!q->loop)
         return;
-    q->super.again = q->super.writing || q->error;
-    if (q->super.again)
-        return;
-    q->super.writing = true;
-    uint64_t at = fill(q);
-    fsio_write_durable_async(&q->super.io, q->loop, &q->file, q->super.disk, DISK_SECTOR, at);
+    if (q->super.writing || q->error)
+        q->super.again = true;
+    else
+        write_start(q);
+}
+
+void qsuper_retry(struct queue *q)
+{
+    must(!q->super.writing);
+    write_start(q);
 }

@@ -3,7 +3,6 @@
 #define RELAY_DEST_PRIV_H
 
 #include "relay/message_priv.h"
-#include "relay/resolve_priv.h"
 
 struct dest {
     struct relay *relay;

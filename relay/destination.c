@@ -3,7 +3,6 @@
 #include "relay/dest_priv.h"
 
 #define DNS_CONNECTIONS_MAX 20 /* to a domain without a route of its own, per worker */
-#define SMTP_PORT           25
 #define SWEEP_MS            30000
 #define DEST_ARENA_MAX      ((size_t)256 << 10)
 
@@ -19,38 +18,11 @@ static struct options route_options(const struct route *route)
     return (struct options){TLS_MAY, DNS_CONNECTIONS_MAX};
 }
 
-static bool copy_target(struct dest *d, const struct route *route)
+static bool copy_route(struct dest *d, const struct route *route)
 {
-    const struct cfg_route *cfg = route->kind == ROUTE_HOSTS ? route->hosts : NULL;
-    size_t count = cfg ? cfg->host_count : 1;
-    struct target_host *hosts = arena_zalloc(&d->arena, count * sizeof *hosts);
-    if (!hosts)
-        return false;
-    if (!cfg) {
-        struct target_host *h = &hosts[0];
-        h->name = arena_str(&d->arena, route->domain);
-        h->is_ip = address_literal_valid(h->name, &h->ip);
-        h->is_mx = !h->is_ip;
-        if (h->is_ip) { /* without the brackets */
-            char text[64];
-            struct sbuf b = SBUF_ON(text);
-            ip_format(&h->ip, &b);
-            h->name = arena_str(&d->arena, sbuf_view(&b));
-        }
-        h->port = SMTP_PORT;
-    }
-    for (size_t i = 0; cfg && i < count; i++) {
-        const struct cfg_host *from = &cfg->hosts[i];
-        hosts[i] = (struct target_host){.name = arena_str(&d->arena, from->name),
-                                        .is_ip = from->kind == HOST_IP,
-                                        .is_mx = cfg->mx && from->kind == HOST_NAME,
-                                        .ip = from->ip,
-                                        .port = from->port};
-    }
-    d->target = (struct target){.is_dns = !cfg, .hosts = hosts, .host_count = count};
-    d->protocol = cfg ? cfg->protocol : ROUTE_SMTP;
+    d->protocol = route->kind == ROUTE_HOSTS ? route->hosts->protocol : ROUTE_SMTP;
     d->key = arena_str(&d->arena, route->key);
-    return !d->arena.overflow;
+    return target_copy(&d->target, route, &d->arena) && !d->arena.overflow;
 }
 
 void dest_free(struct dest *d)
@@ -86,7 +58,7 @@ static struct dest *dest_new(struct relay *r, const struct route *route)
     d->tls = o.tls;
     gate_init(&d->gate, o.connections_max);
     d->policy_generation = r->policy_generation;
-    if (!copy_target(d, route) || smap_put(&r->destinations, d->key, d)) {
+    if (!copy_route(d, route) || smap_put(&r->destinations, d->key, d)) {
         d->key = STR_NONE; /* not in the map */
         dest_free(d);
         return NULL;

@@ -103,13 +103,7 @@ static void on_ready(void *host)
 static void on_starttls(void *host)
 {
     struct outconn *c = host;
-    struct ip ip;
-    str_t name = str_cstr(c->host);
-    /* RFC 6066 3: SNI carries names, not addresses. A certificate can be checked against an address, though.
-     */
-    if (c->dest->tls != TLS_VERIFY && ip_parse(name, &ip) == 0)
-        name = STR_NONE;
-    conn_starttls(c->conn, c->tls, name);
+    conn_starttls(c->conn, c->tls, candidate_server_name(str_cstr(c->host), c->dest->tls));
 }
 
 static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
@@ -165,7 +159,7 @@ const struct smtpc_host outconn_dialogue = {.send = on_send,
 static void log_duplicate_window(const struct outconn *c, const struct job *j)
 {
     for (uint32_t i = 0; i < j->rcpt_count; i++)
-        LOG(duplicate_window, LF_QID("id", j->msg->m->id), LF_STR("to", j->addresses[i]),
+        LOG(duplicate_window, LF_QID("id", j->msg->m->id), LF_STR("to", j->to[i].address),
             LF_STR("text", c->why.a.text));
 }
 

@@ -126,7 +126,7 @@ static bool have_candidates(struct dest *d)
     if (d->candidates.count && loop_now_ms(d->relay->loop) < d->fresh_until_ms)
         return true;
     struct resolution now = {0};
-    err_t err = resolve_start(d->relay, &d->target, resolved, d, &d->resolving, &now);
+    err_t err = resolve_start(&d->relay->resolver, &d->target, resolved, d, &d->resolving, &now);
     if (err == ERR_PENDING)
         return false;
     if (err) {

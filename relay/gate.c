@@ -62,7 +62,7 @@ bool gate_moved(struct gate *g, uint64_t now_ms)
     return reopen(g);
 }
 
-void gate_shut(struct gate *g, uint64_t now_ms, struct gate_backoff b, uint64_t random)
+void gate_shut(struct gate *g, uint64_t now_ms, struct backoff b, uint64_t random)
 {
     g->down = true;
     g->barren = 0;
@@ -71,7 +71,7 @@ void gate_shut(struct gate *g, uint64_t now_ms, struct gate_backoff b, uint64_t 
     g->retry_at_ms = now_ms + backoff_ms(g->failures, b, random);
 }
 
-bool gate_failed(struct gate *g, bool spoke, uint64_t now_ms, struct gate_backoff b, uint64_t random)
+bool gate_failed(struct gate *g, bool spoke, uint64_t now_ms, struct backoff b, uint64_t random)
 {
     if (g->down && now_ms < g->retry_at_ms)
         return false; /* one of several that were on their way when it went down: counted once */
@@ -87,15 +87,4 @@ bool gate_failed(struct gate *g, bool spoke, uint64_t now_ms, struct gate_backof
     }
     gate_shut(g, now_ms, b, random);
     return true;
-}
-
-uint64_t backoff_ms(uint32_t n, struct gate_backoff b, uint64_t random)
-{
-    uint64_t first_ms = (uint64_t)MAX(b.first_s, 1) * 1000, max_ms = MAX((uint64_t)b.max_s * 1000, first_ms);
-    uint64_t wait_ms = first_ms;
-    for (uint32_t i = 1; i < n && wait_ms < max_ms; i++)
-        wait_ms *= 2;
-    wait_ms = MIN(wait_ms, max_ms);
-    uint64_t span = wait_ms * 2 / 5; /* 40 % wide, centred */
-    return wait_ms - span / 2 + random % (span + 1);
 }

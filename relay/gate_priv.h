@@ -9,7 +9,7 @@
 #ifndef RELAY_GATE_PRIV_H
 #define RELAY_GATE_PRIV_H
 
-#include "core/base.h"
+#include "nexthop/backoff.h"
 
 #define GATE_WINDOW_FIRST 3 /* connections to a next hop of which nothing is known yet */
 #define GATE_BARREN_MAX   5 /* connections in a row that spoke but moved no message: as good as down */
@@ -31,10 +31,6 @@ struct gate {
     uint64_t grow_after_ms; /* monotonic */
 };
 
-struct gate_backoff {
-    uint32_t first_s, max_s;
-};
-
 enum gate_answer { GATE_OPEN, GATE_FULL, GATE_DOWN };
 
 void gate_init(struct gate *g, uint32_t window_max);
@@ -50,12 +46,8 @@ bool gate_spoke(struct gate *g, uint64_t now_ms);
 bool gate_moved(struct gate *g, uint64_t now_ms);
 /* A connection is gone that did no good: could not be made, was refused, or broke before it moved anything.
  * `connections` and `speaking` no longer count it. True: the destination is down now, until retry_at_ms. */
-bool gate_failed(struct gate *g, bool spoke, uint64_t now_ms, struct gate_backoff b, uint64_t random);
+bool gate_failed(struct gate *g, bool spoke, uint64_t now_ms, struct backoff b, uint64_t random);
 /* No connection before a while: for names that do not resolve and TLS that cannot be had. */
-void gate_shut(struct gate *g, uint64_t now_ms, struct gate_backoff b, uint64_t random);
-
-/* The wait before attempt `n` + 1 (n >= 1): first, doubled up to max, +-20 % so that what failed together
- * does not return together. */
-uint64_t backoff_ms(uint32_t n, struct gate_backoff b, uint64_t random);
+void gate_shut(struct gate *g, uint64_t now_ms, struct backoff b, uint64_t random);
 
 #endif

@@ -25,7 +25,7 @@ static err_t place(struct message *msg, struct rcpt *rc, struct job ***tail)
 {
     static const struct hop nowhere = {STR_NONE, STR_NONE};
     struct address address;
-    if (address_parse_mailbox(rc->address, &address)) {
+    if (address_parse_mailbox(rc->to.address, &address)) {
         struct answer a = {
             .code = 553, .status = {5, 1, 3}, .text = STR("the recipient's address is not valid")};
         rcpt_settle(msg, rc, NULL, RES_BOUNCED, &a, &nowhere);
@@ -57,13 +57,13 @@ static err_t place(struct message *msg, struct rcpt *rc, struct job ***tail)
 static err_t seal(struct job *j)
 {
     j->rcpts = arena_alloc(&j->msg->arena, j->rcpt_count * sizeof *j->rcpts);
-    j->addresses = arena_alloc(&j->msg->arena, j->rcpt_count * sizeof *j->addresses);
-    if (!j->rcpts || !j->addresses)
+    j->to = arena_alloc(&j->msg->arena, j->rcpt_count * sizeof *j->to);
+    if (!j->rcpts || !j->to)
         return -ENOMEM;
     uint32_t n = 0;
     for (struct rcpt *rc = j->first; rc; rc = rc->next) {
         j->rcpts[n] = rc;
-        j->addresses[n++] = rc->address;
+        j->to[n++] = rc->to;
     }
     must(n == j->rcpt_count);
     return 0;
@@ -83,7 +83,7 @@ static err_t collect(struct message *msg)
         if (err)
             return err;
         must(msg->rcpt_count < m->rcpt_pending);
-        msg->rcpts[msg->rcpt_count++] = (struct rcpt){.index = i, .address = decoded.address};
+        msg->rcpts[msg->rcpt_count++] = (struct rcpt){.index = i, .to = decoded};
     }
     return 0;
 }

@@ -12,7 +12,7 @@ struct rcpt {
     uint32_t index; /* in the queue's record */
     enum rcpt_result result;
     bool again; /* refused for being one too many in its transaction: goes into the next one at once */
-    str_t address;
+    struct envelope_rcpt to;
     struct answer answer; /* of DEFERRED and BOUNCED, and while `again` */
     struct dest *dest;    /* that settled it; alive as long as the message's jobs */
     struct rcpt *next;    /* of the job, while grouping */
@@ -25,9 +25,8 @@ struct job {
     struct link link;     /* dest.ready, outconn.given or outconn.lost */
     struct job *next;     /* of the message */
     struct rcpt *first, *last;
-    struct rcpt *
-        *rcpts; /* parallel to addresses; compacted when a part has its outcome and the rest goes again */
-    str_t *addresses;
+    struct rcpt **rcpts; /* parallel to `to`; compacted when a part has its outcome and the rest goes again */
+    struct envelope_rcpt *to;
     uint32_t rcpt_count, sent_count;
     uint8_t lost_count;
     bool again;           /* some recipient is */

@@ -15,7 +15,7 @@ str_t note_text(const struct note *n)
 struct note *note_get(struct relay *r, struct note *like, str_t key, str_t text)
 {
     key = str_sub(key, 0, 255);
-    text = str_sub(text, 0, RELAY_TEXT_MAX);
+    text = str_sub(text, 0, ANSWER_TEXT_MAX);
     if (like && str_eq(note_key(like), key) && str_eq(note_text(like), text)) {
         like->refs++;
         return like;

@@ -40,11 +40,11 @@ void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt
     count(res, d, delay_ms);
     char code[32];
     struct sbuf code_buf = SBUF_ON(code);
-    LOG(delivery, LF_QID("id", m->id), LF_STR("to", rc->address), LF_STR("dest", d ? d->key : STR_NONE),
+    LOG(delivery, LF_QID("id", m->id), LF_STR("to", rc->to.address), LF_STR("dest", d ? d->key : STR_NONE),
         LF_STR("relay", hop ? hop->relay : STR_NONE), LF_CSTR("result", result_names[res]),
         LF_STR("reply", answer_code(a, &code_buf)), LF_U64("attempt", (uint64_t)m->attempts + 1),
         LF_U64("delay_ms", delay_ms), LF_STR("tls", hop ? hop->tls : STR_NONE),
-        LF_STR("text", str_sub(a->text, 0, RELAY_TEXT_MAX)));
+        LF_STR("text", str_sub(a->text, 0, ANSWER_TEXT_MAX)));
 }
 
 void job_ended(struct job *j)
@@ -79,7 +79,7 @@ bool job_compact(struct job *j)
             continue;
         rc->again = false;
         j->rcpts[n] = rc;
-        j->addresses[n++] = rc->address;
+        j->to[n++] = rc->to;
     }
     if (n)
         j->rcpt_count = n;

@@ -6,7 +6,6 @@
 #include "core/metrics.h"
 #include "relay/outconn_priv.h"
 
-#define CANDIDATE_FAILED_MS 60000 /* others are preferred for this long */
 #define DRIP_FACTOR                                                                                          \
     4 /* a peer that sends something now and then but never gets on has this many time-outs                  \
        */
@@ -32,18 +31,10 @@ struct hop outconn_hop(const struct outconn *c)
 
 /* --- where to --- */
 
-/* In order, those that did not fail lately first. With nothing else to hope for, the others too. */
 static int pick(const struct dest *d, const struct outconn *c)
 {
-    uint64_t now = loop_now_ms(d->relay->loop);
-    for (uint32_t i = 0; i < d->candidates.count; i++)
-        if (!(c->tried >> i & 1) && d->candidates.list[i].failed_until_ms <= now)
-            return (int)i;
     bool is_only = d->gate.connections == (c->in_gate ? 1 : 0);
-    for (uint32_t i = 0; i < d->candidates.count; i++)
-        if (!(c->tried >> i & 1) && is_only)
-            return (int)i;
-    return -1;
+    return candidates_pick(&d->candidates, c->tried, is_only, loop_now_ms(d->relay->loop));
 }
 
 struct candidate *outconn_candidate(struct outconn *c)
@@ -51,18 +42,6 @@ struct candidate *outconn_candidate(struct outconn *c)
     struct dest *d = c->dest;
     return c->candidates_generation == d->candidates_generation ? &d->candidates.list[c->candidate_index]
                                                                 : NULL;
-}
-
-/* What the route's level comes to with this candidate; false: TLS is required and cannot be had here. */
-static bool choose_tls(struct outconn *c, const struct candidate *to, enum smtpc_tls *level)
-{
-    const struct relay *r = c->relay;
-    enum tls_level want = c->dest->tls;
-    c->tls = want == TLS_OFF ? NULL : want == TLS_VERIFY ? r->tls_verify : r->tls;
-    if (want == TLS_MAY && to->tls_broken)
-        c->tls = NULL;
-    *level = !c->tls ? SMTPC_TLS_OFF : want == TLS_MAY ? SMTPC_TLS_MAY : SMTPC_TLS_REQUIRE;
-    return c->tls || want == TLS_OFF || want == TLS_MAY;
 }
 
 static bool dial(struct outconn *c)
@@ -78,13 +57,13 @@ static bool dial(struct outconn *c)
         return false;
     const struct candidate *to = &d->candidates.list[i];
     enum smtpc_tls level;
-    if (!choose_tls(c, to, &level)) {
+    if (!candidate_tls(to, d->tls, r->tls, r->tls_verify, &c->tls, &level)) {
         dest_shut(d, &(struct answer){.status = {4, 7, 4},
                                       .text = STR("the route requires TLS, which is not available here")});
         return false;
     }
     struct smtpc_options o = {
-        .helo_name = str_cstr(r->settings.hostname), .lmtp = d->protocol == ROUTE_LMTP, .tls = level};
+        .helo_name = str_cstr(r->settings.hop.hostname), .lmtp = d->protocol == ROUTE_LMTP, .tls = level};
     err_t err = smtpc_create(&c->smtpc, &outconn_dialogue, c, &o);
     if (err) {
         if (d->gate.connections == (c->in_gate ? 1 : 0))
@@ -101,7 +80,7 @@ static bool dial(struct outconn *c)
     c->relay_text[text.n] = '\0';
     c->state = OC_DIALING;
     c->failed = c->timed_out = c->is_ready = c->tls_broke = c->useless = false;
-    conn_dial(c->conn, r->loop, &c->at, NULL, r->settings.connect_ms, &socket_ops, c);
+    conn_dial(c->conn, r->loop, &c->at, NULL, r->settings.hop.times.connect_ms, &socket_ops, c);
     return true;
 }
 
@@ -161,17 +140,12 @@ void outconn_leave_gate(struct outconn *c)
 
 /* --- the end --- */
 
-/* With others to turn to nobody would notice that one is missing, so it is said, once a while. */
 static void candidate_failed(struct outconn *c, const struct answer *why)
 {
     struct candidate *to = outconn_candidate(c);
-    uint64_t now = loop_now_ms(c->relay->loop);
-    if (!to)
-        return;
-    if (to->failed_until_ms <= now && c->dest->candidates.count > 1)
+    if (to && candidates_failed(&c->dest->candidates, to, loop_now_ms(c->relay->loop)))
         LOG(host_failed, LF_STR("dest", c->dest->key), LF_CSTR("relay", c->relay_text),
             LF_STR("text", why->text));
-    to->failed_until_ms = now + CANDIDATE_FAILED_MS;
 }
 
 void outconn_doom(struct outconn *c, const struct answer *why)
@@ -235,7 +209,7 @@ static void quit(struct outconn *c)
     c->state = OC_QUITTING;
     c->is_ready = false;
     outconn_leave_gate(c);
-    timer_arm(c->relay->loop, &c->timer, c->relay->settings.quit_ms);
+    timer_arm(c->relay->loop, &c->timer, c->relay->settings.hop.times.quit_ms);
     smtpc_quit(c->smtpc);
 }
 
@@ -259,24 +233,6 @@ void outconn_give_up(struct outconn *c)
 
 /* --- time --- */
 
-static uint32_t stage_ms(const struct settings *s, enum smtpc_stage stage)
-{
-    switch (stage) {
-    case STAGE_CONNECT: return s->connect_ms;
-    case STAGE_GREETING: return s->greeting_ms;
-    case STAGE_HELO:
-    case STAGE_TLS: return s->helo_ms;
-    case STAGE_MAIL: return s->mail_ms;
-    case STAGE_RCPT: return s->rcpt_ms;
-    case STAGE_DATA: return s->data_init_ms;
-    case STAGE_CONTENT: return s->data_send_ms;
-    case STAGE_DOT: return s->data_done_ms;
-    case STAGE_QUIT: return s->quit_ms;
-    case STAGE_IDLE: return s->idle_ms;
-    }
-    return s->data_done_ms;
-}
-
 static void stage_timeout(struct timer *t)
 {
     struct outconn *c = container_of(t, struct outconn, timer);
@@ -295,7 +251,7 @@ static void stage_timeout(struct timer *t)
 static void arm(struct outconn *c)
 {
     struct relay *r = c->relay;
-    uint64_t now = loop_now_ms(r->loop), ms = stage_ms(&r->settings, smtpc_stage(c->smtpc));
+    uint64_t now = loop_now_ms(r->loop), ms = stage_ms(&r->settings.hop.times, smtpc_stage(c->smtpc));
     uint64_t limit = c->progress_ms + ms * DRIP_FACTOR;
     timer_arm(r->loop, &c->timer, now + ms <= limit ? ms : limit > now ? limit - now : 0);
 }
@@ -330,11 +286,13 @@ void outconn_take(struct outconn *c)
         c->busy_since_ms = c->progress_ms = loop_now_ms(c->relay->loop);
     j->conn = c;
     j->tx = (struct smtpc_tx){.sender = msg->env.sender,
-                              .rcpts = j->addresses,
+                              .rcpts = j->to,
                               .rcpt_count = j->rcpt_count,
                               .size = msg->m->body_bytes + msg->load.trace.n,
                               .body = msg->env.body,
                               .smtputf8 = msg->env.smtputf8,
+                              .ret = msg->env.ret,
+                              .envid = msg->env.envid,
                               .owner = j};
     list_push_back(&c->given, &j->link);
     c->given_count++;

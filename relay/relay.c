@@ -22,7 +22,7 @@ static void run_dirty(struct relay *r)
 
 static void check_drained(struct relay *r)
 {
-    if (!r->draining || !r->drained || r->active_count || r->conn_count || r->resolves_pending)
+    if (!r->draining || !r->drained || r->active_count || r->conn_count || r->resolver.pending)
         return;
     void (*drained)(void *ctx) = r->drained;
     r->drained = NULL;
@@ -68,7 +68,7 @@ err_t relay_create(struct relay **out, const struct relay_options *opt)
     }
     r->loop = opt->loop;
     r->queue = opt->queue;
-    r->dns = opt->dns;
+    r->resolver = (struct resolver){.loop = opt->loop, .dns = opt->dns, .settings = &r->settings.hop};
     r->policy = opt->policy;
     r->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
     r->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
@@ -110,7 +110,7 @@ void relay_destroy(struct relay *r)
 {
     if (!r)
         return;
-    must(!r->active_count && !r->conn_count && !r->resolves_pending);
+    must(!r->active_count && !r->conn_count && !r->resolver.pending);
     struct timer *timers[] = {&r->wake_timer, &r->sweep_timer, &r->pressed_timer, &r->drain_timer};
     for (size_t i = 0; i < COUNT_OF(timers); i++)
         timer_disarm(r->loop, timers[i]);

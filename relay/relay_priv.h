@@ -17,6 +17,7 @@
 #include "core/map.h"
 #include "core/pool.h"
 #include "net/conn.h"
+#include "nexthop/resolve.h"
 #include "relay/gate_priv.h"
 #include "relay/heap_priv.h"
 #include "relay/relay.h"
@@ -29,7 +30,6 @@
 #define RELAY_LOADS_MAX      64  /* envelope reads in flight */
 #define RELAY_BATCH_MAX      256 /* activations a tick */
 #define RELAY_RCPTS_MAX      100 /* per transaction: what every server must take (RFC 5321 4.5.3.1.8) */
-#define RELAY_TEXT_MAX       256 /* of a server's text kept and logged, bytes */
 #define RELAY_LOST_MAX       2   /* broken connections a job survives without being deferred */
 #define RELAY_TRIAL_JOBS_MAX 500 /* jobs that may wait on the trial of a destination that was down */
 #define RELAY_INFLIGHT_MAX                                                                                   \
@@ -37,7 +37,6 @@
 #define RELAY_CONN_MESSAGES_MAX 10000 /* per connection; peers dislike eternal ones */
 #define RELAY_CONN_AGE_MS       300000
 #define RELAY_TRIES_MAX         5 /* addresses tried for one connection */
-#define RELAY_CANDIDATES_MAX    16
 #define RELAY_DEST_LINGER_MS    300000 /* an unused destination is forgotten after this long */
 #define RELAY_DEST_IDLE_MAX     2000   /* of them at most */
 
@@ -47,21 +46,6 @@ struct job;
 struct dest;
 struct outconn;
 struct dest_stats;
-struct resolve;
-
-/* What a server, or we, said of a recipient or a destination. */
-struct answer {
-    int code;          /* 0: no SMTP reply */
-    uint8_t status[3]; /* class 0: derive from the code */
-    str_t text;
-    str_t mta; /* who said it; absent: we did */
-};
-
-/* An answer that outlives what it came from. */
-struct kept_answer {
-    struct answer a; /* views into the arrays below */
-    char text[RELAY_TEXT_MAX], mta[DNS_NAME_MAX + 1];
-};
 
 /* A reason shared by all deferred messages that have the same one: a destination that is down says the same
  * thing 100,000 times. */
@@ -74,19 +58,14 @@ struct note {
 
 /* The part of a configuration that the relay goes by; owned copies, since a reload frees the original. */
 struct settings {
-    char hostname[256];
-    uint32_t connect_ms, greeting_ms, helo_ms, mail_ms, rcpt_ms, data_init_ms, data_send_ms, data_done_ms,
-        idle_ms, quit_ms;
-    struct gate_backoff retry;
+    struct hop_settings hop;
+    struct backoff retry;
     uint64_t lifetime_ms, dsn_lifetime_ms;
-    struct endpoint *own; /* owned: where we listen, wildcards spelled out */
-    size_t own_count;
 };
 
 struct relay {
     struct loop *loop;
     struct queue *queue;
-    struct dns *dns;
     const struct policy *policy;
     uint64_t policy_generation;
     struct tls_context *tls, *tls_verify; /* counted; may be NULL */
@@ -114,8 +93,8 @@ struct relay {
                             by the timer */
     struct timer pressed_timer;
     struct tick_hook hook;
-    uint32_t conn_count, resolves_pending;
-    struct kept_answer resolve_answer; /* of a resolution that needed no question */
+    struct resolver resolver;
+    uint32_t conn_count;
     struct list conns;                 /* outconn.relay_link */
     struct list pumps;                 /* outconn.pump_link: have room for more of a body at the tick's end */
 
@@ -147,19 +126,12 @@ void relay_kick(struct relay *r); /* schedule, dispatch and drain at this tick's
 /* settings.c */
 err_t settings_copy(struct settings *out, const struct config *c) WARN_UNUSED;
 void settings_free(struct settings *s);
-bool settings_is_own(const struct settings *s, const struct endpoint *e);
 
 /* schedule.c */
 void schedule_put(struct relay *r, struct qmsg *m, uint64_t due_ms);
 void schedule_remove(struct relay *r, struct qmsg *m); /* no effect when it is not scheduled */
 void schedule_run(struct relay *r);
 void schedule_wake(struct timer *t);
-
-/* answer.c */
-void answer_keep(struct kept_answer *out, const struct answer *a);
-struct answer answer_copy(struct arena *arena, const struct answer *a);
-struct answer answer_of_reply(const struct smtp_reply *reply, str_t mta); /* views */
-str_t answer_code(const struct answer *a, struct sbuf *out); /* "550 5.1.1"; absent without code */
 
 /* note.c */
 struct note *note_get(struct relay *r, struct note *like, str_t key,

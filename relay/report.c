@@ -123,11 +123,11 @@ static err_t write_text(struct report *rp)
             continue;
         struct dsn_rcpt *f = &failed[count++];
         *f = (struct dsn_rcpt){
-            .address = rc->address, .remote_mta = rc->answer.mta, .diagnostic = rc->answer.text};
+            .address = rc->to.address, .remote_mta = rc->answer.mta, .diagnostic = rc->answer.text};
         f->reply_code = rc->answer.mta.p ? rc->answer.code : 0;
         memcpy(f->status, rc->answer.status, sizeof f->status);
     }
-    struct dsn d = {.hostname = str_cstr(msg->relay->settings.hostname),
+    struct dsn d = {.hostname = str_cstr(msg->relay->settings.hop.hostname),
                     .to = msg->env.sender,
                     .now_ms = wall_ms(),
                     .arrived_ms = msg->m->arrived_ms,

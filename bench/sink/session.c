@@ -70,6 +70,8 @@ static void say_hello(struct session *s, bool extended)
     if (!s->t->opt->no_pipelining)
         say(s, "250-PIPELINING");
     say(s, "250-8BITMIME");
+    if (s->t->opt->dsn)
+        say(s, "250-DSN");
     say(s, "250-SMTPUTF8");
     say(s, "250-ENHANCEDSTATUSCODES");
     say(s, "250 SIZE 104857600");

@@ -58,10 +58,12 @@ static const char usage_text[] =
     "      --defer-rcpt TEXT    450 4.2.0 for RCPT lines that contain TEXT\n"
     "      --refuse-data REPLY  this reply to every end of data, such as \"451 4.3.0 no\"\n"
     "      --lmtp               speak LMTP (RFC 2033): one reply per recipient after the data\n"
+    "      --dsn                offer DSN (RFC 3461); RET, ENVID, NOTIFY and ORCPT stand in X-Sink-From: and "
+    "X-Sink-To:\n"
     "      --no-pipelining      do not offer PIPELINING\n"
     "  -q, --quiet              no summary at the end\n";
 
-enum { OPT_REJECT = 256, OPT_DEFER, OPT_REFUSE_DATA, OPT_LMTP, OPT_NO_PIPELINING };
+enum { OPT_REJECT = 256, OPT_DEFER, OPT_REFUSE_DATA, OPT_LMTP, OPT_DSN, OPT_NO_PIPELINING };
 
 static int parse_options(int argc, char **argv, struct sink_options *o)
 {
@@ -73,6 +75,7 @@ static int parse_options(int argc, char **argv, struct sink_options *o)
                                           {"defer-rcpt", 1, 0, OPT_DEFER},
                                           {"refuse-data", 1, 0, OPT_REFUSE_DATA},
                                           {"lmtp", 0, 0, OPT_LMTP},
+                                          {"dsn", 0, 0, OPT_DSN},
                                           {"no-pipelining", 0, 0, OPT_NO_PIPELINING},
                                           {"quiet", 0, 0, 'q'},
                                           {"help", 0, 0, 'h'},
@@ -88,6 +91,7 @@ static int parse_options(int argc, char **argv, struct sink_options *o)
         case OPT_DEFER: o->defer_rcpt = optarg; break;
         case OPT_REFUSE_DATA: o->refuse_data = optarg; break;
         case OPT_LMTP: o->lmtp = true; break;
+        case OPT_DSN: o->dsn = true; break;
         case OPT_NO_PIPELINING: o->no_pipelining = true; break;
         case 'q': o->quiet = true; break;
         case 'h': fputs(usage_text, stdout); exit(EX_OK);

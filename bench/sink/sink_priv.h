@@ -17,6 +17,7 @@ struct sink_options {
     const char *defer_rcpt;  /* the same, 450 4.2.0 */
     const char *refuse_data; /* reply to every end of data instead of 250; static text with code */
     bool lmtp;
+    bool dsn;            /* offer it; the parameters are kept with the envelope */
     bool no_pipelining;  /* do not offer it */
     uint64_t exit_after; /* messages; 0 = run until a signal */
     bool quiet;

@@ -198,7 +198,7 @@ static bool all_sendable(const struct smtpc_tx *tx)
     struct address a;
     bool ok = tx->sender.n == 0 || address_parse_mailbox(tx->sender, &a) == 0;
     for (uint32_t i = 0; ok && i < tx->rcpt_count; i++)
-        ok = address_parse_mailbox(tx->rcpts[i], &a) == 0;
+        ok = address_parse_mailbox(tx->rcpts[i].address, &a) == 0;
     return ok;
 }
 

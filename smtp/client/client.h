@@ -47,12 +47,14 @@ const char *smtpc_stage_name(enum smtpc_stage s);
 
 /* One message for this connection; embedded in its owner, alive until tx_done. */
 struct smtpc_tx {
-    str_t sender;       /* "" = null */
-    const str_t *rcpts; /* addresses without <> */
+    str_t sender;                      /* "" = null */
+    const struct envelope_rcpt *rcpts; /* addresses without <> */
     uint32_t rcpt_count;
     uint64_t size; /* for SIZE=; 0 = do not say */
     enum body_type body;
     bool smtputf8;
+    enum dsn_ret ret; /* this, ENVID, NOTIFY and ORCPT are said to servers that offer DSN */
+    str_t envid;
     void *owner;
     /* client-private */
     struct smtpc_tx *next;

@@ -10,8 +10,8 @@
 #define RCPT_WINDOW 200
 /* A power of two that holds a window of RCPTs and what may stand around it: DOT, RSET, MAIL, DATA. */
 #define EXPECT_MAX 256
-/* MAIL with a longest address and all parameters, with room to spare. */
-#define LINE_OUT_MAX 700
+/* RCPT with a longest address and a longest ORCPT, with room to spare. */
+#define LINE_OUT_MAX 1200
 
 enum phase {
     PHASE_CONNECT,

@@ -224,15 +224,20 @@ static bool may_say(const struct smtpc *c)
     return c->features.pipelining || !c->expected_count;
 }
 
+static const char *const ret_words[] = {
+    [RET_UNSAID] = "", [RET_FULL] = " RET=FULL", [RET_HDRS] = " RET=HDRS"};
+
 static void say_mail(struct smtpc *c, struct smtpc_tx *tx)
 {
     const struct smtpc_features *f = &c->features;
     char size[32] = "";
     if (f->size && tx->size)
         snprintf(size, sizeof size, " SIZE=%llu", (unsigned long long)tx->size);
-    client_put(c, EXPECT_MAIL, "MAIL FROM:<" STR_FMT ">%s%s%s", STR_ARG(tx->sender), size,
+    str_t envid = f->dsn && param_value_valid(tx->envid) ? tx->envid : STR_NONE;
+    client_put(c, EXPECT_MAIL, "MAIL FROM:<" STR_FMT ">%s%s%s%s%s" STR_FMT, STR_ARG(tx->sender), size,
                f->eightbit && tx->body == BODY_8BITMIME ? " BODY=8BITMIME" : "",
-               tx->smtputf8 ? " SMTPUTF8" : "");
+               tx->smtputf8 ? " SMTPUTF8" : "", f->dsn ? ret_words[tx->ret] : "", envid.n ? " ENVID=" : "",
+               STR_ARG(envid));
     tx->state = TX_COMMANDS;
 }
 
@@ -251,12 +256,44 @@ static bool start(struct smtpc *c, struct smtpc_tx *tx)
     return true;
 }
 
+static void put_notify(uint8_t notify, struct sbuf *out)
+{
+    static const struct {
+        uint8_t bit;
+        const char *word;
+    } words[] = {{NOTIFY_NEVER, "NEVER"},
+                 {NOTIFY_SUCCESS, "SUCCESS"},
+                 {NOTIFY_FAILURE, "FAILURE"},
+                 {NOTIFY_DELAY, "DELAY"}};
+    const char *before = " NOTIFY=";
+    for (size_t i = 0; i < COUNT_OF(words); i++) {
+        if (!(notify & words[i].bit))
+            continue;
+        sbuf_printf(out, "%s%s", before, words[i].word);
+        before = ",";
+    }
+}
+
+/* RFC 3461 5.2.1: as they came. */
+static void say_rcpt(struct smtpc *c, const struct envelope_rcpt *r)
+{
+    char params[ORCPT_MAX + 64];
+    struct sbuf b = SBUF_ON(params);
+    if (c->features.dsn) {
+        put_notify(r->notify, &b);
+        if (param_value_valid(r->orcpt)) { /* not what a damaged store makes of it */
+            sbuf_cstr(&b, " ORCPT=");
+            sbuf_str(&b, str_sub(r->orcpt, 0, ORCPT_MAX));
+        }
+    }
+    client_put(c, EXPECT_RCPT, "RCPT TO:<" STR_FMT ">" STR_FMT, STR_ARG(r->address), STR_ARG(sbuf_view(&b)));
+}
+
 static void say_rcpts(struct smtpc *c, struct smtpc_tx *tx)
 {
     while (may_say(c) && tx->rcpts_sent < tx->rcpt_count &&
            tx->rcpts_sent - tx->rcpts_answered < RCPT_WINDOW) {
-        str_t to = tx->rcpts[tx->rcpts_sent++];
-        client_put(c, EXPECT_RCPT, "RCPT TO:<" STR_FMT ">", STR_ARG(to));
+        say_rcpt(c, &tx->rcpts[tx->rcpts_sent++]);
     }
 }
 

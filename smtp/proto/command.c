@@ -62,7 +62,7 @@ static bool keyword_valid(str_t s)
     return s.n > 0;
 }
 
-static bool value_valid(str_t s)
+bool param_value_valid(str_t s)
 {
     for (size_t i = 0; i < s.n; i++) {
         unsigned char ch = (unsigned char)s.p[i];
@@ -81,7 +81,7 @@ static err_t next_param(str_t *rest, struct param *out)
     str_t word = str_sub(*rest, 0, word_length(*rest));
     *rest = str_sub(*rest, word.n, rest->n);
     out->has_value = str_cut(word, '=', &out->keyword, &out->value);
-    if (!keyword_valid(out->keyword) || (out->has_value && !value_valid(out->value)))
+    if (!keyword_valid(out->keyword) || (out->has_value && !param_value_valid(out->value)))
         return ERR_SYNTAX;
     return 0;
 }
@@ -114,8 +114,110 @@ static err_t parse_body(str_t value, enum body_type *out)
     return 0;
 }
 
+static err_t parse_ret(str_t value, enum dsn_ret *out)
+{
+    if (str_ieq(value, STR("FULL")))
+        *out = RET_FULL;
+    else if (str_ieq(value, STR("HDRS")))
+        *out = RET_HDRS;
+    else
+        return ERR_SYNTAX;
+    return 0;
+}
+
+static int hex_digit(char ch)
+{
+    if (ch >= '0' && ch <= '9')
+        return ch - '0';
+    return ch >= 'A' && ch <= 'F' ? ch - 'A' + 10 : -1; /* upper case only: RFC 3461 4 */
+}
+
+err_t xtext_decode(str_t x, struct sbuf *out)
+{
+    for (size_t i = 0; i < x.n; i++) {
+        char ch = x.p[i];
+        if (ch < '!' || ch > '~' || ch == '=')
+            return ERR_SYNTAX;
+        if (ch == '+') {
+            int high = i + 2 < x.n ? hex_digit(x.p[i + 1]) : -1, low = high < 0 ? -1 : hex_digit(x.p[i + 2]);
+            if (low < 0)
+                return ERR_SYNTAX;
+            ch = (char)(high << 4 | low);
+            i += 2;
+        }
+        sbuf_char(out, ch);
+    }
+    return 0;
+}
+
+/* Printable ASCII in xtext: RFC 3461 4.2 and 4.4 both. */
+static err_t check_xtext(str_t value, size_t max)
+{
+    char bytes[ORCPT_MAX] = "";
+    struct sbuf b = SBUF_ON(bytes);
+    if (!value.n || value.n > max || xtext_decode(value, &b))
+        return ERR_SYNTAX;
+    for (size_t i = 0; i < b.n; i++) {
+        if (bytes[i] < ' ' || bytes[i] > '~')
+            return ERR_SYNTAX;
+    }
+    return 0;
+}
+
+static bool is_atom(str_t s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] <= ' ' || s.p[i] > '~' || memchr("()<>[]:;@\\,.\"", s.p[i], 13))
+            return false;
+    }
+    return s.n > 0;
+}
+
+/* RFC 6533 3: what xtext would hide stands in \x{HEX}; UTF-8 may stand as it is where the transaction has
+ * SMTPUTF8, which the caller sees to. */
+static err_t check_utf8_address(str_t s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '+' || s.p[i] == '=')
+            return ERR_SYNTAX;
+    }
+    return s.n ? 0 : ERR_SYNTAX;
+}
+
+static err_t parse_orcpt(str_t value, str_t *out)
+{
+    str_t type, address;
+    if (value.n > ORCPT_MAX || !str_cut(value, ';', &type, &address) || !is_atom(type))
+        return ERR_SYNTAX;
+    *out = value;
+    return str_ieq(type, STR("utf-8")) ? check_utf8_address(address) : check_xtext(address, ORCPT_MAX);
+}
+
+static err_t parse_notify(str_t value, uint8_t *out)
+{
+    static const struct {
+        str_t word;
+        uint8_t bit;
+    } words[] = {{{"NEVER", 5}, NOTIFY_NEVER},
+                 {{"SUCCESS", 7}, NOTIFY_SUCCESS},
+                 {{"FAILURE", 7}, NOTIFY_FAILURE},
+                 {{"DELAY", 5}, NOTIFY_DELAY}};
+    str_t rest = value, word;
+    bool more;
+    do {
+        uint8_t bit = 0;
+        more = str_cut(rest, ',', &word, &rest);
+        for (size_t i = 0; i < COUNT_OF(words); i++)
+            bit |= str_ieq(word, words[i].word) ? words[i].bit : 0;
+        if (!bit)
+            return ERR_SYNTAX;
+        *out |= bit;
+    } while (more);
+    return *out & NOTIFY_NEVER && *out != NOTIFY_NEVER ? ERR_SYNTAX : 0;
+}
+
 struct mail_seen {
-    bool size, body, smtputf8;
+    bool size, body, smtputf8, ret, envid;
 };
 
 static err_t take_mail_param(const struct param *p, struct mail_params *out, struct mail_seen *seen,
@@ -134,6 +236,15 @@ static err_t take_mail_param(const struct param *p, struct mail_params *out, str
         once = &seen->smtputf8;
         err = p->has_value ? ERR_SYNTAX : 0;
         out->smtputf8 = true;
+    } else if (str_ieq(p->keyword, STR("RET"))) {
+        once = &seen->ret;
+        err = p->has_value ? parse_ret(p->value, &out->ret) : ERR_SYNTAX;
+        out->has_dsn = true;
+    } else if (str_ieq(p->keyword, STR("ENVID"))) {
+        once = &seen->envid;
+        err = p->has_value ? check_xtext(p->value, ENVID_MAX) : ERR_SYNTAX;
+        out->envid = p->value;
+        out->has_dsn = true;
     } else {
         return refused(refuse, R_bad_command_parameter);
     }
@@ -141,6 +252,23 @@ static err_t take_mail_param(const struct param *p, struct mail_params *out, str
         return refused(refuse, R_bad_syntax);
     *once = true;
     return 0;
+}
+
+static err_t take_rcpt_param(const struct param *p, struct rcpt_params *out, enum reply_id *refuse)
+{
+    bool again;
+    err_t err;
+    if (str_ieq(p->keyword, STR("NOTIFY"))) {
+        again = out->notify != 0;
+        err = p->has_value ? parse_notify(p->value, &out->notify) : ERR_SYNTAX;
+    } else if (str_ieq(p->keyword, STR("ORCPT"))) {
+        again = out->orcpt.n > 0;
+        err = p->has_value ? parse_orcpt(p->value, &out->orcpt) : ERR_SYNTAX;
+    } else {
+        return refused(refuse, R_bad_command_parameter);
+    }
+    out->has_dsn = true;
+    return err || again ? refused(refuse, R_bad_syntax) : 0;
 }
 
 /* Cuts "FROM:" or "TO:" off and reads the path. Parameters are set off by a blank. */
@@ -177,17 +305,20 @@ err_t command_parse_mail(str_t arg, struct address *out, struct mail_params *par
     return 0;
 }
 
-err_t command_parse_rcpt(str_t arg, struct address *out, enum reply_id *refuse)
+err_t command_parse_rcpt(str_t arg, struct address *out, struct rcpt_params *params, enum reply_id *refuse)
 {
     struct param p;
     str_t rest;
+    *params = (struct rcpt_params){0};
     err_t err = parse_path_arg(arg, STR("TO:"), PATH_FORWARD, out, &rest, refuse);
     if (err)
         return err;
-    err = next_param(&rest, &p);
-    if (err == ERR_EOF)
-        return 0;
-    return refused(refuse, err ? R_bad_syntax : R_bad_command_parameter);
+    while ((err = next_param(&rest, &p)) == 0) {
+        err = take_rcpt_param(&p, params, refuse);
+        if (err)
+            return err;
+    }
+    return err == ERR_EOF ? 0 : refused(refuse, R_bad_syntax);
 }
 
 bool helo_valid(str_t arg, bool strict)

@@ -13,10 +13,12 @@ enum envelope_tag {
     TAG_FLAGS = 3,
     TAG_CLASS = 0x84,
     TAG_CLIENT = 0x85,
-    TAG_HELO = 0x86
+    TAG_HELO = 0x86,
+    TAG_RET = 0x87,
+    TAG_ENVID = 0x88
 };
 enum envelope_flag { FLAG_SMTPUTF8 = 1, FLAG_DSN = 2, FLAGS_KNOWN = FLAG_SMTPUTF8 | FLAG_DSN };
-enum rcpt_tag { TAG_ADDRESS = 1 };
+enum rcpt_tag { TAG_ADDRESS = 1, TAG_NOTIFY = 0x82, TAG_ORCPT = 0x83 };
 
 static void put_field(struct sbuf *out, uint8_t tag, const void *p, size_t n)
 {
@@ -45,6 +47,10 @@ void envelope_encode(const struct envelope *e, struct sbuf *out)
     put_field(out, TAG_CLIENT, e->client.b, sizeof e->client.b);
     if (e->helo.p)
         put_field(out, TAG_HELO, e->helo.p, e->helo.n);
+    if (e->ret)
+        put_byte_field(out, TAG_RET, (uint8_t)e->ret);
+    if (e->envid.p)
+        put_field(out, TAG_ENVID, e->envid.p, e->envid.n);
 }
 
 struct field {
@@ -124,6 +130,14 @@ static err_t take_envelope_field(const struct field *f, struct envelope *out)
         memcpy(out->client.b, f->value.p, sizeof out->client.b);
         break;
     case TAG_HELO: out->helo = f->value; break;
+    case TAG_RET:
+        err = get_byte(f->value, RET_HDRS, &byte);
+        out->ret = (enum dsn_ret)byte;
+        break;
+    case TAG_ENVID:
+        err = f->value.n > ENVID_MAX ? ERR_CORRUPT : 0;
+        out->envid = f->value;
+        break;
     default: err = f->tag & TAG_OPTIONAL ? 0 : ERR_VERSION;
     }
     return err;
@@ -151,6 +165,20 @@ void envelope_rcpt_encode(const struct envelope_rcpt *r, struct sbuf *out)
 {
     sbuf_char(out, BLOB_VERSION);
     put_field(out, TAG_ADDRESS, r->address.p, r->address.n);
+    if (r->notify)
+        put_byte_field(out, TAG_NOTIFY, r->notify);
+    if (r->orcpt.p)
+        put_field(out, TAG_ORCPT, r->orcpt.p, r->orcpt.n);
+}
+
+static err_t take_rcpt_field(const struct field *f, struct envelope_rcpt *out)
+{
+    switch (f->tag) {
+    case TAG_ADDRESS: out->address = f->value; return 0;
+    case TAG_NOTIFY: return get_byte(f->value, UINT8_MAX, &out->notify);
+    case TAG_ORCPT: out->orcpt = f->value; return f->value.n > ORCPT_MAX ? ERR_CORRUPT : 0;
+    default: return f->tag & TAG_OPTIONAL ? 0 : ERR_VERSION;
+    }
 }
 
 err_t envelope_rcpt_decode(str_t blob, struct envelope_rcpt *out)
@@ -162,10 +190,9 @@ err_t envelope_rcpt_decode(str_t blob, struct envelope_rcpt *out)
     if (err)
         return err;
     while ((err = next_field(&r, &f)) == 0) {
-        if (f.tag == TAG_ADDRESS)
-            out->address = f.value;
-        else if (!(f.tag & TAG_OPTIONAL))
-            return ERR_VERSION;
+        err = take_rcpt_field(&f, out);
+        if (err)
+            return err;
     }
     if (err != ERR_EOF)
         return err;

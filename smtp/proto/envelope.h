@@ -8,8 +8,9 @@
 #include "smtp/proto/command.h"
 
 struct envelope_rcpt {
-    str_t address; /* as it goes out in RCPT TO:<...> */
-    /* Room for RFC 3461 NOTIFY and ORCPT. */
+    str_t address;  /* as it goes out in RCPT TO:<...> */
+    uint8_t notify; /* enum dsn_notify; 0: not said */
+    str_t orcpt;    /* as struct rcpt_params has it; absent: none */
 };
 
 struct envelope {
@@ -20,6 +21,8 @@ struct envelope {
     struct ip client;
     str_t helo;
     bool is_dsn; /* made by us */
+    enum dsn_ret ret;
+    str_t envid; /* as struct mail_params has it; absent: none */
 };
 
 /* Written to `out`; out->overflow when it did not fit. */

@@ -3,8 +3,8 @@
 
 #define LINGER_MS       5000 /* for the last reply to be read */
 #define LINGER_DRAIN_MS 500
-/* What an encoded recipient adds to its address. */
-#define RCPT_BLOB_EXTRA 16
+/* What an encoded recipient adds to its address and its ORCPT. */
+#define RCPT_BLOB_EXTRA 24
 
 static void host_reply(void *host, const char *p, size_t n)
 {
@@ -113,7 +113,7 @@ static err_t encode_rcpts(struct arena *a, const struct envelope_rcpt *rcpts, ui
 {
     size_t bytes = 0;
     for (uint32_t i = 0; i < count; i++)
-        bytes += rcpts[i].address.n + RCPT_BLOB_EXTRA;
+        bytes += rcpts[i].address.n + rcpts[i].orcpt.n + RCPT_BLOB_EXTRA;
     str_t *blobs = arena_alloc(a, count * sizeof *blobs);
     struct sbuf b = {.p = arena_alloc(a, bytes), .cap = bytes};
     if (!blobs || !b.p)

@@ -1,5 +1,6 @@
 /* smtp/server/session.c: the life of a session and the events that its host tells it. */
 #include <assert.h>
+#include <errno.h>
 
 #include "smtp/server/session_priv.h"
 
@@ -206,7 +207,7 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
 
 static enum reply_id accept_rcpt(struct smtpd_session *s)
 {
-    if (transaction_add_rcpt(s->tx, s->tx->asked.text))
+    if (transaction_add_rcpt(s->tx, s->tx->asked.text, &s->tx->asked_params))
         return R_too_many_rcpts;
     s->rcpts++;
     return R_rcpt_ok;
@@ -246,12 +247,18 @@ static void message_stored(struct smtpd_session *s)
     metric_add(M_bytes_in, (int64_t)s->tx->content.scan.bytes);
 }
 
+enum reply_id session_reply_for_store(err_t err)
+{
+    bool no_room = err == ERR_FULL || err == -ENOSPC || err == -EDQUOT;
+    return no_room ? R_no_space : R_queue_failed;
+}
+
 static void reply_to_message(struct smtpd_session *s, err_t err)
 {
     char text[64];
     struct sbuf b = SBUF_ON(text);
     if (err) {
-        session_reply(s, err == ERR_FULL ? R_no_space : R_queue_failed, STR_NONE);
+        session_reply(s, session_reply_for_store(err), STR_NONE);
         return;
     }
     char id[16];
@@ -264,7 +271,7 @@ void smtpd_committed(struct smtpd_session *s, err_t err)
 {
     must(s->tx && s->tx->committing);
     if (err)
-        session_message_refused(s, err == ERR_FULL ? R_no_space : R_queue_failed);
+        session_message_refused(s, session_reply_for_store(err));
     else
         message_stored(s);
     if (s->state == STATE_COMMIT_WAIT) { /* else the client is gone; the message stays */

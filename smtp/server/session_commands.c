@@ -45,6 +45,8 @@ static void proceed_ehlo(struct smtpd_session *s, str_t arg)
     sbuf_cstr(&b, "\r\n250-8BITMIME\r\n");
     if (s->tls_offered && !s->tls_active)
         sbuf_cstr(&b, "250-STARTTLS\r\n");
+    if (session_offers_dsn(s))
+        sbuf_cstr(&b, "250-DSN\r\n");
     sbuf_cstr(&b, "250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n");
     must(!b.overflow);
     session_reply_lines(s, 250, sbuf_view(&b));
@@ -72,9 +74,10 @@ static enum reply_id check_mail(const struct smtpd_session *s)
 
 static enum reply_id reply_for_space(err_t err)
 {
-    if (err == ERR_FULL)
+    enum reply_id reply = session_reply_for_store(err);
+    if (reply == R_no_space)
         metric_inc(M_queue_refused_full);
-    return err == ERR_FULL ? R_no_space : R_queue_failed;
+    return reply;
 }
 
 static enum reply_id open_transaction(struct smtpd_session *s, const struct address *sender,
@@ -95,6 +98,7 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
     if (!s->tx)
         return R_queue_failed;
     s->tx->params = *params;
+    s->tx->params.envid = params->envid.p ? arena_str(&s->tx->arena, params->envid) : STR_NONE;
     s->tx->message_id = s->ops->message_id(s->host);
     return R_sender_ok;
 }
@@ -109,7 +113,10 @@ static void proceed_mail(struct smtpd_session *s, str_t arg)
         session_goodbye(s, R_too_many_messages, CLOSE_limit);
         return;
     }
-    if (!command_parse_mail(arg, &sender, &params, &reply))
+    err_t err = command_parse_mail(arg, &sender, &params, &reply);
+    if (params.has_dsn && !session_offers_dsn(s))
+        reply = R_bad_command_parameter; /* well written or not */
+    else if (!err)
         reply = open_transaction(s, &sender, &params);
     session_reply(s, reply, STR_NONE);
 }
@@ -133,6 +140,17 @@ static bool set_asked(struct transaction *tx, const struct address *rcpt)
     return tx->asked.text.p && address_parse_mailbox(tx->asked.text, &tx->asked.address) == 0;
 }
 
+/* The parameters point into the command line, and the decision may come later. */
+static void set_asked_params(struct transaction *tx, const struct rcpt_params *params)
+{
+    size_t n = MIN(params->orcpt.n, sizeof tx->asked_orcpt);
+    tx->asked_params = *params;
+    if (!n)
+        return;
+    memcpy(tx->asked_orcpt, params->orcpt.p, n);
+    tx->asked_params.orcpt = str_of(tx->asked_orcpt, n);
+}
+
 static bool rewrite(struct transaction *tx, str_t to)
 {
     struct address other;
@@ -146,7 +164,7 @@ static enum reply_id judge_rcpt(struct smtpd_session *s, const struct address *r
     str_t rewritten;
     if (!set_asked(tx, rcpt))
         return R_bad_rcpt;
-    if (rcpt->is_utf8 && !tx->params.smtputf8)
+    if ((rcpt->is_utf8 || !str_is_ascii(tx->asked_params.orcpt)) && !tx->params.smtputf8)
         return R_needs_smtputf8;
     enum reply_id reply =
         policy_check_rcpt(s->policy, (enum client_class)s->class, &tx->asked.address, &rewritten);
@@ -164,11 +182,15 @@ static enum reply_id judge_rcpt(struct smtpd_session *s, const struct address *r
 static void proceed_rcpt(struct smtpd_session *s, str_t arg)
 {
     struct address rcpt;
+    struct rcpt_params params;
     enum reply_id reply;
-    if (command_parse_rcpt(arg, &rcpt, &reply)) {
-        session_reply(s, reply, STR_NONE);
+    err_t err = command_parse_rcpt(arg, &rcpt, &params, &reply);
+    bool is_hidden = params.has_dsn && !session_offers_dsn(s);
+    if (err || is_hidden) {
+        session_reply(s, is_hidden ? R_bad_command_parameter : reply, STR_NONE);
         return;
     }
+    set_asked_params(s->tx, &params);
     if (++s->tx->rcpts_said > RCPTS_SAID_FACTOR * session_config(s)->limits.recipients)
         session_error(s);
     reply = judge_rcpt(s, &rcpt);

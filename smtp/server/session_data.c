@@ -136,7 +136,7 @@ static bool needs_smtputf8(const struct transaction *tx)
     const struct header_scan *h = &tx->content.headers;
     bool ascii = str_is_ascii(tx->sender);
     for (uint32_t i = 0; ascii && i < tx->rcpt_count; i++)
-        ascii = str_is_ascii(tx->rcpts[i].address);
+        ascii = str_is_ascii(tx->rcpts[i].address) && str_is_ascii(tx->rcpts[i].orcpt);
     return !ascii || (tx->params.smtputf8 && (h->non_ascii || h->cut_short));
 }
 
@@ -152,6 +152,8 @@ static void commit(struct smtpd_session *s)
         .client_class = s->class,
         .client = s->peer,
         .helo = str_of(s->helo, s->helo_n),
+        .ret = tx->params.ret,
+        .envid = tx->params.envid,
     };
     trace_write(s, &b);
     must(!b.overflow);

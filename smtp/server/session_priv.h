@@ -63,6 +63,8 @@ struct transaction {
     uint32_t set_cap;
     struct smtpd_rcpt asked; /* the RCPT being decided; views into asked_text */
     char asked_text[MAILBOX_MAX + 1];
+    struct rcpt_params asked_params; /* its ORCPT is in asked_orcpt */
+    char asked_orcpt[ORCPT_MAX];
     bool body_open;  /* the host has a body of ours that is neither committed nor aborted */
     bool committing; /* the host has it for good */
     uint64_t message_id;
@@ -104,8 +106,14 @@ static inline bool session_normalises(const struct smtpd_session *s)
 {
     return session_config(s)->line_endings[s->class] == ENDINGS_NORMALISE;
 }
+static inline bool session_offers_dsn(const struct smtpd_session *s)
+{
+    return session_config(s)->dsn.offer[s->class];
+}
 
 /* session.c */
+/* For a message that could not be stored: 452 when there is no room, else 451. */
+enum reply_id session_reply_for_store(err_t err);
 /* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
 void session_error(struct smtpd_session *s);
@@ -135,7 +143,9 @@ void session_message_refused(struct smtpd_session *s,
 struct transaction *transaction_create(struct smtpd_memory *m, uint32_t rcpt_count_max, str_t sender);
 void transaction_destroy(struct smtpd_memory *m, struct transaction *tx);
 bool transaction_has_rcpt(const struct transaction *tx, str_t address);
-err_t transaction_add_rcpt(struct transaction *tx, str_t address) WARN_UNUSED; /* copies; ERR_LIMIT */
+/* Copies; ERR_LIMIT. */
+err_t transaction_add_rcpt(struct transaction *tx, str_t address,
+                           const struct rcpt_params *params) WARN_UNUSED;
 
 /* trace.c: Received:, and for trusted clients the Date: and Message-ID: that are missing. */
 void trace_write(const struct smtpd_session *s, struct sbuf *out);

@@ -4,11 +4,12 @@
 /* The record of a message is written as a whole (queue/): so many bytes of recipients leave room in it for
  * envelope and trace. */
 #define RCPTS_BYTES_MAX  ((size_t)800 << 10)
-#define RCPT_BYTES_EXTRA 16 /* what a recipient takes there besides its address */
+#define RCPT_BYTES_EXTRA 24 /* what a recipient takes there besides its address */
 
 #define SET_FROM_COUNT 8 /* fewer recipients are compared one by one */
 /* A recipient's worst case: its text, its place in arrays and set that grew by doubling, and alignment. */
-#define RCPT_BYTES_MAX (MAILBOX_MAX + 1 + 4 * sizeof(struct envelope_rcpt) + 8 * sizeof(uint32_t) + 64)
+#define RCPT_BYTES_MAX                                                                                       \
+    (MAILBOX_MAX + 1 + ORCPT_MAX + 1 + 4 * sizeof(struct envelope_rcpt) + 8 * sizeof(uint32_t) + 64)
 
 struct transaction *transaction_create(struct smtpd_memory *m, uint32_t rcpt_count_max, str_t sender)
 {
@@ -81,16 +82,18 @@ static err_t rcpts_reserve(struct transaction *tx)
     return 0;
 }
 
-err_t transaction_add_rcpt(struct transaction *tx, str_t address)
+err_t transaction_add_rcpt(struct transaction *tx, str_t address, const struct rcpt_params *params)
 {
-    size_t bytes = address.n + RCPT_BYTES_EXTRA;
+    size_t bytes = address.n + params->orcpt.n + RCPT_BYTES_EXTRA;
     if (bytes > RCPTS_BYTES_MAX - tx->rcpts_bytes)
         return ERR_LIMIT;
     str_t copy = arena_str(&tx->arena, address);
-    if (!copy.p || rcpts_reserve(tx) || set_reserve(tx))
+    str_t orcpt = params->orcpt.n ? arena_str(&tx->arena, params->orcpt) : STR_NONE;
+    if (!copy.p || (params->orcpt.n && !orcpt.p) || rcpts_reserve(tx) || set_reserve(tx))
         return ERR_LIMIT;
     tx->rcpts_bytes += bytes;
-    tx->rcpts[tx->rcpt_count++] = (struct envelope_rcpt){.address = copy};
+    tx->rcpts[tx->rcpt_count++] =
+        (struct envelope_rcpt){.address = copy, .notify = params->notify, .orcpt = orcpt};
     if (tx->set)
         *set_slot(tx, copy) = tx->rcpt_count;
     return 0;

@@ -22,10 +22,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_refusal(err, refuse);
     must(err || a.is_null || a.domain.n > 0);
     must(err || !a.is_utf8 || params.smtputf8);
+    must(err || (params.envid.n <= ENVID_MAX && str_is_ascii(params.envid)));
     refuse = R_COUNT;
-    err = command_parse_rcpt(c.arg, &a, &refuse);
+    struct rcpt_params rcpt;
+    err = command_parse_rcpt(c.arg, &a, &rcpt, &refuse);
     check_refusal(err, refuse);
     must(err || (!a.is_null && a.local.n > 0));
+    must(err || (rcpt.orcpt.n <= ORCPT_MAX && !(rcpt.notify & NOTIFY_NEVER && rcpt.notify != NOTIFY_NEVER)));
+    char text[64];
+    struct sbuf decoded = SBUF_ON(text);
+    must(xtext_decode(c.arg, &decoded) || decoded.n <= c.arg.n);
     must(helo_valid(c.arg, false) || !helo_valid(c.arg, true));
     return 0;
 }

@@ -14,6 +14,7 @@ static void check_envelope(const struct envelope *e, size_t size)
     must(envelope_decode(sbuf_view(&out), &again) == 0);
     must(str_eq(again.sender, e->sender) && str_eq(again.helo, e->helo));
     must(again.body == e->body && again.smtputf8 == e->smtputf8 && again.is_dsn == e->is_dsn);
+    must(again.ret == e->ret && str_eq(again.envid, e->envid));
     must(again.client_class == e->client_class && ip_eq(&again.client, &e->client));
     free(out.p);
 }
@@ -27,6 +28,7 @@ static void check_rcpt(const struct envelope_rcpt *r, size_t size)
     envelope_rcpt_encode(r, &out);
     must(!out.overflow);
     must(envelope_rcpt_decode(sbuf_view(&out), &again) == 0 && str_eq(again.address, r->address));
+    must(again.notify == r->notify && str_eq(again.orcpt, r->orcpt));
     free(out.p);
 }
 

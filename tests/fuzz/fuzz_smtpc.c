@@ -23,7 +23,10 @@ struct world {
     size_t sent_bytes;
 };
 
-static const str_t rcpts[RCPT_MAX] = {{"x@y", 3}, {"z@y", 3}, {"w@y", 3}};
+static const struct envelope_rcpt rcpts[RCPT_MAX] = {
+    {.address = {"x@y", 3}, .notify = NOTIFY_NEVER},
+    {.address = {"z@y", 3}, .notify = NOTIFY_SUCCESS | NOTIFY_DELAY, .orcpt = {"rfc822;z+20@y", 13}},
+    {.address = {"w@y", 3}}};
 
 static void on_send(void *host, const char *p, size_t n)
 {
@@ -120,6 +123,8 @@ static void give(struct world *w, uint8_t how)
                               .rcpts = rcpts,
                               .rcpt_count = 1 + how % RCPT_MAX,
                               .size = how,
+                              .ret = (enum dsn_ret)(how % 3),
+                              .envid = {"id", 2},
                               .body = how & 8 ? BODY_8BITMIME : BODY_7BIT,
                               .smtputf8 = (how & 0x30) == 0x30};
     w->in_deliver = true;

@@ -79,7 +79,7 @@ def test_reload_swaps_or_refuses(pair, how):
     r = reload()
     if how == "command":
         assert r.returncode == 1 and "postern.yaml:" in r.stdout + r.stderr
-    assert gateway.events("reload_refused")
+    eventually(lambda: gateway.events("reload_refused"), "the refusal is logged")  # the log has a thread of its own
     assert asked("new.example") == 250, "the old configuration stays"
     assert gateway.metric("postern_config_reloads_total", result="refused") == 1
 

@@ -320,18 +320,51 @@ static void test_diag(void **state)
     assert_int_equal(d.error_count, 0);
 }
 
+static void test_verify(void **state)
+{
+    struct config *c = load("hostname: gw.example.com\n"
+                            "domains:\n"
+                            "  - { name: a.example, local: true, verify: { fail: open, tags: '+' } }\n"
+                            "  - { name: b.example, local: true }\n"
+                            "  - { name: x@a.example, verify: { mode: off, sender: me@b.example } }\n"
+                            "verify: { mode: unverified, fail: stale, sender: empty, good_fresh: 2h, "
+                            "good_refresh: 1h, route: { hosts: [10.0.0.1], connections: 3 } }\n");
+    const struct cfg_domain *d = c->domains;
+
+    assert_int_equal(c->verify.mode, VERIFY_UNVERIFIED);
+    assert_int_equal(c->verify.sender.kind, SENDER_NULL);
+    assert_int_equal(c->verify.unknown_fresh_s, 600);
+    assert_true(c->verify.enforce && c->verify.has_route);
+    /* A domain starts from the top of the file, wherever that stands in it. */
+    assert_true(d[0].has_verify && !d[1].has_verify);
+    assert_int_equal(d[0].verify.mode, VERIFY_UNVERIFIED);
+    assert_int_equal(d[0].verify.fail, FAIL_OPEN);
+    assert_int_equal(d[0].verify.separator, '+');
+    assert_int_equal(d[0].verify.good_fresh_s, 7200);
+    assert_int_equal(d[0].verify.route.hosts[0].port, 25);
+    assert_int_equal(d[2].verify.mode, VERIFY_OFF);
+    assert_int_equal(d[2].verify.sender.kind, SENDER_ADDRESS);
+    assert_text(d[2].verify.sender.address, "me@b.example");
+    config_free(c);
+
+    c = load("hostname: gw.example.com\n");
+    assert_int_equal(c->verify.mode, VERIFY_OFF);
+    assert_int_equal(c->verify.good_keep_s, 31 * 86400);
+    assert_int_equal(c->verify.separator, 0);
+    assert_false(c->verify.has_route);
+    assert_int_equal(c->timeouts.verify_edge, 30000);
+    assert_int_equal(c->verdicts.entries, 1000000);
+    config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_routes),
-        cmocka_unit_test(test_destination_and_networks),
-        cmocka_unit_test(test_units),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_hostile_files),
-        cmocka_unit_test(test_restart_keys),
-        cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_diag),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_routes),        cmocka_unit_test(test_destination_and_networks),
+        cmocka_unit_test(test_units),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_hostile_files), cmocka_unit_test(test_restart_keys),
+        cmocka_unit_test(test_docs),          cmocka_unit_test(test_diag),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

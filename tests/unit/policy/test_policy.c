@@ -297,10 +297,47 @@ static void test_own_addresses(void **state)
     diag_free(&d);
 }
 
+/* The most specific entry that says anything about verification decides, settings and server alike. */
+static void test_verification(void **state)
+{
+    static const char file[] =
+        "hostname: gw.example.com\n"
+        "trusted_networks: [10.0.0.0/8]\n"
+        "verify: { mode: unverified, rate: 1 }\n"
+        "domains:\n"
+        "  - { name: a.example, local: true, route: { hosts: [10.0.0.5] } }\n"
+        "  - { name: b.example, local: true, route: { hosts: [10.0.0.6] }, verify: { rate: 2, route: { "
+        "hosts: "
+        "[10.0.0.7] } } }\n"
+        "  - { name: boss@b.example, verify: { mode: off, rate: 3 } }\n"
+        "  - { name: '*.c.example', local: true, route: { hosts: [10.0.0.8] }, verify: { rate: 4 } }\n"
+        "  - { name: x.c.example, local: true }\n";
+    static const struct {
+        const char *rcpt, *key;
+        uint32_t rate;
+    } cases[] = {
+        {"u@a.example", "10.0.0.5:25", 1},    {"u@b.example", "10.0.0.7:25", 2},
+        {"boss@b.example", "10.0.0.6:25", 3}, {"u@x.c.example", "10.0.0.8:25", 4},
+        {"u@y.c.example", "10.0.0.8:25", 4},  {"postmaster", "10.0.0.5:25", 1},
+    };
+    struct policy *p = build(file);
+
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct address a = address_of(cases[i].rcpt);
+        struct route route;
+        assert_int_equal(policy_verify(p, &a)->rate_per_s, cases[i].rate);
+        assert_int_equal(policy_verify_route(p, &a, &route), 0);
+        if (!str_eq(route.key, str_cstr(cases[i].key)))
+            fail_msg("%s is asked for at " STR_FMT, cases[i].rcpt, STR_ARG(route.key));
+    }
+    policy_free(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_verification),
         cmocka_unit_test(test_local_domains),
         cmocka_unit_test(test_recipients),
         cmocka_unit_test(test_postmaster),

@@ -32,6 +32,8 @@ static void test_adopt(void **state)
         ids[i] = m->id;
         queue_set_due(b.q, m, 1000 + i, i);
         queue_set_held(b.q, m, i % 2);
+        if (i % 3 == 1)
+            queue_set_warned(b.q, m);
         if (i > 0)
             queue_set_rcpt(b.q, m, 0, RCPT_DELIVERED);
     }
@@ -61,6 +63,7 @@ static void test_adopt(void **state)
             assert_int_equal(m->due_ms, 1000 + i);
             assert_int_equal(m->attempts, i);
             assert_int_equal(m->held, i % 2);
+            assert_int_equal(m->warned, i % 3 == 1);
             assert_int_equal(m->rcpt_pending, i > 0 ? i : 1);
         }
         bed_reopen(&b);

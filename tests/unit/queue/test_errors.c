@@ -18,6 +18,8 @@ void fsio_read_async(struct fsio_io *io, struct loop *l, struct fsio_file *f, vo
 static uint32_t fail_writes, fail_reads; /* that many from now on */
 static bool half_done;                   /* a failing write leaves its first half */
 static uint32_t failed_count;
+static err_t failure = -EIO;
+static bool only_superblocks; /* other writes do not fail */
 
 struct refused {
     struct mail mail;
@@ -29,7 +31,7 @@ static void refuse(struct mail *m)
     struct refused *r = container_of(m, struct refused, mail);
     struct fsio_io *io = r->io;
     free(r);
-    io->done(io, -EIO);
+    io->done(io, failure);
 }
 
 static void refuse_later(struct fsio_io *io, struct loop *l)
@@ -44,7 +46,7 @@ static void refuse_later(struct fsio_io *io, struct loop *l)
 void fsio_write_durable_async(struct fsio_io *io, struct loop *l, struct fsio_file *f, const void *p,
                               size_t n, uint64_t at)
 {
-    if (fail_writes == 0) {
+    if (fail_writes == 0 || (only_superblocks && at >= DISK_DATA_AT)) {
         real_write_durable_async(io, l, f, p, n, at);
         return;
     }
@@ -131,6 +133,65 @@ static void test_close_on_a_dead_disk(void **state)
     bed_open(&b);
     assert_true(bed_noted(&b, "not shut down cleanly"));
     assert_int_equal(bed_check(&b, bed_by_id(&b, id), NULL), 0);
+    bed_destroy(&b);
+}
+
+/* The alarm says why, and is taken back. */
+static void test_alarm(void **state)
+{
+    const struct {
+        err_t err;
+        enum metric gauge;
+    } rows[] = {{-EIO, M_queue_error_eio},
+                {-ENOSPC, M_queue_error_enospc},
+                {-EDQUOT, M_queue_error_enospc},
+                {-EROFS, M_queue_error_erofs},
+                {-EFBIG, M_queue_error_other}};
+    half_done = false;
+    struct bed b;
+    bed_make(&b);
+    bed_open(&b);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        failure = rows[i].err;
+        fail_writes = 2;
+        struct put p = {.seed = 1, .bytes = 5000, .commit_when_sent = true};
+        put_start(&b, &p);
+        bed_run_until(&b, &p.done);
+        assert_int_equal(p.err, rows[i].err);
+        assert_int_equal(queue_check_space(b.q, 0), rows[i].err);
+        assert_int_equal(metric_read(rows[i].gauge), 1);
+        wait_until_works(&b);
+        assert_int_equal(metric_read(rows[i].gauge), 0);
+        queue_remove(b.q, bed_put(&b, 2, 5000, 1, 0));
+    }
+    failure = -EIO;
+    bed_destroy(&b);
+}
+
+/* One bad sector under a superblock: batches could be written, but the tail could never move. Mail is refused
+ * until the superblock works, not now and then. */
+static void test_failing_superblock(void **state)
+{
+    struct bed b;
+    bed_make(&b);
+    bed_open(&b);
+    uint64_t id = bed_put(&b, 1, 5000, 1, 0)->id;
+    fail_writes = 3;
+    only_superblocks = true;
+    qsuper_request(b.q);
+    while (!b.q->error)
+        loop_run(b.loop);
+    queue_set_due(b.q, bed_by_id(&b, id), 77, 7); /* what is delivered meanwhile */
+    while (fail_writes > 0) {
+        loop_run(b.loop);
+        assert_int_equal(queue_check_space(b.q, 0), -EIO);
+    }
+    only_superblocks = false;
+    wait_until_works(&b);
+    assert_false(b.q->super.again);
+    assert_int_equal(bed_check(&b, bed_put(&b, 2, 5000, 1, 0), NULL), 0);
+    bed_reopen(&b);
+    assert_int_equal(bed_by_id(&b, id)->due_ms, 77);
     bed_destroy(&b);
 }
 
@@ -229,8 +290,12 @@ static void test_rot_while_running(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_failed_commit),     cmocka_unit_test(test_close_on_a_dead_disk),
-        cmocka_unit_test(test_failed_reads),      cmocka_unit_test(test_errors_among_laps),
+        cmocka_unit_test(test_failed_commit),
+        cmocka_unit_test(test_close_on_a_dead_disk),
+        cmocka_unit_test(test_alarm),
+        cmocka_unit_test(test_failing_superblock),
+        cmocka_unit_test(test_failed_reads),
+        cmocka_unit_test(test_errors_among_laps),
         cmocka_unit_test(test_rot_while_running),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,6 +86,8 @@ static void test_many_recipients(void **state)
     uint64_t id = m->id;
     for (uint32_t i = 0; i < 1000; i += 2)
         queue_set_rcpt(b.q, m, i, i % 4 ? RCPT_DELIVERED : RCPT_BOUNCED);
+    queue_set_rcpt(b.q, m, 1, RCPT_REPORT_DUE); /* as open as before */
+    queue_set_warned(b.q, m);
     assert_int_equal(m->rcpt_pending, 500);
     queue_set_due(b.q, m, 12345, 3);
     queue_set_held(b.q, m, true);
@@ -97,8 +99,10 @@ static void test_many_recipients(void **state)
         assert_int_equal(m->due_ms, 12345);
         assert_int_equal(m->attempts, 3);
         assert_true(m->held);
+        assert_true(m->warned);
         for (uint32_t i = 0; i < 1000; i++)
-            assert_int_equal(queue_rcpt_state(m, i), i % 2   ? RCPT_PENDING
+            assert_int_equal(queue_rcpt_state(m, i), i == 1  ? RCPT_REPORT_DUE
+                                                     : i % 2 ? RCPT_PENDING
                                                      : i % 4 ? RCPT_DELIVERED
                                                              : RCPT_BOUNCED);
     }
@@ -128,6 +132,8 @@ static void test_removed_is_gone(void **state)
     struct qmsg *a = bed_put(&b, 1, 100, 2, 0), *c = bed_put(&b, 2, 100, 1, 0);
     uint64_t a_id = a->id, c_id = c->id, kept = bed_put(&b, 3, 100, 1, 0)->id;
     queue_set_rcpt(b.q, a, 0, RCPT_DELIVERED);
+    assert_ptr_equal(queue_find(b.q, a_id), a);
+    queue_set_rcpt(b.q, a, 1, RCPT_REPORT_DUE); /* it stays for that */
     assert_ptr_equal(queue_find(b.q, a_id), a);
     queue_set_rcpt(b.q, a, 1, RCPT_BOUNCED); /* the last one: it leaves by itself */
     assert_null(queue_find(b.q, a_id));

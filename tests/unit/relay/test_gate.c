@@ -8,7 +8,7 @@
 
 #include "relay/gate_priv.h"
 
-static const struct gate_backoff five_minutes = {300, 4000};
+static const struct backoff five_minutes = {300, 4000};
 
 /* What outconn.c does to the counts. */
 static void open_one(struct gate *g)
@@ -26,21 +26,6 @@ static bool lose_one(struct gate *g, bool spoke, uint64_t now_ms)
     if (spoke)
         g->speaking--;
     return gate_failed(g, spoke, now_ms, five_minutes, 0);
-}
-
-static void backoff_doubles_to_its_maximum(void **state)
-{
-    static const struct {
-        uint32_t n;
-        uint64_t centre_ms;
-    } cases[] = {{0, 300000},  {1, 300000},  {2, 600000},  {3, 1200000},
-                 {4, 2400000}, {5, 4000000}, {6, 4000000}, {UINT32_MAX, 4000000}};
-    for (size_t i = 0; i < COUNT_OF(cases); i++)
-        for (uint64_t random = 0; random < 40; random++) {
-            uint64_t ms = backoff_ms(cases[i].n, five_minutes, random * 0x9e3779b97f4a7c15u);
-            assert_in_range(ms, cases[i].centre_ms * 8 / 10, cases[i].centre_ms * 12 / 10);
-        }
-    assert_in_range(backoff_ms(3, (struct gate_backoff){0, 0}, 5), 800, 1200); /* never a busy loop */
 }
 
 static void window_bounds_connections(void **state)
@@ -169,7 +154,6 @@ static void servers_that_speak_and_break_go_down_in_the_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(backoff_doubles_to_its_maximum),
         cmocka_unit_test(window_bounds_connections),
         cmocka_unit_test(few_connections_for_a_burst_more_for_a_slow_server),
         cmocka_unit_test(goes_down_with_the_last_connection_and_tries_one),

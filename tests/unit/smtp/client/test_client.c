@@ -17,6 +17,9 @@ struct message {
     uint64_t size;
     enum body_type body;
     bool smtputf8;
+    enum dsn_ret ret;
+    const char *envid, *orcpt;
+    uint8_t notify;
 };
 
 struct dialogue {
@@ -31,7 +34,7 @@ struct run {
     const struct dialogue *dialogue;
     struct smtpc *c;
     struct smtpc_tx txs[4];
-    str_t rcpts[4][4];
+    struct envelope_rcpt rcpts[4][4];
     char said_bytes[8192], told_bytes[8192];
     struct sbuf said, told;
     size_t said_at, told_at;
@@ -120,7 +123,8 @@ static void deliver(struct run *r, unsigned i)
     const struct message *m = &r->dialogue->messages[i];
     uint32_t count = 0;
     while (count < 4 && m->rcpts[count]) {
-        r->rcpts[i][count] = str_cstr(m->rcpts[count]);
+        r->rcpts[i][count] = (struct envelope_rcpt){
+            .address = str_cstr(m->rcpts[count]), .notify = m->notify, .orcpt = str_cstr(m->orcpt)};
         count++;
     }
     r->txs[i] = (struct smtpc_tx){.sender = str_cstr(m->sender),
@@ -128,7 +132,9 @@ static void deliver(struct run *r, unsigned i)
                                   .rcpt_count = count,
                                   .size = m->size,
                                   .body = m->body,
-                                  .smtputf8 = m->smtputf8};
+                                  .smtputf8 = m->smtputf8,
+                                  .ret = m->ret,
+                                  .envid = str_cstr(m->envid)};
     r->in_deliver = true;
     smtpc_deliver(r->c, &r->txs[i]);
     r->in_deliver = false;
@@ -450,6 +456,28 @@ static const struct dialogue extensions[] = {
      .script = UP_SIZE "D 0\nC MAIL FROM:<a@b> SIZE=999 BODY=8BITMIME SMTPUTF8\nC RCPT TO:<x@y>\nC DATA\n"},
     {"none said when not offered", .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .size = 999}},
      .script = UP_PIPE "D 0\n" SAY_0},
+    {"DSN said",
+     .messages = {{.sender = "a@b",
+                   .rcpts = {"x@y", "z@y"},
+                   .ret = RET_HDRS,
+                   .envid = "id+2B1",
+                   .notify = NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY,
+                   .orcpt = "rfc822;o+2Bx@y"}},
+     .script = EHLO "S 250-mx\nS 250-dsn\nS 250 PIPELINING\nE ready 2\nD 0\nC MAIL FROM:<a@b> RET=HDRS "
+                    "ENVID=id+2B1\nC RCPT TO:<x@y> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;o+2Bx@y\n"
+                    "C RCPT TO:<z@y> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;o+2Bx@y\nC DATA\n"},
+    {"DSN not offered",
+     .messages = {{.sender = "a@b",
+                   .rcpts = {"x@y"},
+                   .ret = RET_HDRS,
+                   .envid = "id",
+                   .notify = NOTIFY_NEVER,
+                   .orcpt = "rfc822;o@y"}},
+     .script = UP_PIPE "D 0\n" SAY_0},
+    {"no commands inside DSN parameters",
+     .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .envid = "id\r\nQUIT", .orcpt = "rfc822;o SIZE=1"}},
+     .script = EHLO "S 250-mx\nS 250-DSN\nS 250 PIPELINING\nE ready 2\nD 0\nC MAIL FROM:<a@b>\n"
+                    "C RCPT TO:<x@y>\nC DATA\n"},
     {"too big",
      .messages = {{.sender = "a@b", .rcpts = {"x@y", "z@y"}, .size = 1001}, {.sender = "", .rcpts = {"z@y"}}},
      .script =
@@ -529,7 +557,7 @@ static void test_many_recipients(void **state)
     enum { COUNT = 1500 };
     static struct run r;
     static char said[64], told[COUNT * 40];
-    static str_t rcpts[COUNT];
+    static struct envelope_rcpt rcpts[COUNT];
     static const struct dialogue d = {"many recipients"};
     static const char up[] = "220 mx\r\n250-mx\r\n250 PIPELINING\r\n250 ok\r\n";
     struct smtpc_options opt = {.helo_name = STR("gw.example")};
@@ -538,7 +566,7 @@ static void test_many_recipients(void **state)
     assert_int_equal(smtpc_create(&r.c, &host_ops, &r, &opt), 0);
     smtpc_start(r.c);
     for (unsigned i = 0; i < COUNT; i++)
-        rcpts[i] = STR("x@y");
+        rcpts[i].address = STR("x@y");
     r.txs[0] = (struct smtpc_tx){.sender = STR("a@b"), .rcpts = rcpts, .rcpt_count = COUNT};
     smtpc_input(r.c, (const uint8_t *)up, sizeof up - 1 - 8);
     smtpc_deliver(r.c, &r.txs[0]);

@@ -53,6 +53,9 @@ struct mail_case {
     struct mail_params want;
 };
 
+#define TEN     "0123456789"
+#define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+
 static const struct mail_case mail_cases[] = {
     {STR("FROM:<a@b>"), TAKEN, {0}},
     {STR("from: \t<a@b>"), TAKEN, {0}},
@@ -76,7 +79,24 @@ static const struct mail_case mail_cases[] = {
     {STR("FROM:<a@b> BODY=BINARYMIME"), R_bad_syntax},
     {STR("FROM:<a@b> BODY"), R_bad_syntax},
     {STR("FROM:<a@b> AUTH=<>"), R_bad_command_parameter},
-    {STR("FROM:<a@b> RET=HDRS ENVID=x"), R_bad_command_parameter},
+    {STR("FROM:<a@b> RET=HDRS ENVID=QQ314159"),
+     TAKEN,
+     {.has_dsn = true, .ret = RET_HDRS, .envid = STR("QQ314159")}},
+    {STR("FROM:<> ret=full envid=a+2Bb+20c"),
+     TAKEN,
+     {.has_dsn = true, .ret = RET_FULL, .envid = STR("a+2Bb+20c")}},
+    {STR("FROM:<a@b> RET=BODY"), R_bad_syntax},
+    {STR("FROM:<a@b> RET"), R_bad_syntax},
+    {STR("FROM:<a@b> RET=FULL RET=FULL"), R_bad_syntax},
+    {STR("FROM:<a@b> ENVID"), R_bad_syntax},
+    {STR("FROM:<a@b> ENVID=a ENVID=b"), R_bad_syntax},
+    {STR("FROM:<a@b> ENVID=a+"), R_bad_syntax},
+    {STR("FROM:<a@b> ENVID=a+2"), R_bad_syntax},
+    {STR("FROM:<a@b> ENVID=a+2b"), R_bad_syntax}, /* lower case */
+    {STR("FROM:<a@b> ENVID=a+0Db"), R_bad_syntax},
+    {STR("FROM:<a@b> SMTPUTF8 ENVID=\xC3\xB6"), R_bad_syntax},
+    {STR("FROM:<a@b> ENVID=" HUNDRED), TAKEN, {.has_dsn = true, .envid = STR(HUNDRED)}},
+    {STR("FROM:<a@b> ENVID=" HUNDRED "x"), R_bad_syntax},
     {STR("FROM:<a@b> ="), R_bad_syntax},
     {STR("FROM:<a@b> =x"), R_bad_syntax},
     {STR("FROM:<a@b> -X=1"), R_bad_syntax},
@@ -113,6 +133,9 @@ static void test_mail(void **state)
         assert_true(params.size == c->want.size);
         assert_int_equal(params.body, c->want.body);
         assert_int_equal(params.smtputf8, c->want.smtputf8);
+        assert_int_equal(params.has_dsn, c->want.has_dsn);
+        assert_int_equal(params.ret, c->want.ret);
+        assert_true(str_eq(params.envid, c->want.envid));
     }
 }
 
@@ -121,15 +144,40 @@ static void test_rcpt(void **state)
     static const struct {
         str_t arg;
         enum reply_id refuse;
+        uint8_t notify;
+        str_t orcpt;
     } cases[] = {
         {STR("TO:<a@b>"), TAKEN},
         {STR("to: <a@b> "), TAKEN},
         {STR("TO:<Postmaster>"), TAKEN},
         {STR("TO:<@relay.example:a@b>"), TAKEN},
         {STR("TO:<j\xC3\xB6@b>"), TAKEN},
-        {STR("TO:<a@b> NOTIFY=NEVER"), R_bad_command_parameter},
-        {STR("TO:<a@b> ORCPT"), R_bad_command_parameter},
+        {STR("TO:<a@b> NOTIFY=NEVER"), TAKEN, NOTIFY_NEVER},
+        {STR("TO:<a@b> notify=success,Failure,DELAY"), TAKEN, NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY},
+        {STR("TO:<a@b> ORCPT=rfc822;a+2Bc@b NOTIFY=DELAY"), TAKEN, NOTIFY_DELAY, STR("rfc822;a+2Bc@b")},
+        {STR("TO:<a@b> ORCPT=utf-8;j\xC3\xB6\\x{2B}@b"), TAKEN, 0, STR("utf-8;j\xC3\xB6\\x{2B}@b")},
+        {STR("TO:<a@b> ORCPT=rfc822;" HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN
+             "012"),
+         TAKEN, 0, STR("rfc822;" HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "012")},
+        {STR("TO:<a@b> ORCPT=rfc822;" HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN
+             "0123"),
+         R_bad_syntax},
+        {STR("TO:<a@b> AUTH=x"), R_bad_command_parameter},
         {STR("TO:<a@b> NOTIFY="), R_bad_syntax},
+        {STR("TO:<a@b> NOTIFY"), R_bad_syntax},
+        {STR("TO:<a@b> NOTIFY=NEVER,DELAY"), R_bad_syntax},
+        {STR("TO:<a@b> NOTIFY=SUCCESS,"), R_bad_syntax},
+        {STR("TO:<a@b> NOTIFY=ALWAYS"), R_bad_syntax},
+        {STR("TO:<a@b> NOTIFY=DELAY NOTIFY=DELAY"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=a@b"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=;a@b"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=rfc822;"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=rfc 822;a@b"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=rfc822;a+0A@b"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=rfc822;\xC3\xB6@b"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=utf-8;a+2B@b"), R_bad_syntax},
+        {STR("TO:<a@b> ORCPT=rfc822;a@b ORCPT=rfc822;a@b"), R_bad_syntax},
         {STR("TO:<a@b>x"), R_bad_syntax},
         {STR("FROM:<a@b>"), R_bad_syntax},
         {STR("TO:<>"), R_bad_rcpt},
@@ -139,9 +187,15 @@ static void test_rcpt(void **state)
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct address a;
         enum reply_id refuse = TAKEN;
-        err_t err = command_parse_rcpt(cases[i].arg, &a, &refuse);
+        struct rcpt_params params;
+        err_t err = command_parse_rcpt(cases[i].arg, &a, &params, &refuse);
         if ((err == 0) != (cases[i].refuse == TAKEN) || refuse != cases[i].refuse)
             fail_msg("\"" STR_FMT "\"", STR_ARG(cases[i].arg));
+        if (err)
+            continue;
+        assert_int_equal(params.notify, cases[i].notify);
+        assert_true(str_eq(params.orcpt, cases[i].orcpt));
+        assert_int_equal(params.has_dsn, params.notify || params.orcpt.p);
     }
 }
 

@@ -22,6 +22,8 @@ static void round_trip(const struct envelope *e)
     assert_int_equal(got.smtputf8, e->smtputf8);
     assert_int_equal(got.is_dsn, e->is_dsn);
     assert_int_equal(got.client_class, e->client_class);
+    assert_int_equal(got.ret, e->ret);
+    assert_true(str_eq(got.envid, e->envid));
     assert_memory_equal(got.client.b, e->client.b, sizeof got.client.b);
 }
 
@@ -33,6 +35,9 @@ static void test_round_trip(void **state)
     round_trip(&e);
     e.body = BODY_8BITMIME;
     e.smtputf8 = true;
+    round_trip(&e);
+    e.ret = RET_HDRS;
+    e.envid = STR("a+2Bb");
     round_trip(&e);
     round_trip(&(struct envelope){.sender = STR(""), .is_dsn = true});
 }
@@ -47,6 +52,13 @@ static void test_rcpt(void **state)
     assert_true(str_eq(got.address, r.address));
     for (size_t n = 0; n < out.n; n++)
         assert_int_equal(envelope_rcpt_decode(str_of(out.p, n), &got), ERR_CORRUPT);
+    out.n = 0;
+    r.notify = NOTIFY_SUCCESS | NOTIFY_DELAY;
+    r.orcpt = STR("rfc822;a+20b@c");
+    envelope_rcpt_encode(&r, &out);
+    assert_int_equal(envelope_rcpt_decode(sbuf_view(&out), &got), 0);
+    assert_int_equal(got.notify, r.notify);
+    assert_true(str_eq(got.orcpt, r.orcpt));
     memset(big, 'x', sizeof big);
     r.address = str_of(big, sizeof big);
     envelope_rcpt_encode(&r, &out);
@@ -74,6 +86,7 @@ static void test_decode(void **state)
         {STR("\x01\x01\0\0\x02\x01\0\x02"), ERR_CORRUPT}, /* no such body type */
         {STR("\x01\x01\0\0\x02\0\0"), ERR_CORRUPT},
         {STR("\x01\x01\0\0\x03\x01\0\x04"), ERR_CORRUPT}, /* no such flag */
+        {STR("\x01\x01\0\0\x87\x01\0\x03"), ERR_CORRUPT}, /* no such RET */
         {STR("\x01\x01\0\0\x85\x04\0\x7F\0\0\x01"), ERR_CORRUPT},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {

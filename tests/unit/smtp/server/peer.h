@@ -39,6 +39,7 @@ struct peer {
     unsigned begins, aborts, commits, closes, rcpts_asked;
     enum close_reason why;
     char trace[4096], sender[600], rcpts[8192], asked[600];
+    char dsn[4096]; /* RET and ENVID, then NOTIFY and ORCPT of each recipient */
     struct envelope envelope;
     uint32_t rcpt_count;
 };
@@ -123,11 +124,15 @@ static void peer_commit(void *host, const struct envelope *e, const struct envel
     h->rcpt_count = rcpt_count;
     snprintf(h->sender, sizeof h->sender, STR_FMT, STR_ARG(e->sender));
     snprintf(h->trace, sizeof h->trace, STR_FMT, STR_ARG(trace));
+    struct sbuf dsn = SBUF_ON(h->dsn);
+    sbuf_printf(&dsn, "%d " STR_FMT, e->ret, STR_ARG(e->envid));
     for (uint32_t i = 0; i < rcpt_count; i++) {
         sbuf_str(&b, rcpts[i].address);
         sbuf_char(&b, ' ');
+        sbuf_printf(&dsn, "|%u " STR_FMT, rcpts[i].notify, STR_ARG(rcpts[i].orcpt));
     }
     sbuf_char(&b, '\0');
+    sbuf_char(&dsn, '\0');
     if (h->hold_commit)
         h->commit_due = true;
     else

@@ -129,6 +129,56 @@ static void test_domains_in_other_scripts(void **state)
     peer_free(h);
 }
 
+/* RFC 3461; the parameters are kept until the decision, which may come later. */
+static void test_dsn_for_trusted_clients(void **state)
+{
+    struct peer *h = peer_new(TRUSTED, "");
+    peer_start(h);
+    assert_non_null(strstr(peer_say(h, "EHLO x\r\n"), "250-DSN\r\n"));
+    assert_says(h, "MAIL FROM:<a@b.example> RET=NONE\r\n", "501 5.5.4");
+    assert_says(h, "MAIL FROM:<a@b.example> RET=HDRS ENVID=id+2B1\r\n", "250 2.1.0");
+    assert_says(h, "RCPT TO:<bob@example.com> NOTIFY=NEVER,DELAY\r\n", "501 5.5.4");
+    assert_says(h, "RCPT TO:<bob@example.com> ORCPT=utf-8;j\xC3\xB6@b.example\r\n", "553 5.6.7");
+    h->hold_rcpt = true;
+    peer_say(h, "RCPT TO:<bob@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o+2Bx@b.example\r\nRCPT "
+                "TO:<eve@example.com>\r\n");
+    peer_settle(h);
+    h->hold_rcpt = false;
+    peer_say(h, "DATA\r\nx\r\n.\r\n");
+    assert_int_equal(h->commits, 1);
+    assert_string_equal(h->dsn, "2 id+2B1|10 rfc822;o+2Bx@b.example|0 ");
+    assert_says(h, "MAIL FROM:<a@b.example>\r\n", "250 2.1.0");
+    assert_says(h, "RCPT TO:<bob@example.com>\r\n", "250 2.1.5");
+    peer_say(h, "DATA\r\nx\r\n.\r\n");
+    assert_string_equal(h->dsn, "0 |0 ");
+    peer_free(h);
+}
+
+static void test_dsn_is_hidden_from_others(void **state)
+{
+    static const struct {
+        const char *client, *config;
+        bool offered;
+    } cases[] = {{STRANGER, "", false},
+                 {"192.0.2.10", "", false},
+                 {"192.0.2.10", "dsn: { offer: { edge: true } }\n", true},
+                 {STRANGER, "dsn: { offer: { stranger: true } }\n", true},
+                 {TRUSTED, "dsn: { offer: { trusted: false } }\n", false}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        bool offered = cases[i].offered;
+        struct peer *h = peer_new(cases[i].client, cases[i].config);
+        peer_start(h);
+        assert_int_equal(strstr(peer_say(h, "EHLO x\r\n"), "DSN") != NULL, offered);
+        assert_says(h, "MAIL FROM:<a@b.example> RET=NONE\r\n", offered ? "501 5.5.4" : "555 5.5.4");
+        assert_says(h, "MAIL FROM:<a@b.example> ENVID=1\r\n", offered ? "250 2.1.0" : "555 5.5.4");
+        if (!offered)
+            assert_says(h, "MAIL FROM:<a@b.example>\r\n", "250 2.1.0");
+        assert_says(h, "RCPT TO:<bob@example.com> NOTIFY=FAILURE\r\n", offered ? "250 2.1.5" : "555 5.5.4");
+        assert_says(h, "RCPT TO:<eve@example.com> ORCPT=x\r\n", offered ? "501 5.5.4" : "555 5.5.4");
+        peer_free(h);
+    }
+}
+
 static void test_a_thousand_recipients_twice(void **state)
 {
     struct peer *h = peer_new(TRUSTED, "");
@@ -607,6 +657,8 @@ int main(void)
         cmocka_unit_test(test_dialogue),
         cmocka_unit_test(test_recipients),
         cmocka_unit_test(test_domains_in_other_scripts),
+        cmocka_unit_test(test_dsn_for_trusted_clients),
+        cmocka_unit_test(test_dsn_is_hidden_from_others),
         cmocka_unit_test(test_a_thousand_recipients_twice),
         cmocka_unit_test(test_line_endings_of_commands),
         cmocka_unit_test(test_long_lines),

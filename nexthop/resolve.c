@@ -1,5 +1,5 @@
-/* relay/resolve.c: a destination's hosts to addresses: MX, implicit MX, loops, null MX. */
-#include "relay/resolve_priv.h"
+/* nexthop/resolve.c: a destination's hosts to addresses: MX, implicit MX, loops, null MX. */
+#include "nexthop/resolve.h"
 
 #include <errno.h>
 
@@ -11,7 +11,7 @@ struct exchanger {
 };
 
 struct resolve {
-    struct relay *relay;
+    struct resolver *resolver;
     const struct target *target;
     void (*done)(void *ctx, struct resolution *res);
     void *ctx;
@@ -20,14 +20,14 @@ struct resolve {
     uint16_t port;
     struct exchanger exchangers[DNS_MX_MAX];
     uint32_t exchanger_count, exchanger_at;
-    struct candidate found[RELAY_CANDIDATES_MAX];
-    uint16_t found_preference[RELAY_CANDIDATES_MAX];
+    struct candidate found[CANDIDATES_MAX];
+    uint16_t found_preference[CANDIDATES_MAX];
     uint32_t found_count, found_base; /* base: found before the present host */
     uint32_t ttl_s;
     bool failed;
     enum resolution_kind failure;
     struct answer failure_answer;
-    char failure_text[RELAY_TEXT_MAX];
+    char failure_text[ANSWER_TEXT_MAX];
     struct dns_query q;
 };
 
@@ -105,7 +105,7 @@ static void note_loop(struct resolve *rs, str_t name)
 /* False: no room for more. */
 static bool add(struct resolve *rs, const struct ip *ip, uint16_t port, str_t host, uint16_t preference)
 {
-    if (rs->found_count == RELAY_CANDIDATES_MAX)
+    if (rs->found_count == CANDIDATES_MAX)
         return false;
     struct candidate *c = &rs->found[rs->found_count];
     *c = (struct candidate){.at = {*ip, port}};
@@ -117,7 +117,7 @@ static bool add(struct resolve *rs, const struct ip *ip, uint16_t port, str_t ho
 static void take_exchangers(struct resolve *rs, const struct dns_query *q)
 {
     bool looped;
-    uint32_t count = mx_better_than_us(q, str_cstr(rs->relay->settings.hostname), &looped);
+    uint32_t count = mx_better_than_us(q, str_cstr(rs->resolver->settings->hostname), &looped);
     if (looped && !count)
         note_loop(rs, str_cstr(q->name));
     for (uint32_t i = 0; i < count; i++) {
@@ -144,7 +144,7 @@ static void take_addresses(struct resolve *rs, const struct dns_query *q)
     uint16_t preference = is_exchanger ? rs->exchangers[rs->exchanger_at - 1].preference : 0;
     for (uint32_t i = 0; i < MIN(q->count, DNS_ADDRESSES_MAX); i++) {
         struct endpoint e = {q->addresses[i], rs->port};
-        if (settings_is_own(&rs->relay->settings, &e)) {
+        if (hop_settings_is_own(rs->resolver->settings, &e)) {
             note_loop(rs, str_cstr(q->name));
             if (is_exchanger) {
                 drop_from(rs, preference);
@@ -159,17 +159,17 @@ static void take_addresses(struct resolve *rs, const struct dns_query *q)
 static bool ask(struct resolve *rs, enum dns_kind kind, enum lookup lookup, str_t name)
 {
     rs->lookup = lookup;
-    if (!rs->relay->dns || !name.n || name.n > DNS_NAME_MAX || !str_is_ascii(name)) {
+    if (!rs->resolver->dns || !name.n || name.n > DNS_NAME_MAX || !str_is_ascii(name)) {
         struct answer a;
-        enum resolution_kind judged =
-            resolve_judge(rs->target->is_dns, lookup, rs->relay->dns ? ERR_DNS_NXDOMAIN : ERR_DNS_TEMP, &a);
+        enum resolution_kind judged = resolve_judge(rs->target->is_dns, lookup,
+                                                    rs->resolver->dns ? ERR_DNS_NXDOMAIN : ERR_DNS_TEMP, &a);
         note_failure(rs, judged, &a, name);
         return false;
     }
     rs->q.kind = kind;
     memcpy(rs->q.name, name.p, name.n);
     rs->q.name[name.n] = '\0';
-    dns_ask(rs->relay->dns, rs->relay->loop, &rs->q);
+    dns_ask(rs->resolver->dns, rs->resolver->loop, &rs->q);
     return true;
 }
 
@@ -190,7 +190,7 @@ static bool step(struct resolve *rs)
         rs->found_base = rs->found_count;
         if (h->is_ip) {
             struct endpoint e = {h->ip, h->port};
-            if (settings_is_own(&rs->relay->settings, &e))
+            if (hop_settings_is_own(rs->resolver->settings, &e))
                 note_loop(rs, h->name);
             else
                 add(rs, &h->ip, h->port, h->name, 0);
@@ -247,40 +247,35 @@ static void answered(struct dns_query *q)
         return;
     struct resolution res;
     conclude(rs, &res);
-    rs->relay->resolves_pending--;
+    rs->resolver->pending--;
     rs->done(rs->ctx, &res);
     free(rs);
 }
 
 /* malloc, as an exception: a lookup per destination and TTL, with a thread and a network behind it. */
-err_t resolve_start(struct relay *r, const struct target *t, void (*done)(void *ctx, struct resolution *res),
-                    void *ctx, struct resolve **out, struct resolution *now)
+err_t resolve_start(struct resolver *r, const struct target *t,
+                    void (*done)(void *ctx, struct resolution *res), void *ctx, struct resolve **out,
+                    struct resolution *now)
 {
     struct resolve *rs = calloc(1, sizeof *rs);
     if (!rs)
         return -ENOMEM;
-    rs->relay = r;
+    rs->resolver = r;
     rs->target = t;
     rs->done = done;
     rs->ctx = ctx;
     rs->ttl_s = UINT32_MAX;
     rs->q.answered = answered;
     if (step(rs)) {
-        r->resolves_pending++;
+        r->pending++;
         *out = rs;
         return ERR_PENDING;
     }
     conclude(rs, now);
     if (now->answer.text.p == rs->failure_text) { /* the only text that is ours and not static */
-        answer_keep(&r->resolve_answer, &now->answer);
-        now->answer = r->resolve_answer.a;
+        answer_keep(&r->answer, &now->answer);
+        now->answer = r->answer.a;
     }
     free(rs);
     return 0;
-}
-
-void candidates_free(struct candidates *c)
-{
-    free(c->list);
-    *c = (struct candidates){0};
 }

@@ -1,4 +1,4 @@
-/* tests/unit/relay/test_resolve.c: MX loops and verdicts on DNS failures. */
+/* tests/unit/nexthop/test_resolve.c: MX loops and verdicts on DNS failures. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "relay/resolve_priv.h"
+#include "nexthop/resolve.h"
 
 static void mx_set(struct dns_query *q, uint16_t preference, const char *host)
 {
@@ -89,7 +89,8 @@ static struct endpoint endpoint(const char *text)
 static void keeps_the_order_of_hosts_and_drops_ourselves(void **state)
 {
     struct endpoint own[] = {endpoint("192.0.2.9:25")};
-    struct relay r = {.settings = {.hostname = "gw.example", .own = own, .own_count = 1}};
+    struct hop_settings settings = {.hostname = "gw.example", .own = own, .own_count = 1};
+    struct resolver r = {.settings = &settings};
     struct target_host hosts[] = {
         {.name = STR("192.0.2.2"), .is_ip = true, .ip = endpoint("192.0.2.2:1").ip, .port = 25},
         {.name = STR("192.0.2.9"), .is_ip = true, .ip = own[0].ip, .port = 25},
@@ -124,7 +125,8 @@ static void keeps_the_order_of_hosts_and_drops_ourselves(void **state)
 
 static void names_that_cannot_be_asked_fail(void **state)
 {
-    struct relay r = {.settings = {.hostname = "gw.example"}}; /* no resolver */
+    struct hop_settings settings = {.hostname = "gw.example"};
+    struct resolver r = {.settings = &settings}; /* and no DNS */
     struct target_host host = {.name = STR("mx.example.net"), .is_mx = true, .port = 25};
     struct target t = {.is_dns = true, .hosts = &host, .host_count = 1};
     struct resolve *rs;

@@ -1,5 +1,5 @@
-/* relay/answer.c: what a server, or we, said about a recipient, kept. */
-#include "relay/relay_priv.h"
+/* nexthop/answer.c: see answer.h. */
+#include "nexthop/answer.h"
 
 static str_t keep(char *to, size_t cap, str_t s)
 {
@@ -20,7 +20,7 @@ void answer_keep(struct kept_answer *out, const struct answer *a)
 struct answer answer_copy(struct arena *arena, const struct answer *a)
 {
     struct answer copy = *a;
-    copy.text = a->text.p ? arena_str(arena, str_sub(a->text, 0, RELAY_TEXT_MAX)) : STR_NONE;
+    copy.text = a->text.p ? arena_str(arena, str_sub(a->text, 0, ANSWER_TEXT_MAX)) : STR_NONE;
     copy.mta = a->mta.p ? arena_str(arena, a->mta) : STR_NONE;
     return copy;
 }
