@@ -21,6 +21,9 @@ struct admin_backend {
     /* One message; `bytes` gets what MESSAGE_HEADERS and MESSAGE_WHOLE ask for. An empty object: it is not
      * there. */
     json_t *(*message)(void *ctx, uint64_t id, enum message_part part, struct gbuf *bytes);
+    /* Takes `record` (transfer.h). `parked`: held until it is released. {"result": "queued", "there"
+     * (already), "damaged", "full" or "failed", "held", "error"}. */
+    json_t *(*import)(void *ctx, struct gbuf *record, bool parked);
     void (*lease_end)(void *ctx, uint64_t lease); /* what it holds goes on */
     json_t *(*destinations)(void *ctx);
     /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */

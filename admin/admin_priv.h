@@ -79,6 +79,7 @@ struct answer answer_error(unsigned status, const char *text);
 struct answer answer_backend(json_t *json); /* takes it; NULL: the workers did not answer */
 struct answer answer_bytes(const char *type, struct gbuf *bytes);     /* takes them */
 const char *request_param(const struct request *rq, const char *key); /* NULL: not given */
+struct visitor *request_visitor(const struct request *rq);            /* NULL: not known */
 /* The user behind a Unix socket: "root uid:0 pid:4711". */
 void request_who(const struct request *rq, struct sbuf *out);
 void log_change(const struct request *rq, const char *what, const char *result, const char *why);
@@ -93,5 +94,8 @@ struct answer post_hold(struct request *rq);
 struct answer post_release(struct request *rq);
 struct answer post_retry(struct request *rq);
 struct answer post_remove(struct request *rq);
+struct answer post_lease(struct request *rq);
+struct answer get_record(struct request *rq);
+struct answer post_import(struct request *rq);
 
 #endif

@@ -5,10 +5,13 @@
 #include <sys/socket.h>
 
 #include "admin/admin_priv.h"
+#include "admin/transfer.h"
 #include "core/log.h"
 #include "core/metrics.h"
 
 #define BODY_BYTES_MAX (128u << 10) /* of most requests: ids, one a line */
+
+#define IMPORT_BYTES_MAX (TRANSFER_JSON_MAX + TRANSFER_DATA_MAX + 256)
 
 #define TYPE_METRICS "text/plain; version=0.0.4; charset=utf-8"
 
@@ -65,6 +68,13 @@ static enum MHD_Result reply(struct MHD_Connection *c, struct answer a, const ch
 const char *request_param(const struct request *rq, const char *key)
 {
     return MHD_lookup_connection_value(rq->connection, MHD_GET_ARGUMENT_KIND, key);
+}
+
+struct visitor *request_visitor(const struct request *rq)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(rq->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
 }
 
 void request_who(const struct request *rq, struct sbuf *out)
@@ -177,6 +187,9 @@ static const struct endpoint_row {
     {"/api/v1/queue/release", CHANGES, post_release, 0},
     {"/api/v1/queue/retry", CHANGES, post_retry, 0},
     {"/api/v1/queue/remove", CHANGES, post_remove, 0},
+    {"/api/v1/queue/lease", CHANGES, post_lease, 0},
+    {"/api/v1/queue/record", READS_MAIL, get_record, 0},
+    {"/api/v1/queue/import", CHANGES, post_import, IMPORT_BYTES_MAX},
     {"/api/v1/destinations", READS, get_destinations, 0},
     {"/api/v1/reload", CHANGES, post_reload, 0},
 };
@@ -226,7 +239,9 @@ static struct answer handle(struct request *rq)
 {
     MHD_set_connection_option(rq->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
     struct answer a = rq->row->handle(rq);
-    MHD_set_connection_option(rq->connection, MHD_CONNECTION_OPTION_TIMEOUT, IDLE_S);
+    const struct visitor *v = request_visitor(rq);
+    if (!v || !v->lease) /* an exporter may be at its disk for long */
+        MHD_set_connection_option(rq->connection, MHD_CONNECTION_OPTION_TIMEOUT, IDLE_S);
     return a;
 }
 

@@ -1,6 +1,7 @@
 /* admin/http_queue.c: the queue's endpoints: parameters into requests of the daemon, its answers into
  * replies. */
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "admin/admin_priv.h"
 #include "core/log.h"
@@ -12,6 +13,7 @@
 
 struct params {
     struct queue_request *rq;
+    bool leased;
     bool all; /* said that every message is meant */
     err_t err;
     struct sbuf error;
@@ -62,6 +64,8 @@ static enum MHD_Result take(void *cls, enum MHD_ValueKind kind, const char *key,
         p->all = is_yes(v);
     } else if (str_eq(k, STR("dry"))) {
         rq->dry = is_yes(v);
+    } else if (str_eq(k, STR("leased"))) {
+        p->leased = is_yes(v);
     } else if (str_eq(k, STR("bounce"))) {
         rq->bounce = is_yes(v);
     } else if (str_eq(k, STR("why"))) {
@@ -74,6 +78,16 @@ static enum MHD_Result take(void *cls, enum MHD_ValueKind kind, const char *key,
             fail(p, err, "a bad parameter");
     }
     return p->err ? MHD_NO : MHD_YES;
+}
+
+/* The number of this connection's lease; it ends with the connection. */
+static uint64_t lease_of(const struct request *http)
+{
+    static atomic_uint_fast64_t last;
+    struct visitor *v = request_visitor(http);
+    if (v && !v->lease)
+        v->lease = atomic_fetch_add(&last, 1) + 1;
+    return v ? v->lease : 0;
 }
 
 /* The request that the parameters and the body's ids make; NULL: *refused is the answer. */
@@ -101,6 +115,8 @@ static struct queue_request *read_params(struct request *http, enum queue_verb v
         queue_request_free(p.rq);
         return NULL;
     }
+    if (p.leased || verb == QUEUE_LEASE)
+        p.rq->lease = lease_of(http);
     struct sbuf who = {p.rq->who, 0, sizeof p.rq->who - 1, false};
     if (changes)
         request_who(http, &who);
@@ -159,6 +175,11 @@ struct answer get_message(struct request *http)
     return get_part(http, MESSAGE_ENVELOPE, NULL);
 }
 
+struct answer get_record(struct request *http)
+{
+    return get_part(http, MESSAGE_WHOLE, "application/octet-stream");
+}
+
 struct answer get_headers(struct request *http)
 {
     return get_part(http, MESSAGE_HEADERS, TYPE_TEXT);
@@ -211,4 +232,47 @@ struct answer post_retry(struct request *http)
 struct answer post_remove(struct request *http)
 {
     return change(http, QUEUE_REMOVE, "queue remove");
+}
+
+/* --- to and from other nodes --- */
+
+#define LEASE_LIMIT     100
+#define LEASE_LIMIT_MAX 500 /* a worker finds its leases one by one */
+
+struct answer post_lease(struct request *http)
+{
+    struct answer refused;
+    struct queue_request *rq = read_params(http, QUEUE_LEASE, &refused);
+    if (!rq)
+        return refused;
+    if (!rq->lease) {
+        queue_request_free(rq);
+        return answer_error(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+    }
+    rq->limit = rq->limit ? MIN(rq->limit, (size_t)LEASE_LIMIT_MAX) : LEASE_LIMIT;
+    return answer_backend(ask(http, rq));
+}
+
+struct answer post_import(struct request *http)
+{
+    static const struct {
+        const char *result;
+        unsigned status;
+    } statuses[] = {{"queued", MHD_HTTP_OK},
+                    {"there", MHD_HTTP_OK},
+                    {"damaged", MHD_HTTP_UNPROCESSABLE_CONTENT},
+                    {"full", MHD_HTTP_INSUFFICIENT_STORAGE}};
+    const char *parked = request_param(http, "parked");
+    json_t *json = http->admin->backend.import(http->admin->backend.ctx, &http->body,
+                                               parked && is_yes(str_cstr(parked)));
+    const char *result = json_string_value(json_object_get(json, "result"));
+    if (!result) {
+        json_decref(json);
+        return answer_backend(NULL);
+    }
+    unsigned status = MHD_HTTP_INTERNAL_SERVER_ERROR;
+    for (size_t i = 0; i < COUNT_OF(statuses); i++)
+        if (!strcmp(result, statuses[i].result))
+            status = statuses[i].status;
+    return answer_json(status, json);
 }

@@ -112,6 +112,7 @@ void backend_init(struct admin_backend *b, struct gateway *g)
         .status = backend_status,
         .queue = backend_queue,
         .message = backend_message,
+        .import = backend_import,
         .lease_end = backend_lease_end,
         .destinations = backend_destinations,
         .reload = backend_reload,

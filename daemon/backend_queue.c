@@ -1,8 +1,13 @@
 /* daemon/backend_queue.c: what the admin API asks of the queue: the workers' answers made one. */
 #include "daemon/backend.h"
+
+#include <errno.h>
+
 #include "daemon/gateway.h"
+#include "daemon/intake.h"
 #include "daemon/lookup.h"
 #include "daemon/walk.h"
+#include "queue/crc32c.h"
 
 static void free_request(void *arg)
 {
@@ -141,7 +146,75 @@ json_t *backend_message(void *ctx, uint64_t id, enum message_part part, struct g
         return NULL;
     json_t *found = json_array_size(parts) ? json_incref(json_array_get(parts, 0)) : json_object();
     json_decref(parts);
+    const json_t *description = json_object_get(found, "transfer");
+    if (part == MESSAGE_WHOLE && description) {
+        struct gbuf record = {0};
+        transfer_write(description, gbuf_view(bytes), crc32c, &record);
+        if (record.overflow)
+            json_object_set_new(found, "error", json_string("out of memory"));
+        gbuf_free(bytes);
+        *bytes = record;
+    }
     return found;
+}
+
+/* --- one from elsewhere --- */
+
+static void free_intake(void *arg)
+{
+    struct intake_request *rq = arg;
+    arena_free(&rq->arena);
+    gbuf_free(&rq->record);
+    free(rq);
+}
+
+static const struct ask_kind INTAKE_LOOK = {.begin = intake_look, .free_arg = free, .patience_s = 60};
+static const struct ask_kind INTAKE = {.begin = intake_begin, .free_arg = free_intake, .patience_s = 120};
+
+static json_t *first_of(json_t *parts)
+{
+    json_t *first = json_incref(json_array_get(parts, 0));
+    json_decref(parts);
+    return first;
+}
+
+/* Is it here already, or can it not have its id? NULL: nobody answers; empty: neither. */
+static json_t *look_for(struct gateway *g, uint64_t id)
+{
+    uint64_t *arg = malloc(sizeof *arg);
+    if (!arg)
+        return NULL;
+    *arg = id;
+    return ask_workers(g, &INTAKE_LOOK, arg, NULL);
+}
+
+json_t *backend_import(void *ctx, struct gbuf *record, bool parked)
+{
+    struct gateway *g = ctx;
+    char text[160];
+    struct sbuf why = {text, 0, sizeof text - 1, false};
+    struct intake_request *rq = calloc(1, sizeof *rq);
+    if (!rq)
+        return NULL;
+    memset(text, 0, sizeof text);
+    rq->record = *record;
+    *record = (struct gbuf){0};
+    rq->parked = parked;
+    arena_init(&rq->arena, TRANSFER_JSON_MAX * 2);
+    err_t err = transfer_read(gbuf_view(&rq->record), crc32c, &rq->arena, &rq->message, &why);
+    if (err) {
+        free_intake(rq);
+        return json_pack("{s:s, s:s}", "result", err == -ENOMEM ? "failed" : "damaged", "error", text);
+    }
+    rq->worker = (unsigned)(rq->message.id % g->worker_count);
+    json_t *there = look_for(g, rq->message.id);
+    if (!there || json_array_size(there)) {
+        free_intake(rq);
+        return there ? first_of(there) : NULL;
+    }
+    json_decref(there);
+    json_t *parts = ask_workers(g, &INTAKE, rq, NULL);
+    return parts ? first_of(parts) : NULL;
 }
 
 /* --- leases --- */

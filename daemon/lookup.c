@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "admin/transfer.h"
 #include "core/log.h"
 #include "smtp/proto/envelope.h"
 
@@ -38,8 +39,12 @@ static void lookup_free(struct lookup *k)
     free(k);
 }
 
+static void add_transfer(struct lookup *k);
+
 static void lookup_end(struct lookup *k, err_t err)
 {
+    if (!err && k->answer && k->rq->part == MESSAGE_WHOLE)
+        add_transfer(k);
     if (err && k->answer)
         json_object_set_new(k->answer, "error", json_string(err_text(err)));
     ask_answer(k->ask, k->answer, err ? NULL : &k->bytes);
@@ -161,6 +166,38 @@ static void body_ready(struct qbody *b)
 static void run(struct tick_hook *h)
 {
     read_body(container_of(h, struct lookup, hook));
+}
+
+/* --- for another node --- */
+
+/* "transfer": its description; `bytes` are trace and body. */
+static void add_transfer(struct lookup *k)
+{
+    const struct qmsg *m = queue_find(k->w->queue, k->rq->id);
+    struct envelope env = {0};
+    struct transfer_rcpt *rcpts = m ? calloc(m->rcpt_count, sizeof *rcpts) : NULL;
+    if (!rcpts)
+        return;
+    for (uint32_t i = 0; i < m->rcpt_count; i++) {
+        struct envelope_rcpt decoded;
+        if (!envelope_rcpt_decode(k->load.rcpts[i], &decoded))
+            rcpts[i].address = decoded.address;
+        rcpts[i].blob = k->load.rcpts[i];
+        rcpts[i].state = (uint8_t)queue_rcpt_state(m, i);
+    }
+    (void)!envelope_decode(k->load.meta, &env);
+    struct transfer_message t = {.id = m->id,
+                                 .arrived_ms = m->arrived_ms,
+                                 .due_ms = m->due_ms,
+                                 .attempts = m->attempts,
+                                 .held = m->held,
+                                 .sender = env.sender,
+                                 .meta = k->load.meta,
+                                 .trace = k->load.trace,
+                                 .rcpts = rcpts,
+                                 .rcpt_count = m->rcpt_count};
+    json_object_set_new(k->answer, "transfer", transfer_describe(&t));
+    free(rcpts);
 }
 
 /* --- */

@@ -104,6 +104,12 @@ static struct lease *lease_find(const struct worker *w, uint64_t message)
     return NULL;
 }
 
+static bool is_leased_by(const struct walk *k, const struct qmsg *m)
+{
+    const struct lease *l = lease_find(k->w, m->id);
+    return l && l->number == k->rq->lease;
+}
+
 static void lease_free(struct lease *l)
 {
     list_remove(&l->link);
@@ -186,6 +192,8 @@ void walk_act(struct walk *k, struct look *l)
 {
     struct qmsg *m = l->m;
     const struct queue_request *rq = k->rq;
+    if (rq->verb == QUEUE_LEASE && relay_is_leased(m) && is_leased_by(k, m))
+        return; /* it has it */
     bool is_free = !relay_is_busy(m) && !relay_is_leased(m), done = true;
     switch (rq->verb) {
     case QUEUE_LIST: list_message(k, l); break;

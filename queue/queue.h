@@ -92,7 +92,10 @@ void queue_discard(struct queue *q);
 err_t queue_check_space(struct queue *q, uint64_t bytes);
 /* An id for a message to come, never given out again, whether it is used or not; 0: none can be had now. */
 uint64_t queue_new_id(struct queue *q);
-/* As queue_begin, for an id of queue_new_id (0: a new one). */
+/* May a message of another spool come in under its own id? Not when it is here, and not when we may give that
+ * id to another one some day. */
+bool queue_may_take_id(const struct queue *q, uint64_t id);
+/* As queue_begin, for an id of queue_new_id (0: a new one), or one of another spool. */
 err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out) WARN_UNUSED;
 err_t queue_begin(struct queue *q, struct queue_writer **out) WARN_UNUSED; /* ERR_FULL, -ENOMEM */
 /* For a message that lets another one go, as a report does. It may use a segment that is kept from mail: a

@@ -88,6 +88,12 @@ uint64_t queue_new_id(struct queue *q)
     return id;
 }
 
+bool queue_may_take_id(const struct queue *q, uint64_t id)
+{
+    bool is_ours_to_come = id >> 38 == q->next_id >> 38 && id >= q->next_id;
+    return id && !map64_get(&q->index, id) && !is_ours_to_come;
+}
+
 err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out)
 {
     if (q->error)
@@ -393,6 +399,8 @@ static err_t commit_begin(struct queue_writer *w, const struct queue_commit *c)
     if (bytes > q->commit_max)
         return ERR_LIMIT;
     must(c->rcpt_count > 0);
+    if (map64_get(&q->index, w->id)) /* it came in twice at the same time */
+        return -EEXIST;
     struct qmsg *m = qindex_new(q, w->id, c->rcpt_count);
     if (!m)
         return -ENOMEM;

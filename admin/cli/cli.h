@@ -38,6 +38,8 @@ void cli_write_json(const json_t *json);
 void cli_explain(const struct cli *cli, err_t err, const struct client_reply *r, int *status);
 int cli_shown(err_t err); /* of a show_* function, as exit status */
 PRINTF_LIKE(1, 2) int cli_usage(const char *fmt, ...);
+/* "/api/v1/queue/VERB" with the filter and `more` ("&a=b…") behind a '?'; NUL-terminated; free it. */
+char *cli_queue_path(const struct cli *cli, const char *verb, const char *more);
 void cli_encode(struct gbuf *out, const char *key, const char *value); /* "&key=value" */
 
 /* queue.c */
@@ -49,5 +51,8 @@ int queue_hold(const struct cli *cli);
 int queue_release(const struct cli *cli);
 int queue_retry(const struct cli *cli);
 int queue_remove(const struct cli *cli);
+/* export.c, import.c */
+int queue_export(const struct cli *cli);
+int queue_import(const struct cli *cli);
 
 #endif

@@ -34,6 +34,8 @@ static const char USAGE[] =
     "  queue release [ID...]   held messages are tried at once\n"
     "  queue retry [ID...]     waiting messages are tried now; ends the back-off of their destinations\n"
     "  queue remove [ID...]    out of the queue, for ever; --bounce: their senders get a report\n"
+    "  queue export -o FILE [ID...]   messages into a file, and out of the queue; --keep: they stay in it\n"
+    "  queue import FILE...    what was exported, into this queue; \"-\" is the standard input\n"
     "\n"
     "  Which messages: ids, or all for which each of these holds ('*' in them stands for anything)\n"
     "      --sender ADDRESS    \"<>\" for reports\n"
@@ -228,6 +230,8 @@ static const struct command {
     {{"queue", "release"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY, queue_release},
     {{"queue", "retry"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY, queue_retry},
     {{"queue", "remove"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, queue_remove},
+    {{"queue", "export"}, ANY_NUMBER, TAKES_FILTER | TAKES_OUTPUT | TAKES_KEEP, queue_export},
+    {{"queue", "import"}, SOME, 0, queue_import},
     {{"queue"}, 0, TAKES_LIMIT | TAKES_FILTER, queue_list},
     {{"destinations"}, 0, 0, do_destinations},
     {{"reload"}, 0, 0, do_reload},
@@ -272,7 +276,7 @@ int cli_usage(const char *fmt, ...)
 }
 
 /* Those behind OPTION_FILTERS are parameters of the API under the same name. */
-enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_ALL, OPTION_WHY, OPTION_BOUNCE, OPTION_FILTERS };
+enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_ALL, OPTION_WHY, OPTION_BOUNCE, OPTION_KEEP, OPTION_FILTERS };
 
 static const struct option OPTIONS[] = {
     {"socket", required_argument, NULL, 's'},
@@ -289,6 +293,8 @@ static const struct option OPTIONS[] = {
     {"yes", no_argument, NULL, 'y'},
     {"why", required_argument, NULL, OPTION_WHY},
     {"bounce", no_argument, NULL, OPTION_BOUNCE},
+    {"keep", no_argument, NULL, OPTION_KEEP},
+    {"output", required_argument, NULL, 'o'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {0},
@@ -325,6 +331,14 @@ static int take_option(struct cli *cli, int option, const char *name)
         cli->bounce = true;
         cli->given |= TAKES_BOUNCE;
         break;
+    case OPTION_KEEP:
+        cli->keep = true;
+        cli->given |= TAKES_KEEP;
+        break;
+    case 'o':
+        cli->output = optarg;
+        cli->given |= TAKES_OUTPUT;
+        break;
     case 'h': return do_help(cli);
     case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
     default: return EXIT_USAGE; /* getopt has told */
@@ -334,7 +348,8 @@ static int take_option(struct cli *cli, int option, const char *name)
 
 static const char *option_name(unsigned takes)
 {
-    static const char *const names[] = {"--limit", "filter", "--yes", "--why", "--bounce"};
+    static const char *const names[] = {"--limit",  "filter", "--yes",   "--why",
+                                        "--bounce", "--keep", "--output"};
     size_t i = 0;
     while (i + 1 < COUNT_OF(names) && !(takes & 1u << i))
         i++;
@@ -344,7 +359,7 @@ static const char *option_name(unsigned takes)
 static int run(struct cli *cli, int argc, char *argv[])
 {
     int option, index = 0;
-    while ((option = getopt_long(argc, argv, "s:yhV", OPTIONS, &index)) != -1) {
+    while ((option = getopt_long(argc, argv, "s:o:yhV", OPTIONS, &index)) != -1) {
         int status = take_option(cli, option, OPTIONS[index].name);
         if (status >= 0)
             return status;

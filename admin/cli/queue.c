@@ -11,8 +11,7 @@
 
 /* --- paths --- */
 
-/* "/api/v1/queue/VERB" with the filter and `more` behind a '?'; NUL-terminated; free it. */
-static char *path_of(const struct cli *cli, const char *verb, const char *more)
+char *cli_queue_path(const struct cli *cli, const char *verb, const char *more)
 {
     struct gbuf b = {0};
     gbuf_printf(&b, "/api/v1/queue%s", verb);
@@ -34,7 +33,7 @@ static char *path_of(const struct cli *cli, const char *verb, const char *more)
 
 static json_t *ask(const struct cli *cli, const char *verb, const char *more, str_t content, int *status)
 {
-    char *path = path_of(cli, verb, more);
+    char *path = cli_queue_path(cli, verb, more);
     json_t *json = cli_ask(cli, path, content, status);
     free(path);
     return json;
@@ -106,7 +105,7 @@ int queue_headers(const struct cli *cli)
     struct gbuf id = {0};
     cli_encode(&id, "id", cli->operands[0]);
     gbuf_put(&id, "", 1);
-    char *path = path_of(cli, "/headers", id.p);
+    char *path = cli_queue_path(cli, "/headers", id.p);
     gbuf_free(&id);
     err_t err = client_ask(cli->client, path, STR_NONE, &r);
     free(path);
