@@ -80,9 +80,9 @@ json_t *transfer_describe(const struct transfer_message *m)
                               json_pack("{s:o, s:s, s:o}", "address", text_or_null(r->address), "state",
                                         STATES[r->state], "envelope", json_of_bytes(r->blob)));
     }
-    return json_pack("{s:s%, s:o, s:I, s:I, s:I, s:b, s:I, s:o, s:o}", "id", id, n, "sender",
+    return json_pack("{s:s%, s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:o, s:o}", "id", id, n, "sender",
                      text_or_null(m->sender), "arrived_ms", (json_int_t)m->arrived_ms, "due_ms",
-                     (json_int_t)m->due_ms, "attempts", (json_int_t)m->attempts, "held", m->held,
+                     (json_int_t)m->due_ms, "attempts", (json_int_t)m->attempts, "held", m->held, "warned", m->warned,
                      "trace_bytes", (json_int_t)m->trace.n, "envelope", json_of_bytes(m->meta), "recipients",
                      rcpts);
 }
@@ -190,6 +190,7 @@ static err_t take_message(const json_t *o, str_t data, struct arena *arena, stru
         return bad(why, ERR_CORRUPT, "its description is not complete");
     out->attempts = (uint32_t)attempts;
     out->held = json_is_true(json_object_get(o, "held"));
+    out->warned = json_is_true(json_object_get(o, "warned"));
     out->trace = str_sub(data, 0, (size_t)trace_bytes);
     out->body = str_sub(data, (size_t)trace_bytes, data.n);
     out->meta = bytes_of_json(json_object_get(o, "envelope"), arena);

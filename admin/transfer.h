@@ -26,7 +26,7 @@ struct transfer_rcpt {
 struct transfer_message {
     uint64_t id, arrived_ms, due_ms;
     uint32_t attempts;
-    bool held;
+    bool held, warned;
     str_t sender; /* for people */
     str_t meta, trace, body;
     struct transfer_rcpt *rcpts;

@@ -6,7 +6,8 @@
 #include "core/log.h"
 #include "smtp/proto/envelope.h"
 
-_Static_assert(RCPT_PENDING == 0 && RCPT_DELIVERED == 1 && RCPT_BOUNCED == 2 && RCPT_REMOVED == 3,
+_Static_assert(RCPT_PENDING == 0 && RCPT_DELIVERED == 1 && RCPT_BOUNCED == 2 && RCPT_REMOVED == 3 &&
+                   RCPT_REPORT_DUE == 4,
                "states are the same in transfer.h");
 
 struct intake {
@@ -92,6 +93,7 @@ static void commit(struct intake *k)
                              .states = k->states,
                              .attempts = t->attempts,
                              .held = t->held || k->rq->parked,
+                             .warned = t->warned,
                              .done = committed,
                              .ctx = k};
     struct queue_writer *w = k->writer;
@@ -123,7 +125,7 @@ static err_t check(const struct transfer_message *t)
     for (uint32_t i = 0; i < t->rcpt_count && !err; i++) {
         struct envelope_rcpt rcpt;
         err = envelope_rcpt_decode(t->rcpts[i].blob, &rcpt);
-        open_count += t->rcpts[i].state == RCPT_PENDING;
+        open_count += rcpt_state_is_open((enum rcpt_state)t->rcpts[i].state);
     }
     return err ? err : open_count ? 0 : ERR_CORRUPT;
 }

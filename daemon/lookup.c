@@ -191,6 +191,7 @@ static void add_transfer(struct lookup *k)
                                  .due_ms = m->due_ms,
                                  .attempts = m->attempts,
                                  .held = m->held,
+                                 .warned = m->warned,
                                  .sender = env.sender,
                                  .meta = k->load.meta,
                                  .trace = k->load.trace,

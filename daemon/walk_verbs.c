@@ -11,7 +11,7 @@ static bool some_recipient(const struct walk *k, const struct look *l,
 {
     for (uint32_t i = 0; i < l->m->rcpt_count; i++) {
         struct envelope_rcpt rcpt;
-        if (queue_rcpt_state(l->m, i) == RCPT_PENDING && !envelope_rcpt_decode(l->load->rcpts[i], &rcpt) &&
+        if (rcpt_state_is_open(queue_rcpt_state(l->m, i)) && !envelope_rcpt_decode(l->load->rcpts[i], &rcpt) &&
             takes(k, rcpt.address))
             return true;
     }
@@ -51,7 +51,7 @@ static json_t *pending_addresses(const struct look *l)
     json_t *to = json_array();
     for (uint32_t i = 0; i < l->m->rcpt_count && json_array_size(to) < LISTED_RCPTS_MAX; i++) {
         struct envelope_rcpt rcpt;
-        if (queue_rcpt_state(l->m, i) == RCPT_PENDING && !envelope_rcpt_decode(l->load->rcpts[i], &rcpt))
+        if (rcpt_state_is_open(queue_rcpt_state(l->m, i)) && !envelope_rcpt_decode(l->load->rcpts[i], &rcpt))
             json_array_append_new(to, json_of_str(rcpt.address));
     }
     return to;

@@ -175,6 +175,7 @@ static void batch_durable(struct queue *q, struct qbatch *b)
     list_remove(&b->link);
     q->durable_batch = b->sequence + 1;
     q->commits++;
+    q->written_bytes += b->bytes;
     metric_inc(M_queue_commits);
     metric_add(M_queue_commit_bytes, b->bytes);
     for (struct link *k; (k = list_pop_front(&b->moves));)

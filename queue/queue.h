@@ -116,7 +116,7 @@ struct queue_commit {
     /* Of a message that was queued elsewhere before; all zero for a new one. */
     const uint8_t *states; /* enum rcpt_state, one a recipient, some of them open; NULL: all pending */
     uint32_t attempts;
-    bool held;
+    bool held, warned;
     /* On the loop, when the commit is durable (err 0, m is live) or failed (m NULL; nothing is kept).
      * Everything above was copied before queue_commit returned. The writer is gone by then. */
     void (*done)(void *ctx, err_t err, struct qmsg *m);
@@ -207,6 +207,9 @@ struct queue_stats {
     uint64_t ring_bytes, used_bytes, live_bytes;
     uint64_t message_count, pending_rcpt_count;
     uint64_t commits, reappended_bytes, damaged_records;
+    uint64_t accepted_bytes; /* of content and envelopes of new messages made durable */
+    uint64_t written_bytes;  /* by durable writes, for whatever purpose */
+    uint32_t segment_count, free_segment_count;
     bool direct_io, full;
     err_t error; /* the last I/O error that still stands */
 };

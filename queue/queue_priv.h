@@ -391,6 +391,7 @@ struct queue {
     uint32_t damage_job_count;
 
     uint64_t commits, reappended_bytes, damaged_records;
+    uint64_t accepted_bytes, written_bytes;
     bool full;
 
     bool closing, close_flushed;

@@ -303,8 +303,11 @@ err_t qrecover(struct queue *q, struct gbuf *notes)
     rc.unit = aligned_alloc(FSIO_ALIGN, q->unit_bytes);
     if (!rc.unit)
         return -ENOMEM;
-    walk(&rc);
+    rc.err = recovery_look(&rc);
+    if (!rc.err)
+        walk(&rc);
     free(rc.unit);
+    free(rc.first);
     free(rc.bad);
     free(rc.lost);
     return rc.err;

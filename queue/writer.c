@@ -301,7 +301,7 @@ static void commit_serialise(uint8_t *to, const struct queue_writer *w, const st
                                .due_ms = c->due_ms,
                                .body_bytes = w->body_bytes + w->staged_bytes,
                                .attempts = c->attempts,
-                               .flags = c->held ? COMMIT_HELD : 0,
+                               .flags = (c->held ? COMMIT_HELD : 0u) | (c->warned ? COMMIT_WARNED : 0u),
                                .extent_count = extent_count,
                                .rcpt_count = c->rcpt_count,
                                .meta_bytes = (uint32_t)c->meta.n,
@@ -408,6 +408,7 @@ static err_t commit_begin(struct queue_writer *w, const struct queue_commit *c)
     m->due_ms = c->due_ms;
     m->attempts = c->attempts;
     m->held = c->held;
+    m->warned = c->warned;
     if (c->states)
         qindex_take_states(m, c->states);
     m->body_bytes = w->body_bytes + w->staged_bytes;
@@ -462,6 +463,8 @@ void qwriter_durable(struct queue *q, struct list *commits)
     for (struct link *k; (k = list_pop_front(commits));) {
         struct qcommit *c = container_of(k, struct qcommit, link);
         qindex_set_live(q, c->m);
+        q->accepted_bytes += c->m->ring_bytes;
+        metric_add(M_queue_accepted_bytes, (int64_t)c->m->ring_bytes);
         commit_end(q, c, 0);
     }
 }
