@@ -82,9 +82,9 @@ json_t *transfer_describe(const struct transfer_message *m)
     }
     return json_pack("{s:s%, s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:o, s:o}", "id", id, n, "sender",
                      text_or_null(m->sender), "arrived_ms", (json_int_t)m->arrived_ms, "due_ms",
-                     (json_int_t)m->due_ms, "attempts", (json_int_t)m->attempts, "held", m->held, "warned", m->warned,
-                     "trace_bytes", (json_int_t)m->trace.n, "envelope", json_of_bytes(m->meta), "recipients",
-                     rcpts);
+                     (json_int_t)m->due_ms, "attempts", (json_int_t)m->attempts, "held", m->held, "warned",
+                     m->warned, "trace_bytes", (json_int_t)m->trace.n, "envelope", json_of_bytes(m->meta),
+                     "recipients", rcpts);
 }
 
 static uint32_t crc_of(transfer_crc_fn *crc, str_t json, str_t data)

@@ -11,8 +11,8 @@ static bool some_recipient(const struct walk *k, const struct look *l,
 {
     for (uint32_t i = 0; i < l->m->rcpt_count; i++) {
         struct envelope_rcpt rcpt;
-        if (rcpt_state_is_open(queue_rcpt_state(l->m, i)) && !envelope_rcpt_decode(l->load->rcpts[i], &rcpt) &&
-            takes(k, rcpt.address))
+        if (rcpt_state_is_open(queue_rcpt_state(l->m, i)) &&
+            !envelope_rcpt_decode(l->load->rcpts[i], &rcpt) && takes(k, rcpt.address))
             return true;
     }
     return false;

@@ -49,9 +49,11 @@ static void check_resealed(str_t record)
     ptrdiff_t end = str_find(rest, '\n');
     if (end < 0 || !str_ends(rest, STR("\n")) || (size_t)end + 2 > rest.n)
         return;
-    str_t json = str_sub(rest, 0, (size_t)end), data = str_sub(rest, (size_t)end + 1, rest.n - (size_t)end - 2);
+    str_t json = str_sub(rest, 0, (size_t)end),
+          data = str_sub(rest, (size_t)end + 1, rest.n - (size_t)end - 2);
     struct gbuf b = {0};
-    gbuf_printf(&b, "%zu %zu %08x\n", json.n, data.n, (unsigned)crc32c(crc32c(0, json.p, json.n), data.p, data.n));
+    gbuf_printf(&b, "%zu %zu %08x\n", json.n, data.n,
+                (unsigned)crc32c(crc32c(0, json.p, json.n), data.p, data.n));
     gbuf_str(&b, rest);
     check_record(gbuf_view(&b));
     gbuf_free(&b);
