@@ -28,12 +28,15 @@ struct admin_backend {
     json_t *(*destinations)(void *ctx);
     /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */
     err_t (*reload)(void *ctx, struct gbuf *text);
+    /* Of everything, or of one destination (`key` present), known or not. 0: durable and in force, *out tells
+     * what is paused now. */
+    err_t (*pause)(void *ctx, bool paused, str_t key, str_t by, json_t **out);
     void *ctx;
 };
 
 /* Binds at once (errors at boot, text in `error`). Socket mode 0660; a socket file that nobody answers on is
- * replaced. GET /metrics, /api/v1/status, /api/v1/queue, /api/v1/destinations, POST /api/v1/reload (Unix
- * socket only). */
+ * replaced. GET /metrics, /api/v1/status, /api/v1/queue, /api/v1/destinations, POST /api/v1/reload,
+ * /api/v1/pause, /api/v1/resume (Unix socket only). */
 err_t admin_start(struct admin **out, const struct config *c, const struct admin_backend *backend,
                   struct sbuf *error) WARN_UNUSED;
 /* Waits for a call of the backend that is running. Removes the socket file. NULL is fine. */

@@ -166,6 +166,66 @@ static struct answer post_reload(struct request *rq)
                                          "problems", lines));
 }
 
+#define KEY_BYTES_MAX 512
+
+/* {"destination": KEY}, or nothing for all; false: neither. The key is *json's. */
+static bool read_pause(str_t body, json_t **json, str_t *key)
+{
+    *key = STR_NONE;
+    *json = NULL;
+    if (!body.n)
+        return true;
+    *json = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *name = json_object_get(*json, "destination");
+    if (!json_is_object(*json) || json_object_size(*json) != (name ? 1 : 0))
+        return false;
+    if (!name)
+        return true;
+    *key = str_of(json_string_value(name), json_string_length(name));
+    bool is_text = key->p && key->n >= 1 && key->n <= KEY_BYTES_MAX;
+    for (size_t i = 0; is_text && i < key->n; i++)
+        is_text = (unsigned char)key->p[i] > ' ' && key->p[i] != 0x7f;
+    return is_text;
+}
+
+static struct answer change_pause(struct request *rq, bool paused)
+{
+    json_t *request, *out = NULL;
+    str_t key;
+    char by_text[128], what_text[KEY_BYTES_MAX + 16];
+    struct sbuf by = SBUF_ON(by_text), what = SBUF_ON(what_text);
+    if (!read_pause(gbuf_view(&rq->body), &request, &key)) {
+        json_decref(request);
+        return answer_error(MHD_HTTP_BAD_REQUEST,
+                            "the body must be empty, for everything, or {\"destination\": KEY} with a key as "
+                            "`postern destinations` shows it");
+    }
+    sbuf_printf(&what, "%s " STR_FMT, paused ? "pause" : "resume", STR_ARG(key.p ? key : STR("all")));
+    sbuf_char(&what, '\0');
+    request_who(rq, &by);
+    err_t err = rq->admin->backend.pause(rq->admin->backend.ctx, paused, key, sbuf_view(&by), &out);
+    log_change(rq, what_text, err ? err_text(err) : "ok", NULL);
+    json_decref(request);
+    if (err == ERR_CLOSED)
+        return answer_error(MHD_HTTP_SERVICE_UNAVAILABLE, "posternd is shutting down");
+    if (err) {
+        json_t *why = json_pack("{s:s+}", "error",
+                                "nothing was changed, it could not be made durable: ", err_text(err));
+        return answer_json(MHD_HTTP_INTERNAL_SERVER_ERROR, why);
+    }
+    return answer_json(MHD_HTTP_OK, out);
+}
+
+static struct answer post_pause(struct request *rq)
+{
+    return change_pause(rq, true);
+}
+
+static struct answer post_resume(struct request *rq)
+{
+    return change_pause(rq, false);
+}
+
 static const struct endpoint_row {
     const char *path;
     enum {
@@ -192,6 +252,8 @@ static const struct endpoint_row {
     {"/api/v1/queue/import", CHANGES, post_import, IMPORT_BYTES_MAX},
     {"/api/v1/destinations", READS, get_destinations, 0},
     {"/api/v1/reload", CHANGES, post_reload, 0},
+    {"/api/v1/pause", CHANGES, post_pause, 0},
+    {"/api/v1/resume", CHANGES, post_resume, 0},
 };
 
 /* --- requests --- */

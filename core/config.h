@@ -33,6 +33,12 @@ struct cfg_host { /* "10.0.0.5", "[2001:db8::5]:2526", "mx2.example.com:2525" */
     struct mark mark;
 };
 
+struct cfg_rate { /* so many messages in so much time; count 0 = no limit */
+    uint32_t count, period_s;
+};
+#define CFG_RATE_COUNT_MAX 1000000
+void cfg_rate_format(const struct cfg_rate *r, struct sbuf *out); /* "100/m", "none" */
+
 enum route_protocol { ROUTE_SMTP, ROUTE_LMTP };
 enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY };
 
@@ -44,6 +50,8 @@ struct cfg_route {
     enum route_protocol protocol;
     enum tls_level tls;       /* default TLS_MAY */
     uint32_t connections_max; /* per worker, default 20 */
+    uint32_t messages_max;    /* per connection, default 10000 */
+    struct cfg_rate rate;     /* of all workers together, default none */
     struct mark mark;
 };
 

@@ -51,13 +51,13 @@ static json_t *backend_status(void *ctx)
     }
     pthread_mutex_lock(&g->lock);
     const struct config *c = policy_config(g->current->policy);
-    json_t *status =
-        json_pack("{s:s, s:i, s:o, s:f, s:I, s:s, s:s, s:b, s:{s:I, s:I, s:f}, s:o}", "version",
-                  POSTERN_VERSION, "pid", (int)getpid(), "hostname", json_of_str(c->hostname), "uptime_s",
-                  seconds_since(g->started_wall_ns / NS_PER_MS), "generation",
-                  (json_int_t)g->current->generation, "config_file", g->config_path, "tls", tls_library(),
-                  "draining", g->draining, "queue", "messages", messages, "recipients", recipients,
-                  "oldest_age_s", seconds_since((uint64_t)oldest), "workers", workers);
+    json_t *status = json_pack(
+        "{s:s, s:i, s:o, s:f, s:I, s:s, s:s, s:b, s:o, s:{s:I, s:I, s:f}, s:o}", "version", POSTERN_VERSION,
+        "pid", (int)getpid(), "hostname", json_of_str(c->hostname), "uptime_s",
+        seconds_since(g->started_wall_ns / NS_PER_MS), "generation", (json_int_t)g->current->generation,
+        "config_file", g->config_path, "tls", tls_library(), "draining", g->draining, "paused",
+        pause_json(&g->pause), "queue", "messages", messages, "recipients", recipients, "oldest_age_s",
+        seconds_since((uint64_t)oldest), "workers", workers);
     pthread_mutex_unlock(&g->lock);
     return status;
 }
@@ -72,10 +72,11 @@ struct destinations {
 static void list_destination(void *ctx, const struct relay_destination_info *d)
 {
     struct destinations *l = ctx;
-    json_t *o = json_pack("{s:o, s:i, s:i, s:i, s:i, s:b, s:o, s:o}", "key", json_of_str(d->key), "worker",
-                          (int)l->w->index, "connections", (int)d->connections, "window", (int)d->window,
-                          "jobs", (int)d->jobs, "down", d->down, "retry_at", json_of_time(d->retry_at_ms),
-                          "last_text", json_of_str(d->last_text));
+    json_t *o =
+        json_pack("{s:o, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:o, s:o}", "key", json_of_str(d->key), "worker",
+                  (int)l->w->index, "connections", (int)d->connections, "window", (int)d->window, "jobs",
+                  (int)d->jobs, "aside", (int)d->aside, "down", d->down, "paused", d->paused, "retry_at",
+                  json_of_time(d->retry_at_ms), "last_text", json_of_str(d->last_text));
     if (o)
         json_array_append_new(l->out, o);
 }
@@ -101,6 +102,36 @@ static json_t *backend_destinations(void *ctx)
     return out;
 }
 
+/* In use now; others may come with their mail. */
+static bool is_known(struct gateway *g, str_t key)
+{
+    json_t *all = backend_destinations(g), *d;
+    size_t i;
+    bool found = false;
+    json_array_foreach(all, i, d)
+    {
+        const char *k = json_string_value(json_object_get(d, "key"));
+        found = found || (k && str_ieq(str_cstr(k), key));
+    }
+    json_decref(all);
+    return found;
+}
+
+static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t **out)
+{
+    struct gateway *g = ctx;
+    bool known = !key.p || is_known(g, key), changed = false;
+    pthread_mutex_lock(&g->lock);
+    err_t err = g->draining ? ERR_CLOSED : pause_set(&g->pause, paused, key, by, &changed);
+    for (unsigned i = 0; !err && changed && i < g->worker_count; i++)
+        worker_set_pauses(&g->workers[i], g->pause.now);
+    if (!err)
+        *out = json_pack("{s:s, s:b, s:b, s:o}", "result", "ok", "changed", changed, "known", known, "paused",
+                         pause_json(&g->pause));
+    pthread_mutex_unlock(&g->lock);
+    return err;
+}
+
 static err_t backend_reload(void *ctx, struct gbuf *text)
 {
     return gateway_reload(ctx, text);
@@ -116,6 +147,7 @@ void backend_init(struct admin_backend *b, struct gateway *g)
         .lease_end = backend_lease_end,
         .destinations = backend_destinations,
         .reload = backend_reload,
+        .pause = backend_pause,
         .ctx = g,
     };
 }

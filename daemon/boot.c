@@ -262,7 +262,7 @@ static int start_services(struct gateway *g, struct gbuf *notes)
         return EX_UNAVAILABLE;
     }
     for (unsigned i = 0; i < g->worker_count; i++) {
-        err = worker_launch(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify);
+        err = worker_launch(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify, g->pause.now);
         if (err) {
             gbuf_printf(notes, "cannot start worker %u: %s\n", i, err_text(err));
             return EX_OSERR;
@@ -285,6 +285,14 @@ static void collect_age(void *ctx, struct gbuf *out)
                 "# HELP postern_queue_oldest_seconds age of the oldest message in the queue; 0: it is empty\n"
                 "# TYPE postern_queue_oldest_seconds gauge\npostern_queue_oldest_seconds %.3f\n",
                 oldest_ms < now_ms ? (double)(now_ms - oldest_ms) / 1000.0 : 0.0);
+}
+
+static void collect_pauses(void *ctx, struct gbuf *out)
+{
+    struct gateway *g = ctx;
+    pthread_mutex_lock(&g->lock);
+    pause_collect(&g->pause, out);
+    pthread_mutex_unlock(&g->lock);
 }
 
 static void log_ready(struct gateway *g)
@@ -353,6 +361,9 @@ static int boot_spool(struct gateway *g, struct gbuf *notes)
     err_t err = lock_spool(g, c->spool_directory, notes);
     if (err)
         return fail(g, notes, err, err == ERR_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT);
+    err = pause_load(&g->pause, c->spool_directory, notes);
+    if (err)
+        return fail(g, notes, err, EX_OSERR);
     int status = open_workers(g, c, &err, notes);
     if (status)
         return fail(g, notes, err, status);
@@ -367,6 +378,7 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     int status = start_services(g, notes);
     if (!status) {
         metrics_add_collector(collect_age, g);
+        metrics_add_collector(collect_pauses, g);
         log_ready(g);
     }
     pthread_mutex_unlock(&g->lock);

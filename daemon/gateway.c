@@ -219,6 +219,7 @@ void gateway_end(struct gateway *g)
     free(g->workers);
     snapshot_unref(g->current);
     names_free(&g->names);
+    pause_free(&g->pause);
     gbuf_free(&g->config_text);
     tls_context_unref(g->tls_client);
     tls_context_unref(g->tls_client_verify);

@@ -118,6 +118,7 @@ static void release_shared(struct worker *w)
         snapshot_unref(w->retired[i]);
     snapshot_unref(w->current);
     snapshot_unref(atomic_load(&w->next));
+    pauses_unref(atomic_load(&w->next_pauses));
     tls_context_unref(w->tls_client);
     tls_context_unref(w->tls_client_verify);
 }
@@ -204,7 +205,7 @@ static void start_on_loop(struct mail *m)
 }
 
 /* Before the thread: both belong to it once it runs. */
-static err_t create_services(struct worker *w)
+static err_t create_services(struct worker *w, struct pauses *pauses)
 {
     const struct snapshot *s = w->current;
     struct relay_options ro = {
@@ -227,7 +228,10 @@ static err_t create_services(struct worker *w)
         .ctx = w,
     };
     err_t err = relay_create(&w->relay, &ro);
-    return err ? err : smtpd_service_create(&w->service, &so);
+    if (err)
+        return err;
+    relay_set_pauses(w->relay, pauses);
+    return smtpd_service_create(&w->service, &so);
 }
 
 /* --- reload --- */
@@ -279,6 +283,24 @@ void worker_set_snapshot(struct worker *w, struct snapshot *s)
         snapshot_unref(untaken); /* what made the worker look, the mail or its timer, is still on its way */
     else
         loop_post(w->loop, &w->reload);
+}
+
+static void pause_on_loop(struct mail *m)
+{
+    struct worker *w = container_of(m, struct worker, pause);
+    struct pauses *p = atomic_exchange(&w->next_pauses, NULL);
+    if (p && w->relay)
+        relay_set_pauses(w->relay, p);
+    pauses_unref(p);
+}
+
+void worker_set_pauses(struct worker *w, struct pauses *p)
+{
+    struct pauses *untaken = atomic_exchange(&w->next_pauses, pauses_ref(p));
+    if (untaken)
+        pauses_unref(untaken); /* its mail is still on its way */
+    else
+        loop_post(w->loop, &w->pause);
 }
 
 /* --- drain: listeners → sessions → deliveries → ring --- */
@@ -389,19 +411,20 @@ static void *worker_main(void *arg)
 }
 
 err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                    struct tls_context *tls_verify)
+                    struct tls_context *tls_verify, struct pauses *pauses)
 {
     w->dns = dns;
     w->tls_client = tls_context_ref(tls_client);
     w->tls_client_verify = tls_context_ref(tls_verify);
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
+    w->pause.deliver = pause_on_loop;
     w->drain.deliver = drain_on_loop;
     w->hurry.deliver = hurry_on_loop;
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    err_t err = create_services(w);
+    err_t err = create_services(w, pauses);
     if (err)
         return err;
     loop_post(w->loop, &w->start);

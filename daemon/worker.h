@@ -43,7 +43,8 @@ struct worker {
     struct dns *dns;                                    /* the process's */
     struct tls_context *tls_client, *tls_client_verify; /* counted references */
     struct snapshot *current;                           /* counted reference */
-    _Atomic(struct snapshot *) next; /* counted; the newest that this worker has not taken yet */
+    _Atomic(struct snapshot *) next;      /* counted; the newest that this worker has not taken yet */
+    _Atomic(struct pauses *) next_pauses; /* as well */
     struct snapshot *retired[WORKER_RETIRED_MAX];
     size_t retired_count;
 
@@ -53,7 +54,7 @@ struct worker {
 
     struct list tasks;  /* struct worker_task */
     struct list leases; /* messages that an exporter holds (walk_verbs.c) */
-    struct mail start, reload, drain, hurry, step;
+    struct mail start, reload, pause, drain, hurry, step;
     bool step_posted, relay_idle, hurried;
     struct timer retire_timer, gauge_timer;
     atomic_uint_fast64_t
@@ -69,12 +70,13 @@ err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WA
 /* `first`: the worker that listens already, whose ports are taken; NULL: this is it. */
 err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
 err_t worker_launch(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                    struct tls_context *tls_verify) WARN_UNUSED;
+                    struct tls_context *tls_verify, struct pauses *pauses) WARN_UNUSED;
 /* Undoes all that when boot fails before the thread was made. */
 void worker_discard(struct worker *w);
 
 /* One thread at a time. `s` is referenced by the call. */
 void worker_set_snapshot(struct worker *w, struct snapshot *s);
+void worker_set_pauses(struct worker *w, struct pauses *p);
 /* Any thread, once. `drained` is called on the worker's thread when its sessions and deliveries ended and its
  * ring is closed; then worker_join(). It takes what time it takes until worker_hurry(), once, which ends
  * transactions with 421 and gives up deliveries. */

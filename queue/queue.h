@@ -39,6 +39,7 @@ struct qmsg {
     void *owner;
     uint32_t owner_index;
     uint32_t owner_flags;
+    struct link owner_link;
 
     /* queue-private */
     uint64_t commit_at;    /* ring position of the current commit record */

@@ -48,12 +48,15 @@ struct message {
     struct rcpt *rcpts; /* those that were pending at activation */
     uint32_t rcpt_count, jobs_open;
     struct job *jobs;
-    uint64_t
-        retry_due_ms;  /* earliest end of a back-off of a destination that was down; 0 = none; wall clock */
-    bool attempted;    /* a server was asked: the attempt counts */
-    bool damaged;      /* content that cannot be read */
-    bool cancelled;    /* shutdown: no attempt */
-    struct note *note; /* why it waited before this attempt; may be NULL */
+    struct dest *called_by; /* took it from its list; counts it in `users` until its jobs start */
+    struct dest *aside;     /* the first of its destinations that takes no more: there it waits */
+    bool in_front;          /* of that list */
+    uint64_t retry_due_ms;  /* when another of them is worth a look; 0 = none; wall clock */
+    bool attempted;         /* a server was asked: the attempt counts */
+    bool damaged;           /* content that cannot be read */
+    bool cancelled;         /* shutdown: no attempt */
+    bool told;              /* the log said why it waits, and nothing was tried since */
+    struct note *note;      /* why it waited before this attempt; may be NULL */
 };
 
 /* An operator wants no further transaction of it. */
@@ -63,7 +66,7 @@ static inline bool message_is_stopped(const struct message *msg)
 }
 
 /* message.c: one attempt from the heap to the heap */
-void message_activate(struct relay *r, struct qmsg *m);
+void message_activate(struct relay *r, struct qmsg *m, struct dest *called_by); /* NULL: it was due */
 void message_job_gone(
     struct message *msg); /* one of jobs_open; with the last one the message is settled, and may be gone */
 void message_finish(struct message *msg); /* after the report, if any: back to the heap or out of the queue */

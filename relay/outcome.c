@@ -35,7 +35,7 @@ void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt
         queue_set_rcpt(msg->relay->queue, msg->m, rc->index, RCPT_DELIVERED);
     else
         rc->answer = answer_copy(&msg->arena, a);
-    if (!hop && msg->note)
+    if (!hop && msg->told)
         return; /* it was told before why it waits, and nothing was tried for it since */
     count(res, d, delay_ms);
     char code[32];

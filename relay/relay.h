@@ -6,6 +6,7 @@
 #include "net/tls.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
+#include "relay/pauses.h"
 
 struct relay;
 
@@ -16,6 +17,7 @@ struct relay_options {
     const struct policy *policy;
     struct tls_context *tls, *tls_verify; /* client contexts; may be NULL (then TLS_MAY means off) */
     unsigned worker;
+    uint32_t active_max; /* messages in work at a time; 0 = 20000. For tests */
 };
 
 err_t relay_create(struct relay **out, const struct relay_options *opt) WARN_UNUSED;
@@ -25,6 +27,9 @@ void relay_take(struct relay *r,
 void relay_set_policy(
     struct relay *r,
     const struct policy *p); /* reload; the relay keeps no pointer into the old one after return */
+/* No transaction is begun any more with what is paused; those in the air end. Its messages wait, their
+ * lifetime goes on. The relay takes a reference of its own. */
+void relay_set_pauses(struct relay *r, struct pauses *p);
 /* May be called again, to shorten the time. Stop starting transactions, let those in the air end (at most
  * `timeout_ms`), close connections, then call `drained`. Messages stay queued. DNS lookups under way are
  * waited for, since the resolver holds their memory: up to dns.timeout longer. */
@@ -66,7 +71,8 @@ void relay_message_info(const struct relay *r, const struct qmsg *m, struct rela
 struct relay_destination_info {
     str_t key;
     uint32_t connections, window, jobs;
-    bool down;
+    uint32_t aside; /* messages that wait until it takes more */
+    bool down, paused;
     uint64_t retry_at_ms; /* wall clock */
     str_t last_text;
 };

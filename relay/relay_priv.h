@@ -1,6 +1,7 @@
 /* relay/relay_priv.h: the objects of the relay and who owns what.
  *
- *   struct qmsg     (queue)       waits in the heap by due time, or is active
+ *   struct qmsg     (queue)       waits in the heap by due time, or is active; with a destination that takes
+ * no more now it also stands aside in that one's list (crowd.c)
  *   struct message  an active qmsg: envelope decoded, recipients grouped into jobs; its arena owns everything
  * below it struct job      one message to one destination, at most RELAY_RCPTS_MAX recipients: one
  * transaction struct dest     a next hop: endpoints, gate (window and back-off), jobs that are ready,
@@ -31,14 +32,13 @@
 #define RELAY_BATCH_MAX      256 /* activations a tick */
 #define RELAY_RCPTS_MAX      100 /* per transaction: what every server must take (RFC 5321 4.5.3.1.8) */
 #define RELAY_LOST_MAX       2   /* broken connections a job survives without being deferred */
-#define RELAY_TRIAL_JOBS_MAX 500 /* jobs that may wait on the trial of a destination that was down */
+#define RELAY_TRIAL_JOBS_MAX 16  /* messages that wait on the trial of a destination that was down */
 #define RELAY_INFLIGHT_MAX                                                                                   \
-    ((size_t)512 << 10)               /* body bytes given to a socket and not yet taken by the kernel */
-#define RELAY_CONN_MESSAGES_MAX 10000 /* per connection; peers dislike eternal ones */
-#define RELAY_CONN_AGE_MS       300000
-#define RELAY_TRIES_MAX         5 /* addresses tried for one connection */
-#define RELAY_DEST_LINGER_MS    300000 /* an unused destination is forgotten after this long */
-#define RELAY_DEST_IDLE_MAX     2000   /* of them at most */
+    ((size_t)512 << 10) /* body bytes given to a socket and not yet taken by the kernel */
+#define RELAY_CONN_AGE_MS    300000
+#define RELAY_TRIES_MAX      5      /* addresses tried for one connection */
+#define RELAY_DEST_LINGER_MS 300000 /* an unused destination is forgotten after this long */
+#define RELAY_DEST_IDLE_MAX  2000   /* of them at most */
 
 struct relay;
 struct message;
@@ -47,8 +47,8 @@ struct dest;
 struct outconn;
 struct dest_stats;
 
-/* A reason shared by all deferred messages that have the same one: a destination that is down says the same
- * thing 100,000 times. */
+/* A reason shared by deferred messages that have the same one. (Those that stand aside need none: they have
+ * their destination's.) */
 struct note {
     struct link link; /* relay.notes */
     uint32_t refs;
@@ -68,6 +68,7 @@ struct relay {
     struct queue *queue;
     const struct policy *policy;
     uint64_t policy_generation;
+    struct pauses *pauses;                /* counted; NULL: nothing is paused */
     struct tls_context *tls, *tls_verify; /* counted; may be NULL */
     unsigned worker;
     struct settings settings;
@@ -76,8 +77,9 @@ struct relay {
     struct timer wake_timer; /* the heap's top is due */
     bool rescan;             /* out of memory while scheduling: the queue is walked for what was forgotten */
     struct list active;      /* messages */
-    uint32_t active_count, loads_pending;
+    uint32_t active_count, active_max, loads_pending;
     size_t active_bytes;
+    struct list hungry;         /* dest.hungry_link: have messages aside, and perhaps room for them */
     struct list spare_messages; /* with a warm arena */
     uint32_t spare_count;
     struct pool message_pool, conn_pool, piece_pool;
@@ -95,8 +97,8 @@ struct relay {
     struct tick_hook hook;
     struct resolver resolver;
     uint32_t conn_count;
-    struct list conns;                 /* outconn.relay_link */
-    struct list pumps;                 /* outconn.pump_link: have room for more of a body at the tick's end */
+    struct list conns; /* outconn.relay_link */
+    struct list pumps; /* outconn.pump_link: have room for more of a body at the tick's end */
 
     bool draining;
     struct timer drain_timer;
@@ -104,15 +106,17 @@ struct relay {
     void *drained_ctx;
 };
 
-/* qmsg.owner_flags: where it is, and what an operator wants of it; qmsg.owner: the message if active, else
- * its note or NULL. */
+/* qmsg.owner_flags: where it is, and what an operator wants of it; qmsg.owner: the message if active, the
+ * destination if aside, else its note or NULL. */
 enum {
-    OWNER_SCHEDULED = 1,
+    OWNER_SCHEDULED = 1, /* in the heap */
     OWNER_ACTIVE = 2,
-    OWNER_LEASED = 4, /* left alone until relay_lease_end() */
-    OWNER_PLACES = OWNER_SCHEDULED | OWNER_ACTIVE | OWNER_LEASED,
-    OWNER_REMOVE = 8,  /* as soon as its attempt ends */
-    OWNER_BOUNCE = 16, /* it is not delivered any more but reported to its sender */
+    OWNER_ASIDE = 4,   /* in dest.aside; in the heap too, for its lifetime and other destinations' sake */
+    OWNER_TOLD = 8,    /* the log said why it waits */
+    OWNER_LEASED = 16, /* left alone until relay_lease_end() */
+    OWNER_PLACES = OWNER_SCHEDULED | OWNER_ACTIVE | OWNER_ASIDE | OWNER_LEASED,
+    OWNER_REMOVE = 32, /* as soon as its attempt ends */
+    OWNER_BOUNCE = 64, /* it is not delivered any more but reported to its sender */
 };
 
 static inline uint64_t wall_ms(void)
@@ -129,9 +133,16 @@ void settings_free(struct settings *s);
 
 /* schedule.c */
 void schedule_put(struct relay *r, struct qmsg *m, uint64_t due_ms);
-void schedule_remove(struct relay *r, struct qmsg *m); /* no effect when it is not scheduled */
+/* Off the heap, and off its destination's list if it stands aside there; not for an active one. Its note, if
+ * any, stays with it. */
+void schedule_forget(struct relay *r, struct qmsg *m);
+bool schedule_has_room(const struct relay *r); /* for one more active message */
 void schedule_run(struct relay *r);
 void schedule_wake(struct timer *t);
+
+/* crowd.c */
+void crowd_run(struct relay *r); /* calls messages that stand aside, one of each destination in turn */
+void crowd_leave(struct qmsg *m);
 
 /* note.c */
 struct note *note_get(struct relay *r, struct note *like, str_t key,

@@ -45,7 +45,7 @@ void relay_hold(struct relay *r, struct qmsg *m, str_t text)
         message_drop_waiting(m->owner);
         return;
     }
-    schedule_remove(r, m);
+    schedule_forget(r, m);
     set_note(m, held_note(r, m, text));
 }
 
@@ -70,6 +70,7 @@ static void end_backoff(struct dest *d)
     if (d->gate.down && d->gate.retry_at_ms > now)
         d->gate.retry_at_ms = now;
     dest_mark_dirty(d);
+    crowd_look(d);
 }
 
 bool relay_retry_destination(struct relay *r, str_t key)
@@ -84,11 +85,15 @@ void relay_retry(struct relay *r, struct qmsg *m)
 {
     if (m->held || m->owner_flags & (OWNER_ACTIVE | OWNER_LEASED))
         return;
+    if (m->owner_flags & OWNER_ASIDE) { /* first in line, first called, now that the back-off is over */
+        end_backoff(m->owner);
+        return;
+    }
     const struct note *n = m->owner;
     if (n && n->key_n)
         (void)relay_retry_destination(r, note_key(n));
     queue_set_due(r->queue, m, wall_ms(), m->attempts);
-    schedule_remove(r, m);
+    schedule_forget(r, m);
     schedule_put(r, m, MIN(m->arrived_ms, wall_ms())); /* all are due; the oldest goes first */
 }
 
@@ -99,7 +104,7 @@ static void remove_now(struct relay *r, struct qmsg *m)
     uint64_t now = wall_ms();
     LOG(removed, LF_QID("id", m->id), LF_CSTR("reason", "removed by the administrator"),
         LF_U64("age_s", now > m->arrived_ms ? (now - m->arrived_ms) / 1000 : 0));
-    schedule_remove(r, m);
+    schedule_forget(r, m);
     set_note(m, NULL);
     m->owner_flags = 0;
     queue_remove(r->queue, m);
@@ -117,7 +122,7 @@ void relay_remove(struct relay *r, struct qmsg *m, bool bounce)
         message_drop_waiting(m->owner);
         return;
     }
-    schedule_remove(r, m);
+    schedule_forget(r, m);
     schedule_put(r, m, wall_ms());
 }
 
@@ -131,7 +136,7 @@ bool relay_lease(struct relay *r, struct qmsg *m)
         message_drop_waiting(m->owner); /* its attempt may end in it, with recipients left */
     if (is_active(m))
         return false;
-    schedule_remove(r, m);
+    schedule_forget(r, m);
     m->owner_flags |= OWNER_LEASED;
     return true;
 }

@@ -17,6 +17,8 @@ enum takes {
     TAKES_BOUNCE = 16,
     TAKES_KEEP = 32,
     TAKES_OUTPUT = 64,
+    TAKES_DESTINATION = 128,
+    TAKES_WHICH = TAKES_FILTER | TAKES_DESTINATION,
 };
 
 struct cli {
@@ -27,7 +29,7 @@ struct cli {
     uint64_t limit;     /* 0: not given */
     struct gbuf filter; /* owned; "&sender=…&older=…", encoded */
     bool all, yes, bounce, keep;
-    const char *why, *output;
+    const char *why, *output, *destination;
     char *const *operands;
     int operand_count;
 };
@@ -42,6 +44,9 @@ PRINTF_LIKE(1, 2) int cli_usage(const char *fmt, ...);
 char *cli_queue_path(const struct cli *cli, const char *verb, const char *more);
 void cli_encode(struct gbuf *out, const char *key, const char *value); /* "&key=value" */
 
+/* pause.c */
+int cli_pause(const struct cli *cli);
+int cli_resume(const struct cli *cli);
 /* queue.c */
 int queue_list(const struct cli *cli);
 int queue_show(const struct cli *cli);

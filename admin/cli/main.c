@@ -34,6 +34,8 @@ static const char USAGE[] =
     "  queue release [ID...]   held messages are tried at once\n"
     "  queue retry [ID...]     waiting messages are tried now; ends the back-off of their destinations\n"
     "  queue remove [ID...]    out of the queue, for ever; --bounce: their senders get a report\n"
+    "  queue pause             send nothing, or nothing to one --destination; mail is taken in and waits\n"
+    "  queue resume            send again what `queue pause` stopped\n"
     "  queue export -o FILE [ID...]   messages into a file, and out of the queue; --keep: they stay in it\n"
     "  queue import FILE...    what was exported, into this queue; \"-\" is the standard input\n"
     "\n"
@@ -221,18 +223,20 @@ static const struct command {
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
     {{"status"}, 0, 0, do_status},
-    {{"queue", "list"}, ANY_NUMBER, TAKES_LIMIT | TAKES_FILTER, queue_list},
+    {{"queue", "list"}, ANY_NUMBER, TAKES_LIMIT | TAKES_WHICH, queue_list},
     {{"queue", "show"}, SOME, 0, queue_show},
     {{"queue", "headers"}, 1, 0, queue_headers},
-    {{"queue", "stats"}, 0, TAKES_FILTER, queue_stats},
+    {{"queue", "stats"}, 0, TAKES_WHICH, queue_stats},
     {{"queue", "destinations"}, 0, 0, do_destinations},
-    {{"queue", "hold"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY, queue_hold},
-    {{"queue", "release"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY, queue_release},
-    {{"queue", "retry"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY, queue_retry},
-    {{"queue", "remove"}, ANY_NUMBER, TAKES_FILTER | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, queue_remove},
-    {{"queue", "export"}, ANY_NUMBER, TAKES_FILTER | TAKES_OUTPUT | TAKES_KEEP, queue_export},
+    {{"queue", "hold"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, queue_hold},
+    {{"queue", "release"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, queue_release},
+    {{"queue", "retry"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, queue_retry},
+    {{"queue", "remove"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, queue_remove},
+    {{"queue", "export"}, ANY_NUMBER, TAKES_WHICH | TAKES_OUTPUT | TAKES_KEEP, queue_export},
     {{"queue", "import"}, SOME, 0, queue_import},
-    {{"queue"}, 0, TAKES_LIMIT | TAKES_FILTER, queue_list},
+    {{"queue", "pause"}, 0, TAKES_DESTINATION, cli_pause},
+    {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},
+    {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, queue_list},
     {{"destinations"}, 0, 0, do_destinations},
     {{"reload"}, 0, 0, do_reload},
     {{"metrics"}, 0, 0, do_metrics},
@@ -313,7 +317,11 @@ static int take_option(struct cli *cli, int option, const char *name)
         break;
     case OPTION_FILTERS:
         cli_encode(&cli->filter, name, optarg);
-        cli->given |= TAKES_FILTER;
+        cli->given |= strcmp(name, "destination") ? TAKES_FILTER : TAKES_DESTINATION;
+        if (!strcmp(name, "destination"))
+            cli->destination = optarg;
+        if (!*optarg && cli->given & TAKES_DESTINATION)
+            return cli_usage("--destination: it must be a key as `postern destinations` shows it");
         break;
     case OPTION_ALL:
         cli->all = true;
@@ -348,8 +356,8 @@ static int take_option(struct cli *cli, int option, const char *name)
 
 static const char *option_name(unsigned takes)
 {
-    static const char *const names[] = {"--limit",  "filter", "--yes",   "--why",
-                                        "--bounce", "--keep", "--output"};
+    static const char *const names[] = {"--limit",  "filter", "--yes",    "--why",
+                                        "--bounce", "--keep", "--output", "--destination"};
     size_t i = 0;
     while (i + 1 < COUNT_OF(names) && !(takes & 1u << i))
         i++;

@@ -120,6 +120,26 @@ static void show_head(const json_t *status, FILE *out)
     write_line(out, "queue", sbuf_view(&b));
 }
 
+static void write_pause(FILE *out, str_t what, const json_t *entry)
+{
+    fputs("paused: ", out);
+    write_safe(out, what);
+    fputs(", since ", out);
+    write_safe(out, text_of(entry, "since"));
+    fputs(" by ", out);
+    write_safe(out, text_of(entry, "by"));
+    fputc('\n', out);
+}
+
+void show_paused(const json_t *paused, FILE *out)
+{
+    const json_t *all = json_object_get(paused, "all"), *d;
+    size_t i;
+    if (json_is_object(all))
+        write_pause(out, STR("all destinations"), all);
+    json_array_foreach(json_object_get(paused, "destinations"), i, d) write_pause(out, text_of(d, "key"), d);
+}
+
 static void cell_ring(struct table *t, const json_t *ring)
 {
     str_t error = text_of(ring, "error");
@@ -145,6 +165,7 @@ err_t show_status(const json_t *status, FILE *out)
     size_t i;
     const json_t *w;
     show_head(status, out);
+    show_paused(json_object_get(status, "paused"), out);
     fputc('\n', out);
     table_column(&t, "WORKER", true);
     table_column(&t, "SESSIONS", true);
@@ -392,6 +413,7 @@ err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *
     table_column(&t, "CONNECTIONS", true);
     table_column(&t, "WINDOW", true);
     table_column(&t, "JOBS", true);
+    table_column(&t, "ASIDE", true);
     table_column(&t, "STATE", false);
     table_column(&t, "RETRY", false);
     table_column(&t, "LAST FAILURE", false);
@@ -402,7 +424,8 @@ err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *
         cell_count(&t, d, "connections");
         cell_count(&t, d, "window");
         cell_count(&t, d, "jobs");
-        table_cell(&t, is_true(d, "down") ? STR("down") : STR("up"));
+        cell_count(&t, d, "aside");
+        table_cell(&t, is_true(d, "paused") ? STR("paused") : is_true(d, "down") ? STR("down") : STR("up"));
         cell_until(&t, d, "retry_at", now_wall_ns);
         table_cell(&t, text_of(d, "last_text"));
     }

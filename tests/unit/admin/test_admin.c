@@ -25,6 +25,8 @@ static struct {
     unsigned reload_count;
     err_t reload_err;
     const char *reload_text;
+    char pause[600];
+    err_t pause_err;
 } backend_state;
 
 static json_t *backend_status(void *ctx)
@@ -73,12 +75,25 @@ static err_t backend_reload(void *ctx, struct gbuf *text)
     return backend_state.reload_err;
 }
 
+static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t **out)
+{
+    struct sbuf b = SBUF_ON(backend_state.pause);
+    sbuf_printf(&b, "%s " STR_FMT, paused ? "pause" : "resume", STR_ARG(key.p ? key : STR("all")));
+    sbuf_char(&b, '\0');
+    char text[128];
+    snprintf(text, sizeof text, STR_FMT, STR_ARG(by));
+    assert_non_null(strstr(text, "uid:"));
+    *out = backend_state.pause_err ? NULL : json_pack("{s:s}", "result", "ok");
+    return backend_state.pause_err;
+}
+
 static const struct admin_backend backend = {.status = backend_status,
                                              .queue = backend_queue,
                                              .message = backend_message,
                                              .lease_end = backend_lease_end,
                                              .destinations = backend_destinations,
                                              .reload = backend_reload,
+                                             .pause = backend_pause,
                                              .ctx = &backend_state};
 
 /* --- starting and asking --- */
@@ -335,6 +350,50 @@ static void test_reload(void **state)
     }
 }
 
+static void test_pause(void **state)
+{
+    static char long_key[700];
+    memset(long_key, 'k', sizeof long_key - 1);
+    memcpy(long_key, "{\"destination\":\"", 16);
+    memcpy(long_key + sizeof long_key - 3, "\"}", 3);
+    static const struct {
+        const char *path, *body;
+        err_t err;
+        int status;
+        const char *asked, *said;
+    } cases[] = {
+        {"pause", "", 0, 200, "pause all", "ok"},
+        {"resume", "", 0, 200, "resume all", "ok"},
+        {"pause", "{}", 0, 200, "pause all", "ok"},
+        {"pause", "{\"destination\": \"mx:example.com:25\"}", 0, 200, "pause mx:example.com:25", "ok"},
+        {"resume", "{\"destination\": \"10.0.0.5:25\"}", -ENOSPC, 500, "resume 10.0.0.5:25", "durable"},
+        {"pause", "", ERR_CLOSED, 503, "pause all", "shutting down"},
+        {"pause", "{\"destinatoin\": \"x\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"x\", \"y\": 1}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"a b\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": \"a\\nb\"}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": 7}", 0, 400, "", "destination"},
+        {"pause", "{\"destination\": null}", 0, 400, "", "destination"},
+        {"pause", "[]", 0, 400, "", "destination"},
+        {"pause", "x", 0, 400, "", "destination"},
+        {"pause", long_key, 0, 400, "", "destination"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char request[1024];
+        backend_state.pause[0] = '\0';
+        backend_state.pause_err = cases[i].err;
+        int n = snprintf(request, sizeof request,
+                         "POST /api/v1/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+                         "%zu\r\n\r\n%s",
+                         cases[i].path, strlen(cases[i].body), cases[i].body);
+        const struct reply *r = ask_raw(dial_unix(), request, (size_t)n);
+        if (r->status != cases[i].status || !strstr(r->body, cases[i].said))
+            fail_msg("case %zu: %d %s", i, r->status, r->body);
+        assert_string_equal(backend_state.pause, cases[i].asked);
+    }
+}
+
 static void test_bodies(void **state)
 {
     static char request[200000];
@@ -463,6 +522,7 @@ int main(void)
         WITH_SERVER(test_changes_reach_the_backend),
         WITH_SERVER(test_silent_workers),
         WITH_SERVER(test_reload),
+        WITH_SERVER(test_pause),
         WITH_SERVER(test_bodies),
         WITH_SERVER(test_garbage),
         WITH_SERVER(test_keep_alive),

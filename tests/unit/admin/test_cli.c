@@ -224,12 +224,12 @@ static void test_destinations(void **state)
 {
     json_t *json =
         json_of("[{\"key\":\"example.com\",\"worker\":0,\"connections\":2,\"window\":10,\"jobs\":4,"
-                "\"down\":false,\"retry_at\":null,\"last_text\":null},"
+                "\"aside\":7,\"down\":false,\"retry_at\":null,\"last_text\":null},"
                 "{\"key\":\"10.0.0.5:25\",\"worker\":1,\"down\":true,"
                 "\"retry_at\":\"2026-11-24T04:15:06Z\",\"last_text\":\"Connection refused\"}]");
     CAPTURE(f, assert_int_equal(show_destinations(json, NOW_NS, f), 0));
-    assert_says("example.com       0            2      10     4  up     -       -\n");
-    assert_says("10.0.0.5:25       1            -       -     -  down   in 40s  Connection refused\n");
+    assert_says("example.com       0            2      10     4      7  up     -       -\n");
+    assert_says("10.0.0.5:25       1            -       -     -      -  down   in 40s  Connection refused\n");
     json_decref(json);
 }
 

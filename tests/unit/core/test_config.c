@@ -142,7 +142,7 @@ static void test_destination_and_networks(void **state)
 {
     struct config *c =
         load("hostname: gw.example.com\n"
-             "destination: { port: 26, mode: edge, mx: true, host: EDGE.example.net }\n"
+             "destination: { port: 26, mode: edge, mx: true, host: EDGE.example.net, rate: 5/h }\n"
              "edge_networks: []\n"
              "trusted_networks: [10.0.0.0/8, 192.0.2.1, '2001:db8::/32', Mail_1.example.com]\n");
 
@@ -150,6 +150,9 @@ static void test_destination_and_networks(void **state)
     assert_int_equal(c->destination.host_count, 1);
     assert_text(c->destination.hosts[0].name, "edge.example.net");
     assert_int_equal(c->destination.hosts[0].port, 26);
+    assert_int_equal(c->destination.rate.count, 5);
+    assert_int_equal(c->destination.rate.period_s, 3600);
+    assert_int_equal(c->destination.messages_max, 10000);
     assert_true(c->destination.mx);
     assert_true(c->has_edge_networks);
     assert_int_equal(c->edge_network_count, 0);

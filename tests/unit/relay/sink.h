@@ -20,6 +20,7 @@ struct sink {
     uint32_t messages_per_connection, rcpts_max; /* 0: no limit */
     const struct rule *rules;                    /* ends with a NULL line */
     uint32_t connections, open, messages, closed_by_us;
+    uint32_t messages_most; /* over one connection */
     struct gbuf last, lines; /* content of the last message; all commands */
     struct list peers;
 };
@@ -72,6 +73,7 @@ static void sink_end_of_data(struct sink_peer *p)
     p->in_data = false;
     p->messages++;
     s->messages++;
+    s->messages_most = MAX(s->messages_most, p->messages);
     s->last.n = 0;
     gbuf_str(&s->last, gbuf_view(&p->content));
     p->content.n = 0;

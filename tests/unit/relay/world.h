@@ -45,6 +45,7 @@ struct world {
     uint32_t put_count, queued;
     uint64_t last_id;
     uint64_t arrived_ms; /* of messages put; 0 = now */
+    uint32_t active_max; /* of the relay; 0 = its own */
     uint32_t left;       /* in the queue when the relay was drained */
 };
 
@@ -144,21 +145,6 @@ static uint32_t in_queue(const struct world *w)
 static bool is_empty(struct world *w)
 {
     return w->queued == w->put_count && in_queue(w) == 0;
-}
-
-static struct relay_message_info info_of_last(const struct world *w)
-{
-    struct relay_message_info info = {.state = "gone"};
-    struct qmsg *m = queue_find(w->queue, w->last_id);
-    if (m)
-        relay_message_info(w->relay, m, &info);
-    return info;
-}
-
-static bool last_is_deferred(struct world *w)
-{
-    return w->queued == w->put_count && str_eq(str_cstr(info_of_last(w).state), STR("deferred")) &&
-           info_of_last(w).last_text.p;
 }
 
 /* --- running --- */
@@ -273,7 +259,11 @@ static void world_finish(struct world *w)
 static void world_run(struct world *w, const char *one_options, const char *retry, const struct step *steps)
 {
     w->policy = world_policy(w, one_options, retry);
-    struct relay_options ro = {.loop = w->loop, .queue = w->queue, .policy = w->policy, .tls = w->tls};
+    struct relay_options ro = {.loop = w->loop,
+                               .queue = w->queue,
+                               .policy = w->policy,
+                               .tls = w->tls,
+                               .active_max = w->active_max};
     assert_int_equal(relay_create(&w->relay, &ro), 0);
     for (uint32_t i = 0; i < w->live_count; i++)
         relay_take(w->relay, w->live[i]);
