@@ -68,7 +68,8 @@ static struct qmsg *message_release(struct message *msg, struct note *note)
 {
     struct qmsg *m = msg->m;
     m->owner = note;
-    m->owner_flags = (m->owner_flags & ~(uint32_t)(OWNER_PLACES | OWNER_TOLD)) | (msg->told ? OWNER_TOLD : 0u);
+    m->owner_flags =
+        (m->owner_flags & ~(uint32_t)(OWNER_PLACES | OWNER_TOLD)) | (msg->told ? OWNER_TOLD : 0u);
     if (msg->note && msg->note != note)
         note_put(msg->note);
     if (msg->aside && !m->held)
