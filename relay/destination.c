@@ -123,7 +123,7 @@ void dest_add_job(struct dest *d, struct job *j)
     if (d->relay->draining) {
         job_cancel(j);
     } else if (d->refused_until_ms > now) {
-        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){STR_NONE, STR_NONE});
+        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){0});
     } else if (!crowd_takes(d, j)) {
         crowd_turn_away(d, j, j->msg->called_by == d);
     } else {

@@ -165,7 +165,7 @@ static void log_duplicate_window(const struct outconn *c, const struct job *j)
 
 static void judge(struct outconn *c, struct job *j)
 {
-    struct hop hop = {str_cstr(c->relay_text), STR_NONE};
+    struct hop hop = {.relay = str_cstr(c->relay_text)};
     if (j->damaged) {
         j->msg->damaged = true;
         job_ended(j);

@@ -89,7 +89,7 @@ static void refuse(struct dest *d, const struct answer *why)
     answer_keep(&d->refused, why);
     d->refused_until_ms = loop_now_ms(d->relay->loop) + REFUSED_KEPT_MS;
     while ((j = dest_take_job(d)))
-        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){STR_NONE, STR_NONE});
+        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){0});
 }
 
 static void take_resolution(struct dest *d, struct resolution *res)

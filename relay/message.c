@@ -191,7 +191,7 @@ static void expire(struct message *msg, uint64_t lifetime_ms)
         a.text =
             arena_printf(&msg->arena, "not delivered within %" PRIu64 " hours; the last reason was: " STR_FMT,
                          lifetime_ms / 3600000, STR_ARG(reason));
-        rcpt_settle(msg, rc, NULL, RES_BOUNCED, &a, &(struct hop){STR_NONE, STR_NONE});
+        rcpt_settle(msg, rc, NULL, RES_BOUNCED, &a, &(struct hop){0});
     }
 }
 
@@ -199,6 +199,12 @@ static uint64_t lifetime_of(const struct message *msg)
 {
     const struct settings *s = &msg->relay->settings;
     return msg->env.sender.n ? s->lifetime_ms : s->dsn_lifetime_ms;
+}
+
+static bool is_late(const struct message *msg)
+{
+    uint64_t after_ms = msg->relay->settings.delay_after_ms;
+    return after_ms && msg->env.sender.n && !msg->m->warned && wall_ms() >= msg->m->arrived_ms + after_ms;
 }
 
 static void settle(struct message *msg)
@@ -210,12 +216,8 @@ static void settle(struct message *msg)
     uint64_t lifetime_ms = lifetime_of(msg);
     if (wall_ms() >= msg->m->arrived_ms + lifetime_ms)
         expire(msg, lifetime_ms);
-    for (uint32_t i = 0; i < msg->rcpt_count; i++)
-        if (msg->rcpts[i].result == RES_BOUNCED) {
-            report_start(msg);
-            return;
-        }
-    message_finish(msg);
+    msg->is_late = is_late(msg);
+    report_settle(msg);
 }
 
 void message_job_gone(struct message *msg)
@@ -258,13 +260,16 @@ static void message_done(struct message *msg, const char *reason)
     message_free(msg);
 }
 
-/* When it is looked at again, whatever the destination that it waits for does: at the end of its lifetime, or
- * when another of its destinations may take it. */
+/* When it is looked at again, whatever the destination that it waits for does: when its sender is to be told
+ * that it is late, at the end of its lifetime, or when another of its destinations may take it. */
 static uint64_t aside_due_ms(const struct message *msg, uint64_t now)
 {
     uint64_t due_ms = now + crowd_look_ms(), end_ms = msg->m->arrived_ms + lifetime_of(msg);
+    uint64_t late_ms = msg->m->arrived_ms + msg->relay->settings.delay_after_ms;
     if (end_ms > now)
         due_ms = MIN(due_ms, end_ms);
+    if (late_ms > now)
+        due_ms = MIN(due_ms, late_ms);
     return msg->retry_due_ms ? MIN(due_ms, msg->retry_due_ms) : due_ms;
 }
 

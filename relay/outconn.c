@@ -26,7 +26,8 @@ str_t outconn_mta(const struct outconn *c)
 struct hop outconn_hop(const struct outconn *c)
 {
     const struct tls_info *tls = conn_tls(c->conn);
-    return (struct hop){str_cstr(c->relay_text), tls ? str_cstr(tls->version) : STR_NONE};
+    return (struct hop){str_cstr(c->relay_text), tls ? str_cstr(tls->version) : STR_NONE,
+                        smtpc_features(c->smtpc)->dsn};
 }
 
 /* --- where to --- */

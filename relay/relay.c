@@ -127,6 +127,7 @@ void relay_destroy(struct relay *r)
     LIST_EACH(&r->notes, k)
     free(container_of(k, struct note, link));
     heap_free(&r->heap);
+    budget_free(&r->budget);
     message_free_spares(r);
     pool_free(&r->message_pool);
     pool_free(&r->conn_pool);

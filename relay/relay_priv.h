@@ -27,7 +27,7 @@
 #define RELAY_ACTIVE_MAX       20000              /* messages; the rest waits in the heap as due */
 #define RELAY_ACTIVE_BYTES_MAX ((size_t)64 << 20) /* of their arenas */
 #define RELAY_MESSAGE_BYTES_MAX                                                                              \
-    ((size_t)8 << 20)            /* one arena: a 1 MiB record, its jobs, and a text per recipient */
+    ((size_t)16 << 20)           /* one arena: a 1 MiB record, its jobs, and a text per recipient */
 #define RELAY_LOADS_MAX      64  /* envelope reads in flight */
 #define RELAY_BATCH_MAX      256 /* activations a tick */
 #define RELAY_RCPTS_MAX      100 /* per transaction: what every server must take (RFC 5321 4.5.3.1.8) */
@@ -61,6 +61,16 @@ struct settings {
     struct hop_settings hop;
     struct backoff retry;
     uint64_t lifetime_ms, dsn_lifetime_ms;
+    uint64_t delay_after_ms; /* 0 = never */
+    uint64_t return_size_bytes;
+    uint32_t dsn_rate; /* a minute and domain; 0 = no limit */
+    enum double_bounces double_bounces;
+};
+
+/* Reports given out in this minute, by domain. */
+struct budget {
+    struct map64 counts; /* values are counts */
+    uint64_t minute;
 };
 
 struct relay {
@@ -85,6 +95,7 @@ struct relay {
     struct pool message_pool, conn_pool, piece_pool;
     struct list notes;
     struct note *held_note; /* the last one given to a held message: the next has the same reason, likely */
+    struct budget budget;
 
     struct smap destinations; /* owned values */
     struct list dirty;        /* dest.dirty_link: have jobs to hand out at the tick's end */
@@ -139,6 +150,10 @@ void schedule_forget(struct relay *r, struct qmsg *m);
 bool schedule_has_room(const struct relay *r); /* for one more active message */
 void schedule_run(struct relay *r);
 void schedule_wake(struct timer *t);
+
+/* budget.c */
+bool budget_take(struct budget *b, str_t domain, uint32_t rate, uint64_t now_ms); /* false: used up */
+void budget_free(struct budget *b);
 
 /* crowd.c */
 void crowd_run(struct relay *r); /* calls messages that stand aside, one of each destination in turn */

@@ -70,7 +70,8 @@ static const char config_format[] =
     "  - { name: two.example, local: true, route: { hosts: [\"10.0.0.2:25\"], connections: %u } }\n"
     "  - { name: named.example, local: true, route: { hosts: [\"mx.named.example:25\"] } }\n"
     "limits: { sessions_per_client: 0 }\n"
-    "retry: { first: %us, max: 60s, lifetime: %us }\n";
+    "retry: { first: %us, max: 60s, lifetime: %us }\n"
+    "dsn: { rate: 0, delay_after: %us }\n";
 
 static struct policy *policy_new(bool with_second_host)
 {
@@ -80,7 +81,7 @@ static struct policy *policy_new(bool with_second_host)
     struct policy *p;
     unsigned connections = 1 + (unsigned)chance_below(8), first_s = 1 + (unsigned)chance_below(20);
     (void)snprintf(text, sizeof text, config_format, with_second_host ? ", \"10.0.0.2:25\"" : "", connections,
-                   first_s, W.traits.lifetime_s);
+                   first_s, W.traits.lifetime_s, SIM_WARN_AFTER_S);
     err_t err = config_load_text(str_cstr(text), d.file, &c, &d);
     if (!err)
         err = policy_build(&p, c, NULL, &d);

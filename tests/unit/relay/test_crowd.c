@@ -116,7 +116,7 @@ static void check_returned(struct world *w)
 
 static void what_stands_aside_is_returned_when_its_time_is_over(void **state)
 {
-    struct world w = {.active_max = ACTIVE_MAX};
+    struct world w = {.active_max = ACTIVE_MAX, .more_config = "dsn: { delay_after: 0 }\n"};
     world_start(&w);
     world_run(
         &w, "", "first: 5m, max: 4000s, lifetime: 5d",
@@ -338,7 +338,7 @@ static void check_returned_paused(struct world *w)
 /* What waits for a connection goes aside too; lifetimes go on; the report about it waits as well. */
 static void with_all_paused_lifetimes_go_on(void **state)
 {
-    struct world w = {0};
+    struct world w = {.more_config = "dsn: { delay_after: 0 }\n"};
     world_start(&w);
     world_run(&w, "", "first: 5m, max: 4000s, lifetime: 5d",
               (struct step[]){{put_some, one_is_connected},
