@@ -16,7 +16,7 @@ def send(gateway, subject, to="bob@example.com", client=None):
 
 
 def reasons(gateway):
-    return [m["reason"] for m in json.loads(gateway.cli("--json", "queue", "list").stdout)]
+    return [m["reason"] for m in json.loads(gateway.cli("--json", "queue", "list").stdout)["messages"]]
 
 
 @pytest.mark.sanitized
