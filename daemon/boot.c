@@ -290,9 +290,7 @@ static void collect_age(void *ctx, struct gbuf *out)
 static void collect_pauses(void *ctx, struct gbuf *out)
 {
     struct gateway *g = ctx;
-    pthread_mutex_lock(&g->lock);
     pause_collect(&g->pause, out);
-    pthread_mutex_unlock(&g->lock);
 }
 
 static void log_ready(struct gateway *g)
@@ -395,6 +393,7 @@ int gateway_boot(struct gateway *g, const char *path)
                           .drained_fd = -1,
                           .started_wall_ns = clock_wall_ns()};
     pthread_mutex_init(&g->lock, NULL);
+    pause_init(&g->pause);
     err_t err = prepare_signals(g);
     if (err)
         return fail(g, &notes, err, EX_OSERR);

@@ -102,12 +102,21 @@ static struct pauses *compile(const json_t *all, json_t *keys)
 /* Takes `all` (may be NULL), `keys` and `now`. */
 static void put_in_force(struct pause_state *s, json_t *all, json_t *keys, struct pauses *now)
 {
-    json_decref(s->all);
-    json_decref(s->keys);
-    pauses_unref(s->now);
+    pthread_mutex_lock(&s->lock);
+    json_t *old_all = s->all, *old_keys = s->keys;
     s->all = all;
     s->keys = keys;
+    pthread_mutex_unlock(&s->lock);
+    json_decref(old_all);
+    json_decref(old_keys);
+    pauses_unref(s->now);
     s->now = now;
+}
+
+void pause_init(struct pause_state *s)
+{
+    *s = (struct pause_state){0};
+    pthread_mutex_init(&s->lock, NULL);
 }
 
 err_t pause_load(struct pause_state *s, str_t spool_directory, struct gbuf *notes)
@@ -219,10 +228,11 @@ json_t *pause_json(const struct pause_state *s)
     return json_pack("{s:O?, s:o}", "all", s->all, "destinations", list);
 }
 
-void pause_collect(const struct pause_state *s, struct gbuf *out)
+void pause_collect(struct pause_state *s, struct gbuf *out)
 {
     const char *key;
     json_t *entry;
+    pthread_mutex_lock(&s->lock);
     gbuf_printf(out,
                 "# HELP postern_paused 1: an administrator paused all sending\n"
                 "# TYPE postern_paused gauge\npostern_paused %d\n"
@@ -235,11 +245,12 @@ void pause_collect(const struct pause_state *s, struct gbuf *out)
         metrics_label(out, str_cstr(key));
         gbuf_cstr(out, "\"} 1\n");
     }
+    pthread_mutex_unlock(&s->lock);
 }
 
 void pause_free(struct pause_state *s)
 {
     put_in_force(s, NULL, NULL, NULL);
     free(s->path);
-    *s = (struct pause_state){0};
+    s->path = NULL;
 }
