@@ -26,8 +26,11 @@ static void visitor_came(struct door *door, struct MHD_Connection *c, void **sta
     *state = v;
     pthread_mutex_lock(&door->lock);
     list_push_back(&door->visitors, &v->link);
-    if (++door->visitor_count > CONNECTIONS_MAX)
-        (void)shutdown(container_of(list_first(&door->visitors), struct visitor, link)->fd, SHUT_RDWR);
+    if (++door->visitor_count > CONNECTIONS_MAX) {
+        struct visitor *first = container_of(list_pop_front(&door->visitors), struct visitor, link);
+        door->visitor_count--;
+        (void)shutdown(first->fd, SHUT_RDWR); /* its thread needs a moment to see it */
+    }
     pthread_mutex_unlock(&door->lock);
 }
 
@@ -37,8 +40,10 @@ static void visitor_left(struct door *door, void **state)
     if (!v)
         return;
     pthread_mutex_lock(&door->lock);
-    list_remove(&v->link);
-    door->visitor_count--;
+    if (link_in_list(&v->link)) {
+        list_remove(&v->link);
+        door->visitor_count--;
+    }
     pthread_mutex_unlock(&door->lock);
     if (v->lease)
         door->admin->backend.lease_end(door->admin->backend.ctx, v->lease);
@@ -63,7 +68,7 @@ static err_t serve(struct door *door, int fd, struct sbuf *error)
     const unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL;
     door->http = MHD_start_daemon(
         flags, 0, NULL, NULL, http_request, door, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd,
-        MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX + 1u, MHD_OPTION_NOTIFY_CONNECTION, connection_changed,
+        MHD_OPTION_CONNECTION_LIMIT, 4u * CONNECTIONS_MAX, MHD_OPTION_NOTIFY_CONNECTION, connection_changed,
         door, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES,
         MHD_OPTION_NOTIFY_COMPLETED, http_completed, NULL, MHD_OPTION_END);
     if (door->http)

@@ -26,6 +26,11 @@ struct admin_backend {
     json_t *(*import)(void *ctx, struct gbuf *record, bool parked);
     void (*lease_end)(void *ctx, uint64_t lease); /* what it holds goes on */
     json_t *(*destinations)(void *ctx);
+    /* Starts giving every ring `bytes` (0: what the configuration says); the status tells how it goes on.
+     * What is refused stands in `problems`, a line each. */
+    json_t *(*resize)(void *ctx, uint64_t bytes, struct gbuf *problems);
+    /* Starts a scrub of every ring; how it goes on is part of the status. */
+    json_t *(*scrub)(void *ctx);
     /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */
     err_t (*reload)(void *ctx, struct gbuf *text);
     /* Of everything, or of one destination (`key` present), known or not. 0: durable and in force, *out tells

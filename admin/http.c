@@ -145,6 +145,34 @@ static json_t *lines_of(struct gbuf *text)
     return lines;
 }
 
+static struct answer post_scrub(struct request *rq)
+{
+    json_t *json = rq->admin->backend.scrub(rq->admin->backend.ctx);
+    log_change(rq, "scrub", json ? "ok" : "no answer", NULL);
+    return answer_backend(json);
+}
+
+static struct answer post_resize(struct request *rq)
+{
+    const char *given = request_param(rq, "size");
+    uint64_t bytes = 0;
+    struct gbuf problems = {0};
+    if (given && (!config_parse_size(str_cstr(given), &bytes) || bytes == 0))
+        return answer_error(MHD_HTTP_BAD_REQUEST, "size must be a size, such as 512MiB or 4GiB");
+    json_t *json = rq->admin->backend.resize(rq->admin->backend.ctx, bytes, &problems);
+    log_change(rq, "resize", !json ? "no answer" : problems.n ? "refused" : "ok", NULL);
+    json_t *lines = lines_of(&problems);
+    bool refused = problems.n > 0;
+    gbuf_free(&problems);
+    if (!json || !refused) {
+        json_decref(lines);
+        return answer_backend(json);
+    }
+    json_decref(json);
+    return answer_json(MHD_HTTP_CONFLICT,
+                       json_pack("{s:s, s:o}", "error", "not every ring can be resized", "problems", lines));
+}
+
 static struct answer post_reload(struct request *rq)
 {
     struct gbuf text = {0};
@@ -254,6 +282,8 @@ static const struct endpoint_row {
     {"/api/v1/reload", CHANGES, post_reload, 0},
     {"/api/v1/pause", CHANGES, post_pause, 0},
     {"/api/v1/resume", CHANGES, post_resume, 0},
+    {"/api/v1/queue/scrub", CHANGES, post_scrub, 0},
+    {"/api/v1/queue/resize", CHANGES, post_resize, 0},
 };
 
 /* --- requests --- */

@@ -129,6 +129,7 @@ struct config {
     uint64_t ring_size_bytes; /* per worker, default 256MiB, min 16MiB */
     uint32_t
         commit_delay_us; /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
+    uint32_t scrub_period_s;     /* spool.scrub, default 7 days; 0: off */
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */
@@ -222,6 +223,9 @@ err_t config_load_file(const char *path, struct config **out, struct diag *d) WA
 err_t config_read_file(const char *path, struct gbuf *text, struct diag *d) WARN_UNUSED;
 err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
 void config_free(struct config *c); /* NULL is fine */
+/* "256MiB" as a configuration has it, for those who are told a size elsewhere. False: it is none. */
+bool config_parse_size(str_t s, uint64_t *bytes);
+
 /* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size,
  * workers" in `keys`; returns how many. */
 size_t config_restart_keys(const struct config *running, const struct config *wanted, struct gbuf *keys);

@@ -139,6 +139,12 @@ static bool parse_amount(const struct value_type *t, str_t s, uint64_t *base)
     return false;
 }
 
+bool config_parse_size(str_t s, uint64_t *bytes)
+{
+    const struct value_type size = {.amount = AMOUNT_SIZE};
+    return parse_amount(&size, s, bytes);
+}
+
 void read_amount(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     char min_text[32], max_text[32], unit_text[32];

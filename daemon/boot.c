@@ -365,6 +365,8 @@ static int boot_spool(struct gateway *g, struct gbuf *notes)
     int status = open_workers(g, c, &err, notes);
     if (status)
         return fail(g, notes, err, status);
+    metric_set(M_queue_messages, 0); /* recovery counted on this thread; each worker tells of its own ring */
+    metric_set(M_queue_recipients, 0);
     note_features(loop_features(g->workers[0].loop), notes);
     return 0;
 }

@@ -63,13 +63,13 @@ static void list_message(struct walk *k, const struct look *l)
     char id[16];
     size_t n = qid_format(i->id, id);
     bool waits = str_eq(str_cstr(i->state), STR("deferred"));
-    json_t *o =
-        json_pack("{s:s%, s:o, s:f, s:I, s:I, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:i}", "id", id, n,
-                  "arrived", json_of_time(i->arrived_ms), "age_s", seconds_since(i->arrived_ms), "arrived_ms",
-                  (json_int_t)i->arrived_ms, "size", (json_int_t)i->bytes, "attempts", (int)i->attempts,
-                  "recipients", (int)i->rcpt_count, "pending", (int)i->rcpt_pending, "state", i->state, "due",
-                  json_of_time(waits ? i->due_ms : 0), "reason", json_of_str(reason_of(i)), "destination",
-                  json_of_str(i->destination), "worker", (int)k->w->index);
+    json_t *o = json_pack("{s:s%, s:b, s:o, s:f, s:I, s:I, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:i}", "id", id,
+                          n, "damaged", l->m->damaged, "arrived", json_of_time(i->arrived_ms), "age_s",
+                          seconds_since(i->arrived_ms), "arrived_ms", (json_int_t)i->arrived_ms, "size",
+                          (json_int_t)i->bytes, "attempts", (int)i->attempts, "recipients",
+                          (int)i->rcpt_count, "pending", (int)i->rcpt_pending, "state", i->state, "due",
+                          json_of_time(waits ? i->due_ms : 0), "reason", json_of_str(reason_of(i)),
+                          "destination", json_of_str(i->destination), "worker", (int)k->w->index);
     if (!o)
         return;
     if (l->load) {

@@ -49,6 +49,7 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
         .ring_bytes = c->ring_size_bytes,
         .commit_delay_us = c->commit_delay_us,
         .high_water_percent = c->high_water_percent,
+        .scrub_period_s = c->scrub_period_s,
     };
 
     *w = (struct worker){.index = index, .current = snapshot_ref(s)};
@@ -258,6 +259,7 @@ static void take_next(struct worker *w)
             w->current = s;
             smtpd_service_set_policy(w->service, s->policy, s->tls_server);
             relay_set_policy(w->relay, s->policy);
+            queue_set_scrub(w->queue, policy_config(s->policy)->scrub_period_s);
         }
     }
     if (w->retired_count)

@@ -33,7 +33,8 @@ struct qmsg {
     uint32_t attempts;   /* finished attempts, as recorded */
     uint32_t rcpt_count, rcpt_pending; /* pending: with rcpt_state_is_open */
     bool held;
-    bool warned; /* the sender was told that it is late */
+    bool damaged; /* some of it was found unreadable or changed since the process started */
+    bool warned;  /* the sender was told that it is late */
 
     /* The owner's (relay). The queue never reads them. */
     void *owner;
@@ -63,8 +64,9 @@ struct queue_options {
                            4 MiB */
     uint64_t progress_flush_ms; /* progress records wait at most this long for a commit to ride in, default
                                    200: the window in which a crash can repeat a delivery */
-    uint32_t segment_bytes; /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
-                               KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
+    uint32_t segment_bytes;  /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
+                                KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
+    uint32_t scrub_period_s; /* see queue_set_scrub */
 };
 
 /* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into
@@ -203,6 +205,35 @@ struct queue_sync {
 };
 void queue_sync(struct queue *q, struct queue_sync *s);
 void queue_sync_cancel(struct queue_sync *s); /* `done` is not called; any time */
+
+/* --- resize --- */
+
+/* Gives the ring another size while it is used; rounded up to segments. 0: begun, or nothing to do;
+ * ERR_LOCKED: one is under way; ERR_LIMIT: fewer than 8 or more than a million segments; ERR_FULL: what is
+ * queued would not fit; or the ring's last error. How it ends: queue_resize_state. The old ring stays when it
+ * fails. */
+err_t queue_resize(struct queue *q, uint64_t ring_bytes) WARN_UNUSED;
+struct queue_resize_state {
+    const char *step; /* static; NULL: none is under way */
+    uint64_t target_bytes, filled_bytes;
+    err_t err; /* of the last one: ERR_FULL: what lives did not fit after all; -ENOSPC; … */
+};
+void queue_resize_state(const struct queue *q, struct queue_resize_state *out);
+
+/* --- scrub: all records of live messages are read and checked --- */
+
+struct queue_scrub_state {
+    bool running, hurried;
+    uint64_t started_ms, ended_ms; /* wall clock; 0: not yet */
+    /* Of the lap that runs, else of the last one. */
+    uint64_t message_count, read_bytes;
+    uint64_t damaged_count;    /* messages; their bytes are in corrupt/ */
+    uint64_t unreadable_count; /* the disk refused, several times */
+};
+/* In the background, so slowly that a lap takes `period_s`; 0: only when asked. */
+void queue_set_scrub(struct queue *q, uint32_t period_s);
+void queue_scrub(struct queue *q); /* a lap from the start, now, at 32 MiB a second at most */
+void queue_scrub_state(const struct queue *q, struct queue_scrub_state *out);
 
 struct queue_stats {
     uint64_t ring_bytes, used_bytes, live_bytes;

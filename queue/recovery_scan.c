@@ -72,14 +72,13 @@ static uint64_t first_header(struct recovery *rc, uint32_t slot)
 {
     struct queue *q = rc->q;
     rc->unit_at = UINT64_MAX;
-    uint64_t at = (uint64_t)slot * q->segment_bytes;
-    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, qfile_at(q, at)))
+    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, DISK_DATA_AT + slot * q->segment_bytes))
         return NO_SEGMENT;
     struct disk_record r;
     memcpy(&r, rc->unit, sizeof r);
     struct disk_batch d;
     uint64_t segment = r.position / q->segment_bytes;
-    if (r.position % q->segment_bytes != 0 || segment % q->segment_count != slot)
+    if (r.position % q->segment_bytes != 0 || (segment >= q->base_segment && qslot_of(q, segment) != slot))
         return NO_SEGMENT;
     /* Only the header has been read: the batch may be as long as it says. */
     bool ok = qrecord_is_valid(q, rc->unit, DISK_SECTOR, r.position) &&
@@ -102,7 +101,7 @@ err_t recovery_look(struct recovery *rc)
 
 static uint64_t first_of(const struct recovery *rc, uint64_t segment)
 {
-    return rc->first[segment % rc->q->segment_count];
+    return rc->first[qslot_of(rc->q, segment)];
 }
 
 bool recovery_is_earlier_lap(const struct recovery *rc, uint64_t segment)
@@ -154,6 +153,8 @@ uint64_t recovery_last_batch(struct recovery *rc)
         if (recovery_is_earlier_lap(rc, s))
             continue;
         uint64_t found = last_batch_in(rc, s);
+        if (found == UINT64_MAX && q->super.now.flags & SUPER_SHRINKING)
+            continue; /* the log may have turned back before the ring's end */
         if (found == UINT64_MAX)
             break;
         last = found;

@@ -44,6 +44,10 @@ PRINTF_LIKE(1, 2) int cli_usage(const char *fmt, ...);
 char *cli_queue_path(const struct cli *cli, const char *verb, const char *more);
 void cli_encode(struct gbuf *out, const char *key, const char *value); /* "&key=value" */
 
+/* ring.c */
+int cli_resize(const struct cli *cli);
+int cli_scrub(const struct cli *cli);
+
 /* pause.c */
 int cli_pause(const struct cli *cli);
 int cli_resume(const struct cli *cli);

@@ -34,6 +34,8 @@ static const char USAGE[] =
     "  queue release [ID...]   held messages are tried at once\n"
     "  queue retry [ID...]     waiting messages are tried now; ends the back-off of their destinations\n"
     "  queue remove [ID...]    out of the queue, for ever; --bounce: their senders get a report\n"
+    "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
+    "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  queue pause             send nothing, or nothing to one --destination; mail is taken in and waits\n"
     "  queue resume            send again what `queue pause` stopped\n"
     "  queue export -o FILE [ID...]   messages into a file, and out of the queue; --keep: they stay in it\n"
@@ -214,11 +216,11 @@ static int do_help(const struct cli *cli)
     return EXIT_SUCCESS;
 }
 
-enum { ANY_NUMBER = -1, SOME = -2 }; /* of operands */
+enum { ANY_NUMBER = -1, SOME = -2, MAYBE_ONE = -3 }; /* of operands */
 
 static const struct command {
     const char *words[2];
-    int operands;   /* how many, or ANY_NUMBER, or SOME */
+    int operands;   /* how many, or one of the above */
     unsigned takes; /* of enum takes */
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
@@ -234,6 +236,8 @@ static const struct command {
     {{"queue", "remove"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, queue_remove},
     {{"queue", "export"}, ANY_NUMBER, TAKES_WHICH | TAKES_OUTPUT | TAKES_KEEP, queue_export},
     {{"queue", "import"}, SOME, 0, queue_import},
+    {{"queue", "resize"}, MAYBE_ONE, 0, cli_resize},
+    {{"queue", "scrub"}, 0, 0, cli_scrub},
     {{"queue", "pause"}, 0, TAKES_DESTINATION, cli_pause},
     {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},
     {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, queue_list},
@@ -253,6 +257,8 @@ static int word_count(const struct command *c)
 
 static bool takes_count(const struct command *c, int operands)
 {
+    if (c->operands == MAYBE_ONE)
+        return operands <= 1;
     return c->operands == ANY_NUMBER || (c->operands == SOME && operands > 0) || c->operands == operands;
 }
 
@@ -382,6 +388,8 @@ static int run(struct cli *cli, int argc, char *argv[])
         return cli_usage("there is no command \"%s%s%s\"", argv[optind], optind + 1 < argc ? " " : "",
                          optind + 1 < argc ? argv[optind + 1] : "");
     const char *second = c->words[1] ? c->words[1] : "";
+    if (c->operands == MAYBE_ONE && !takes_count(c, operands))
+        return cli_usage("%s %s takes one word more at most", c->words[0], second);
     if (!takes_count(c, operands))
         return cli_usage("%s%s%s: say the id of %s", c->words[0], *second ? " " : "", second,
                          c->operands == 1 ? "one message" : "a message, or of several");

@@ -156,6 +156,19 @@ static void cell_ring(struct table *t, const json_t *ring)
         return;
     }
     table_cell(t, is_true(ring, "direct_io") ? STR("direct") : STR("buffered"));
+    const json_t *resize = json_object_get(ring, "resize");
+    if (json_is_object(resize) && !error.n) {
+        char state[96];
+        struct sbuf s = SBUF_ON(state);
+        sbuf_cstr(&s, "resizing to ");
+        text_size(&s, count_of(resize, "target"));
+        sbuf_cstr(&s, ": ");
+        sbuf_str(&s, text_of(resize, "step"));
+        if (str_eq(text_of(resize, "step"), STR("filling")))
+            sbuf_printf(&s, " %.0f%%", 100 * number_of(resize, "filled") / number_of(resize, "target"));
+        table_cell(t, sbuf_view(&s));
+        return;
+    }
     table_cell(t, error.n ? error : is_true(ring, "full") ? STR("full, MAIL gets 452") : STR("good"));
 }
 
@@ -244,7 +257,7 @@ err_t show_queue(const json_t *messages, bool cut, bool filtered, uint64_t now_w
         cell_size(&t, m, "size");
         cell_recipients(&t, m);
         cell_count(&t, m, "attempts");
-        table_cell(&t, text_of(m, "state"));
+        table_cell(&t, is_true(m, "damaged") ? STR("damaged") : text_of(m, "state"));
         cell_until(&t, m, "due", now_wall_ns);
         cell_sender(&t, m);
         cell_to(&t, m);

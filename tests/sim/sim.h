@@ -35,6 +35,8 @@ struct sim_traits {
     uint32_t rot_every_ms;        /* a flipped bit at rest; 0: never */
     uint32_t body_bytes_max;
     uint32_t lifetime_s;
+    uint32_t scrub_s;         /* 0: no scrub */
+    uint32_t resize_every_ms; /* on average, to any size; 0: never */
     bool flushes_all; /* a durable write also makes durable what earlier processes left in the cache */
 };
 

@@ -148,6 +148,16 @@ static void fault_event(void *ctx, uint64_t arg)
     world_at(chance_around(W.traits.disk_fault_every_ms * SIM_MS), fault_event, NULL, 0);
 }
 
+/* An administrator who cannot make up his mind. */
+static void resize_event(void *ctx, uint64_t arg)
+{
+    if (W.healing)
+        return;
+    uint64_t count_max = (UINT64_C(16) << 20) / W.traits.segment_bytes;
+    worker_resize((8 + chance_below(MIN(count_max, UINT64_C(64)) - 7)) * W.traits.segment_bytes);
+    world_at(chance_around(W.traits.resize_every_ms * SIM_MS), resize_event, NULL, 0);
+}
+
 static void rot_event(void *ctx, uint64_t arg)
 {
     if (W.healing)
@@ -187,6 +197,8 @@ static void begin_trouble(void)
     world_at(chance_around(RELOAD_EVERY_NS), reload_event, NULL, 0);
     if (W.traits.disk_fault_every_ms)
         world_at(chance_around(W.traits.disk_fault_every_ms * SIM_MS), fault_event, NULL, 0);
+    if (W.traits.resize_every_ms)
+        world_at(chance_around(W.traits.resize_every_ms * SIM_MS), resize_event, NULL, 0);
     if (W.traits.rot_every_ms)
         world_at(chance_around(W.traits.rot_every_ms * SIM_MS), rot_event, NULL, 0);
     world_at(IDLE_CHECK_NS, rest_event, NULL, 0);

@@ -75,6 +75,18 @@ static err_t backend_reload(void *ctx, struct gbuf *text)
     return backend_state.reload_err;
 }
 
+static json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems)
+{
+    if (bytes == 77)
+        gbuf_cstr(problems, "ring-00: no\n");
+    return backend_state.silent ? NULL : json_pack("{s:I}", "bytes", (json_int_t)bytes);
+}
+
+static json_t *backend_scrub(void *ctx)
+{
+    return backend_state.silent ? NULL : json_object();
+}
+
 static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t **out)
 {
     struct sbuf b = SBUF_ON(backend_state.pause);
@@ -92,6 +104,8 @@ static const struct admin_backend backend = {.status = backend_status,
                                              .message = backend_message,
                                              .lease_end = backend_lease_end,
                                              .destinations = backend_destinations,
+                                             .resize = backend_resize,
+                                             .scrub = backend_scrub,
                                              .reload = backend_reload,
                                              .pause = backend_pause,
                                              .ctx = &backend_state};
