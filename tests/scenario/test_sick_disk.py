@@ -201,6 +201,9 @@ def test_resize_while_mail_flows(run, tmp_path):
     gateway.start()
     assert "`postern queue resize` gives it that size" in gateway.log()
     assert gateway.cli("queue", "resize").stdout == "ring-00: 16 MiB\nring-01: 16 MiB\n"
+    gateway.configure(spool={"ring_size": "18MiB"})
+    assert "`postern queue resize` gives the rings this size" in gateway.cli("reload").stderr
+    assert gateway.cli("queue", "resize").stdout == "ring-00: 18 MiB\nring-01: 18 MiB\n"
     assert not gateway.events("queue_damage")
 
 
