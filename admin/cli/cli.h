@@ -14,6 +14,7 @@ struct cli {
     uint64_t limit;          /* 0: not given */
     const char *destination; /* NULL: not given */
     const char *operand;     /* behind the command; NULL: none */
+    const char *to;          /* --to; NULL: not given */
 };
 
 /* main.c */
@@ -25,6 +26,9 @@ void cli_write_json(const json_t *json);
 /* ring.c */
 int cli_resize(const struct cli *cli);
 int cli_scrub(const struct cli *cli);
+
+/* salvage.c: on files, whether posternd runs or not */
+int cli_salvage(const struct cli *cli);
 
 /* pause.c */
 int cli_pause(const struct cli *cli);

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 
 #define SOCKET_DEFAULT  "/run/postern/admin.sock"
+#define SPOOL_DEFAULT   "/var/spool/postern"
 #define LIMIT_DEFAULT   100
 #define LIMIT_MAX       10000
 #define HTTP_ERROR_FROM 400
@@ -27,6 +28,9 @@ static const char USAGE[] =
     "  queue resume [--destination KEY]\n"
     "                          send again what `queue pause` stopped\n"
     "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
+    "  queue salvage [--to DIRECTORY] [FILE|DIRECTORY]\n"
+    "                          what can be had of damaged mail in a spool's corrupt/, or of a ring file\n"
+    "                          (default: " SPOOL_DEFAULT "); with --to: writes it there as .eml\n"
     "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
@@ -207,6 +211,7 @@ static const struct command {
     {{"queue", "pause"}, false, true, false, cli_pause},
     {{"queue", "resume"}, false, true, false, cli_resume},
     {{"queue", "resize"}, false, false, true, cli_resize},
+    {{"queue", "salvage"}, false, false, true, cli_salvage},
     {{"queue", "scrub"}, false, false, false, cli_scrub},
     {{"destinations"}, false, false, false, do_destinations},
     {{"reload"}, false, false, false, do_reload},
@@ -242,12 +247,13 @@ PRINTF_LIKE(1, 2) static int usage(const char *fmt, ...)
 
 static int run(struct cli *cli, int argc, char *argv[])
 {
-    enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_DESTINATION };
+    enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_DESTINATION, OPTION_TO };
     static const struct option options[] = {
         {"socket", required_argument, NULL, 's'},
         {"json", no_argument, NULL, OPTION_JSON},
         {"limit", required_argument, NULL, OPTION_LIMIT},
         {"destination", required_argument, NULL, OPTION_DESTINATION},
+        {"to", required_argument, NULL, OPTION_TO},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {0},
@@ -267,6 +273,7 @@ static int run(struct cli *cli, int argc, char *argv[])
             if (!*optarg)
                 return usage("--destination: it must be a key as `postern destinations` shows it");
             break;
+        case OPTION_TO: cli->to = optarg; break;
         case 'h': return do_help(cli);
         case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
         default: return EXIT_USAGE; /* getopt has told */
@@ -284,6 +291,8 @@ static int run(struct cli *cli, int argc, char *argv[])
         return usage("%s takes no --limit", command->words[0]);
     if (cli->destination && !command->takes_destination)
         return usage("%s takes no --destination", command->words[0]);
+    if (cli->to && command->run != cli_salvage)
+        return usage("%s takes no --to", command->words[0]);
     cli->operand = command->takes_operand && argc - optind == 3 ? argv[optind + 2] : NULL;
     return command->run(cli);
 }
