@@ -73,7 +73,7 @@ static enum reply_id known(const struct cfg_verify *s, const struct verdict_reco
         return R_rcpt_ok;
     if (!is_refusal(r) || (s->cautious && !is_confirmed(s, r)))
         return R_rcpt_temp;
-    return r->state == VERDICT_UNKNOWN ? R_unknown_user : R_mailbox_disabled;
+    return r->state == VERDICT_UNKNOWN ? R_unknown_user : R_rcpt_disabled;
 }
 
 static bool serves_stale(const struct cfg_verify *s, const struct verdict_record *r, uint32_t now_s)
@@ -104,15 +104,15 @@ enum reply_id answer_for(const struct cfg_verify *s, enum finding f, const struc
     *source = finding_name(f);
     switch (f) {
     case FINDING_KNOWN: *source = "probe"; return known(s, record);
-    case FINDING_FULL: return R_mailbox_full;
+    case FINDING_FULL: return R_rcpt_full;
     case FINDING_NO_SMTPUTF8: return R_needs_smtputf8;
     case FINDING_LOOPS:
     case FINDING_OWN_PROBE: return R_verify_loop;
     case FINDING_BLIND: return R_rcpt_ok;
     case FINDING_LATER:
     case FINDING_TIMEOUT: return fail(s, record, now_s, R_rcpt_temp, source);
-    case FINDING_DOWN: return fail(s, record, now_s, postfix ? R_rcpt_temp : R_verify_down, source);
-    case FINDING_REFUSES_US: return fail(s, record, now_s, postfix ? R_rcpt_temp : R_verify_refused, source);
+    case FINDING_DOWN: return fail(s, record, now_s, postfix ? R_rcpt_temp : R_backend_down, source);
+    case FINDING_REFUSES_US: return fail(s, record, now_s, postfix ? R_rcpt_temp : R_backend_refuses, source);
     case FINDING_OVERFLOW: /* `open` would let a dictionary attack in: only what was good goes on */
         if (!serves_stale(s, record, now_s))
             return R_rcpt_temp;

@@ -44,6 +44,7 @@ struct world {
     enum client_class class; /* of the next asks */
     const char *sender;
     struct ip client;
+    const char *wait;   /* of strangers */
     const char *canary; /* how often; default never */
     unsigned at;        /* the verifier that is asked next */
     const struct step *steps;
@@ -79,9 +80,9 @@ static struct policy *world_policy(const struct world *w, const char *verify)
                 "  - { name: off@one.example, verify: { mode: off } }\n"
                 "  - { name: lmtp.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off, "
                 "protocol: lmtp } }\n"
-                "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: 50s }\n",
+                "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: %s }\n",
                 w->canary ? w->canary : "0s", verify, w->one.at.port, w->two.at.port, w->one.at.port,
-                w->two.at.port, w->one.at.port);
+                w->two.at.port, w->one.at.port, w->wait ? w->wait : "50s");
     struct diag d = {.file = "test.yaml"};
     struct config *c;
     struct policy *p = NULL;
@@ -296,6 +297,32 @@ __attribute__((unused)) static void start_both(struct world *w)
 {
     sink_start(&w->one);
     sink_start(&w->two);
+}
+
+/* --- what several tests do --- */
+
+__attribute__((unused)) static const struct rule ordinary[] = {
+    {"RCPT TO:<bad", "550 5.1.1 no such user\r\n", false},
+    {"RCPT TO:<full", "552 5.2.2 over quota\r\n", false},
+    {"RCPT TO:<grey", "450 4.7.1 greylisted\r\n", false},
+    {"RCPT TO:<gone", "550 5.2.1 mailbox disabled\r\n", false},
+    {0},
+};
+
+__attribute__((unused)) static void ask_bob(struct world *w)
+{
+    sink_start(&w->one);
+    ask(w, "bob@one.example");
+}
+
+__attribute__((unused)) static const struct rule no_bob[] = {{"RCPT TO:<bob", "550 5.1.1 no\r\n", false},
+                                                             {0}};
+
+__attribute__((unused)) static void bob_is_refused(struct world *w)
+{
+    w->one.rules = no_bob;
+    age_record(w, "bob@one.example", 2 * 86400);
+    ask(w, "bob@one.example");
 }
 
 #endif
