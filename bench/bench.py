@@ -2,6 +2,8 @@
 
 Source, gateway and sink share the machine, as they do for every peer. Rounds are interleaved (A B A B), so that a slow minute of the
 machine falls on all; the table shows the median, least and most of the rounds and the ratio of the medians.
+
+./dev bench verdicts: the verdict cache alone (bench/verify).
 """
 import argparse
 import json
@@ -110,9 +112,15 @@ def print_scenario(title, peers, rows):
     sys.stdout.flush()
 
 
+def verdicts(args):
+    """Lookups, updates, durable writes and the warm start of the verdict cache."""
+    entries = 100_000 if args.quick else 1_000_000
+    raise SystemExit(subprocess.run([BIN / "postern-bench-verdicts", str(entries), args.directory]).returncode)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["relay", "queue"])
+    parser.add_argument("scenario", choices=["relay", "queue", "verdicts"])
     parser.add_argument("--peer", action="append", choices=["postfix"], help="default: postfix, when it is installed")
     parser.add_argument("--no-peer", action="store_true", help="Postern alone")
     parser.add_argument("--workers", default="auto")
@@ -123,7 +131,7 @@ def main():
     parser.add_argument("--directory", default=str(ROOT / "build"), help="where the spools are: a real disk")
     args = parser.parse_args()
     args.peer = [] if args.no_peer else args.peer or ["postfix"]
-    {"relay": relay, "queue": queue}[args.scenario](args)
+    {"relay": relay, "queue": queue, "verdicts": verdicts}[args.scenario](args)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ pkg_check_modules(jansson REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(microhttpd REQUIRED IMPORTED_TARGET libmicrohttpd)
 pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(jemalloc REQUIRED IMPORTED_TARGET jemalloc)
+pkg_check_modules(lmdb REQUIRED IMPORTED_TARGET lmdb)
 pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)
 
 # BoringSSL: Debian's android-libboringssl keeps its headers and libraries in folders of their own, beside (and not to be mixed
@@ -31,3 +32,9 @@ find_path(UNBOUND_INCLUDE unbound.h REQUIRED)
 find_library(UNBOUND_LIBRARY unbound REQUIRED)
 add_library(Unbound::unbound INTERFACE IMPORTED)
 target_link_libraries(Unbound::unbound INTERFACE ${UNBOUND_LIBRARY})
+
+# It brings no pkg-config file.
+find_path(UNISTRING_INCLUDE unicase.h REQUIRED)
+find_library(UNISTRING_LIBRARY unistring REQUIRED)
+add_library(Unistring::unistring INTERFACE IMPORTED)
+target_link_libraries(Unistring::unistring INTERFACE ${UNISTRING_LIBRARY})

@@ -50,24 +50,39 @@ static void sip_word(struct sip *s, uint64_t word)
     s->v0 ^= word;
 }
 
-static uint64_t hash(str_t s, bool fold_case)
+static struct sip sip_begin(void)
 {
-    struct sip h = {seed[0] ^ UINT64_C(0x736f6d6570736575), seed[1] ^ UINT64_C(0x646f72616e646f6d),
-                    seed[0] ^ UINT64_C(0x6c7967656e657261), seed[1] ^ UINT64_C(0x7465646279746573)};
+    return (struct sip){seed[0] ^ UINT64_C(0x736f6d6570736575), seed[1] ^ UINT64_C(0x646f72616e646f6d),
+                        seed[0] ^ UINT64_C(0x6c7967656e657261), seed[1] ^ UINT64_C(0x7465646279746573)};
+}
+
+static void sip_string(struct sip *h, str_t s, bool fold_case)
+{
     size_t at = 0;
     uint64_t word;
     for (; s.n - at >= sizeof word; at += sizeof word) {
         memcpy(&word, s.p + at, sizeof word);
-        sip_word(&h, fold_case ? fold8(word) : word);
+        sip_word(h, fold_case ? fold8(word) : word);
     }
     word = 0;
     if (at < s.n)
         memcpy(&word, s.p + at, s.n - at);
-    sip_word(&h, (fold_case ? fold8(word) : word) | (uint64_t)s.n << 56);
-    h.v2 ^= 0xff;
+    sip_word(h, (fold_case ? fold8(word) : word) | (uint64_t)s.n << 56);
+}
+
+static uint64_t sip_end(struct sip *h)
+{
     for (int i = 0; i < 3; i++)
-        sip_round(&h);
-    return h.v0 ^ h.v1 ^ h.v2 ^ h.v3;
+        sip_round(h);
+    return h->v0 ^ h->v1 ^ h->v2 ^ h->v3;
+}
+
+static uint64_t hash(str_t s, bool fold_case)
+{
+    struct sip h = sip_begin();
+    sip_string(&h, s, fold_case);
+    h.v2 ^= 0xff;
+    return sip_end(&h);
 }
 
 uint64_t str_hash(str_t s)
@@ -78,6 +93,20 @@ uint64_t str_hash(str_t s)
 uint64_t str_ihash(str_t s)
 {
     return hash(s, true);
+}
+
+/* The 128-bit variant of the reference implementation. */
+struct hash128 str_hash128(str_t s)
+{
+    struct sip h = sip_begin();
+    struct hash128 out;
+    h.v1 ^= 0xee;
+    sip_string(&h, s, false);
+    h.v2 ^= 0xee;
+    out.lo = sip_end(&h);
+    h.v1 ^= 0xdd;
+    out.hi = sip_end(&h);
+    return out;
 }
 
 uint64_t hash_u64(uint64_t key)

@@ -37,6 +37,11 @@ ptrdiff_t str_rfind(str_t s, char c);
 bool str_cut(str_t s, char sep, str_t *head, str_t *tail); /* false: no sep, head = s, tail = none */
 uint64_t str_hash(str_t s);                                /* seeded per process; not for the disk */
 uint64_t str_ihash(str_t s);                               /* equal for str_ieq strings */
+struct hash128 {
+    uint64_t lo, hi;
+};
+/* Like str_hash, of a width at which different strings do not meet: it can stand for the string. */
+struct hash128 str_hash128(str_t s);
 err_t str_to_u64(str_t s, uint64_t *out) WARN_UNUSED; /* decimal, whole string, ERR_SYNTAX on overflow too */
 bool str_is_ascii(str_t s);
 bool str_is_utf8(str_t s); /* RFC 3629, no surrogates, no overlong forms */

@@ -209,6 +209,8 @@ void qsync_fail_all(struct queue *q, err_t err);
 
 uint32_t qrecord_crc(const struct queue *q, uint64_t position, const struct disk_record *r,
                      const uint8_t *payload);
+uint32_t qrecord_crc_seeded(uint32_t seed, uint64_t position, const struct disk_record *r,
+                            const uint8_t *payload); /* without a ring */
 /* Is there a whole, untouched record of this ring at p, which has n bytes? */
 bool qrecord_is_valid(const struct queue *q, const uint8_t *p, size_t n, uint64_t position);
 static inline uint32_t qrecord_bytes(uint32_t payload_bytes)

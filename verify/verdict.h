@@ -54,12 +54,15 @@ enum verdict_age {
     AGE_REFRESH, /* answers at once, and should be asked for again */
     AGE_STALE,   /* must be asked for again; serves when the backend is down and the fail mode allows */
 };
-/* A pin is always fresh. A clock that went back makes records look new, never old. */
+/* A pin is always fresh. A clock that went back makes records look new, never old. A hint (SOURCE_SENDER) is
+ * never fresh but REFRESH: no server has been asked yet. Nor is a suspect, once t->confirm is over; until
+ * then it is FRESH, however old: it was asked for a moment ago, and to ask again would tell nothing. */
 enum verdict_age verdict_age(const struct verdict_record *r, const struct verdict_times *t, uint32_t now_s);
 
 /* What a record becomes when an answer comes in. A GOOD one that is still kept falls only when it is refused
  * a second time at least t->confirm after the first, or at once when `canary_passed`: the backend was just
- * seen to tell good from unknown. A hint (SOURCE_SENDER) makes GOOD only out of NONE. Pins stay. */
+ * seen to tell good from unknown. A hint (SOURCE_SENDER) makes GOOD only out of NONE, and falls at the first
+ * refusal. What is past its keeping counts as nothing. A pin stays; what is under it is kept up to date. */
 struct verdict_record verdict_apply(struct verdict_record old, enum verdict answer,
                                     enum verdict_source source, bool canary_passed,
                                     const struct verdict_times *t, uint32_t now_s);
@@ -70,8 +73,10 @@ struct verdict_key_rules { /* per domain */
     bool fold_case;        /* Bob@ is bob@ (default) */
     char separator; /* what follows it in the local part is a tag and does not count; '\0' = none (default) */
 };
-/* The key of an address: domain as lower-case A-labels, local part by the rules, in NFC when it is UTF-8.
- * A copy in `buf`; absent: it has no such form. Quoted local parts are kept as they are but for case. */
+/* The key of an address: its canonical form (address_canonical: domain as lower-case A-labels, quotes only
+ * where they must be), the local part by the rules, in NFC when it is UTF-8. The tag of a quoted local part
+ * counts: what stands in quotes is nobody's habit but the server's. A copy in `buf` (VERIFY_KEY_MAX is
+ * enough); absent: it has no such form (the null path, a bare postmaster, longer than that). Any thread. */
 str_t verdict_key(const struct address *a, const struct verdict_key_rules *r, struct sbuf *buf);
 
 #endif

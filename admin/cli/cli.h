@@ -18,6 +18,7 @@ enum takes {
     TAKES_KEEP = 32,
     TAKES_OUTPUT = 64,
     TAKES_DESTINATION = 128,
+    TAKES_TO = 256,
     TAKES_WHICH = TAKES_FILTER | TAKES_DESTINATION,
 };
 
@@ -29,7 +30,7 @@ struct cli {
     uint64_t limit;     /* 0: not given */
     struct gbuf filter; /* owned; "&sender=…&older=…", encoded */
     bool all, yes, bounce, keep;
-    const char *why, *output, *destination;
+    const char *why, *output, *destination, *to;
     char *const *operands;
     int operand_count;
 };
@@ -48,20 +49,23 @@ void cli_encode(struct gbuf *out, const char *key, const char *value); /* "&key=
 int cli_resize(const struct cli *cli);
 int cli_scrub(const struct cli *cli);
 
+/* salvage.c: on files, whether posternd runs or not */
+int cli_salvage(const struct cli *cli);
+
 /* pause.c */
 int cli_pause(const struct cli *cli);
 int cli_resume(const struct cli *cli);
 /* queue.c */
-int queue_list(const struct cli *cli);
-int queue_show(const struct cli *cli);
-int queue_headers(const struct cli *cli);
-int queue_stats(const struct cli *cli);
-int queue_hold(const struct cli *cli);
-int queue_release(const struct cli *cli);
-int queue_retry(const struct cli *cli);
-int queue_remove(const struct cli *cli);
+int cli_queue_list(const struct cli *cli);
+int cli_queue_show(const struct cli *cli);
+int cli_queue_headers(const struct cli *cli);
+int cli_queue_stats(const struct cli *cli);
+int cli_queue_hold(const struct cli *cli);
+int cli_queue_release(const struct cli *cli);
+int cli_queue_retry(const struct cli *cli);
+int cli_queue_remove(const struct cli *cli);
 /* export.c, import.c */
-int queue_export(const struct cli *cli);
-int queue_import(const struct cli *cli);
+int cli_queue_export(const struct cli *cli);
+int cli_queue_import(const struct cli *cli);
 
 #endif

@@ -201,7 +201,7 @@ static void tell(const struct export *x)
                 (unsigned long long)x->left_count);
 }
 
-int queue_export(const struct cli *cli)
+int cli_queue_export(const struct cli *cli)
 {
     struct export x = {.cli = cli, .fd = STDOUT_FILENO};
     int status = EXIT_REFUSED;

@@ -251,7 +251,7 @@ static int import_file(struct import *m)
     return m->damaged_count || !m->complete ? EXIT_REFUSED : EXIT_SUCCESS;
 }
 
-int queue_import(const struct cli *cli)
+int cli_queue_import(const struct cli *cli)
 {
     int worst = EXIT_SUCCESS;
     for (int i = 0; i < cli->operand_count; i++) {

@@ -11,6 +11,7 @@
 #include "core/clock.h"
 
 #define SOCKET_DEFAULT  "/run/postern/admin.sock"
+#define SPOOL_DEFAULT   "/var/spool/postern"
 #define LIMIT_MAX       10000
 #define HTTP_ERROR_FROM 400
 
@@ -35,6 +36,9 @@ static const char USAGE[] =
     "  queue retry [ID...]     waiting messages are tried now; ends the back-off of their destinations\n"
     "  queue remove [ID...]    out of the queue, for ever; --bounce: their senders get a report\n"
     "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
+    "  queue salvage [--to DIRECTORY] [FILE|DIRECTORY]\n"
+    "                          what can be had of damaged mail in a spool's corrupt/, or of a ring file\n"
+    "                          (default: " SPOOL_DEFAULT "); with --to: writes it there as .eml\n"
     "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  queue pause             send nothing, or nothing to one --destination; mail is taken in and waits\n"
     "  queue resume            send again what `queue pause` stopped\n"
@@ -225,22 +229,23 @@ static const struct command {
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
     {{"status"}, 0, 0, do_status},
-    {{"queue", "list"}, ANY_NUMBER, TAKES_LIMIT | TAKES_WHICH, queue_list},
-    {{"queue", "show"}, SOME, 0, queue_show},
-    {{"queue", "headers"}, 1, 0, queue_headers},
-    {{"queue", "stats"}, 0, TAKES_WHICH, queue_stats},
+    {{"queue", "list"}, ANY_NUMBER, TAKES_LIMIT | TAKES_WHICH, cli_queue_list},
+    {{"queue", "show"}, SOME, 0, cli_queue_show},
+    {{"queue", "headers"}, 1, 0, cli_queue_headers},
+    {{"queue", "stats"}, 0, TAKES_WHICH, cli_queue_stats},
     {{"queue", "destinations"}, 0, 0, do_destinations},
-    {{"queue", "hold"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, queue_hold},
-    {{"queue", "release"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, queue_release},
-    {{"queue", "retry"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, queue_retry},
-    {{"queue", "remove"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, queue_remove},
-    {{"queue", "export"}, ANY_NUMBER, TAKES_WHICH | TAKES_OUTPUT | TAKES_KEEP, queue_export},
-    {{"queue", "import"}, SOME, 0, queue_import},
+    {{"queue", "hold"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, cli_queue_hold},
+    {{"queue", "release"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, cli_queue_release},
+    {{"queue", "retry"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, cli_queue_retry},
+    {{"queue", "remove"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, cli_queue_remove},
+    {{"queue", "export"}, ANY_NUMBER, TAKES_WHICH | TAKES_OUTPUT | TAKES_KEEP, cli_queue_export},
+    {{"queue", "import"}, SOME, 0, cli_queue_import},
     {{"queue", "resize"}, MAYBE_ONE, 0, cli_resize},
+    {{"queue", "salvage"}, MAYBE_ONE, TAKES_TO, cli_salvage},
     {{"queue", "scrub"}, 0, 0, cli_scrub},
     {{"queue", "pause"}, 0, TAKES_DESTINATION, cli_pause},
     {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},
-    {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, queue_list},
+    {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, cli_queue_list},
     {{"destinations"}, 0, 0, do_destinations},
     {{"reload"}, 0, 0, do_reload},
     {{"metrics"}, 0, 0, do_metrics},
@@ -286,7 +291,16 @@ int cli_usage(const char *fmt, ...)
 }
 
 /* Those behind OPTION_FILTERS are parameters of the API under the same name. */
-enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_ALL, OPTION_WHY, OPTION_BOUNCE, OPTION_KEEP, OPTION_FILTERS };
+enum {
+    OPTION_JSON = 256,
+    OPTION_LIMIT,
+    OPTION_ALL,
+    OPTION_WHY,
+    OPTION_BOUNCE,
+    OPTION_KEEP,
+    OPTION_TO,
+    OPTION_FILTERS
+};
 
 static const struct option OPTIONS[] = {
     {"socket", required_argument, NULL, 's'},
@@ -305,6 +319,7 @@ static const struct option OPTIONS[] = {
     {"bounce", no_argument, NULL, OPTION_BOUNCE},
     {"keep", no_argument, NULL, OPTION_KEEP},
     {"output", required_argument, NULL, 'o'},
+    {"to", required_argument, NULL, OPTION_TO},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {0},
@@ -353,6 +368,10 @@ static int take_option(struct cli *cli, int option, const char *name)
         cli->output = optarg;
         cli->given |= TAKES_OUTPUT;
         break;
+    case OPTION_TO:
+        cli->to = optarg;
+        cli->given |= TAKES_TO;
+        break;
     case 'h': return do_help(cli);
     case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
     default: return EXIT_USAGE; /* getopt has told */
@@ -362,8 +381,8 @@ static int take_option(struct cli *cli, int option, const char *name)
 
 static const char *option_name(unsigned takes)
 {
-    static const char *const names[] = {"--limit",  "filter", "--yes",    "--why",
-                                        "--bounce", "--keep", "--output", "--destination"};
+    static const char *const names[] = {"--limit", "filter",   "--yes",         "--why", "--bounce",
+                                        "--keep",  "--output", "--destination", "--to"};
     size_t i = 0;
     while (i + 1 < COUNT_OF(names) && !(takes & 1u << i))
         i++;

@@ -41,7 +41,7 @@ static json_t *ask(const struct cli *cli, const char *verb, const char *more, st
 
 /* --- looking --- */
 
-int queue_list(const struct cli *cli)
+int cli_queue_list(const struct cli *cli)
 {
     char more[64];
     int status;
@@ -66,7 +66,7 @@ int queue_list(const struct cli *cli)
     return status;
 }
 
-int queue_stats(const struct cli *cli)
+int cli_queue_stats(const struct cli *cli)
 {
     int status;
     json_t *json = ask(cli, "/stats", "", STR_NONE, &status);
@@ -78,7 +78,7 @@ int queue_stats(const struct cli *cli)
     return status;
 }
 
-int queue_show(const struct cli *cli)
+int cli_queue_show(const struct cli *cli)
 {
     int worst = EXIT_SUCCESS;
     for (int i = 0; i < cli->operand_count; i++) {
@@ -98,7 +98,7 @@ int queue_show(const struct cli *cli)
     return worst;
 }
 
-int queue_headers(const struct cli *cli)
+int cli_queue_headers(const struct cli *cli)
 {
     struct client_reply r;
     int status = EXIT_REFUSED;
@@ -222,22 +222,22 @@ static int change(const struct cli *cli, const struct verb *v)
     return status;
 }
 
-int queue_hold(const struct cli *cli)
+int cli_queue_hold(const struct cli *cli)
 {
     return change(cli, &(struct verb){"/hold", "Hold", "held"});
 }
 
-int queue_release(const struct cli *cli)
+int cli_queue_release(const struct cli *cli)
 {
     return change(cli, &(struct verb){"/release", "Release", "released"});
 }
 
-int queue_retry(const struct cli *cli)
+int cli_queue_retry(const struct cli *cli)
 {
     return change(cli, &(struct verb){"/retry", "Try again now", "due now"});
 }
 
-int queue_remove(const struct cli *cli)
+int cli_queue_remove(const struct cli *cli)
 {
     return change(cli,
                   &(struct verb){"/remove", cli->bounce ? "Remove, with reports to their senders," : "Remove",

@@ -137,6 +137,10 @@ static void hashing(void **state)
     assert_true(str_hash(STR_NONE) == str_hash(STR("")));
     assert_true(str_hash(STR("A")) != str_hash(STR("a")));
 
+    struct hash128 a = str_hash128(STR("a")), again = str_hash128(STR("a")), b = str_hash128(STR("b"));
+    assert_true(a.lo == again.lo && a.hi == again.hi);
+    assert_true(a.lo != b.lo && a.hi != b.hi && a.lo != a.hi);
+
     /* str_ihash() follows str_ieq() for every byte at every place of a word. */
     char text[17];
     for (int c = 0; c < 256; c++) {
