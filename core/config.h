@@ -226,7 +226,7 @@ void config_free(struct config *c); /* NULL is fine */
 /* "256MiB" as a configuration has it, for those who are told a size elsewhere. False: it is none. */
 bool config_parse_size(str_t s, uint64_t *bytes);
 
-/* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size,
+/* Reload: names the keys that differ between the two and are only read at start, as "spool.directory,
  * workers" in `keys`; returns how many. */
 size_t config_restart_keys(const struct config *running, const struct config *wanted, struct gbuf *keys);
 /* The reference of all keys with type, default, bounds and prose, as Markdown; from the schema table. */

@@ -201,6 +201,9 @@ def test_resize_while_mail_flows(run, tmp_path):
     gateway.start()
     assert "`postern queue resize` gives it that size" in gateway.log()
     assert gateway.cli("queue", "resize").stdout == "ring-00: 16 MiB\nring-01: 16 MiB\n"
+    gateway.configure(spool={"ring_size": "18MiB"})
+    assert "`postern queue resize` gives the rings this size" in gateway.cli("reload").stderr
+    assert gateway.cli("queue", "resize").stdout == "ring-00: 18 MiB\nring-01: 18 MiB\n"
     assert not gateway.events("queue_damage")
 
 
@@ -230,3 +233,46 @@ def test_resize_refusals(run, small_disk):
     refused("40MiB", "not resized: File too large")
     assert ring_sizes(gateway) == [32] and ring.stat().st_size == 33 * MIB, "what was begun is given back"
     assert one(gateway, "still there", s).code == 250
+
+
+@pytest.mark.sanitized
+def test_salvage(run, tmp_path):
+    """From corrupt/ while posternd runs; then from a ring whose superblocks are lost."""
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, workers=1, retry={"first": "1h", "max": "1h"}, **routes(internal, edge))
+    s = client(gateway)
+    assert one(gateway, "delivered", s).code == 250
+    internal.wait_for(1)
+    eventually(lambda: gateway.queued() == 0, "it has left")
+    internal.kill()
+    body = "first\r\n.a line with a dot\r\n" + "x" * 70 + "\r\n"
+    for subject in ("good", "rotten"):
+        s.say("RSET")
+        assert s.send("alice@example.net", ["bob@example.com", "carol@example.com"], message(subject, body))[-1].code == 250
+    spool = gateway.directory / "spool"
+    ring = spool / "ring-00"
+    with open(ring, "r+b") as f:
+        f.seek(ring.read_bytes().index(b"Subject: rotten"))
+        f.write(b"R")
+    gateway.cli("queue", "scrub", check=False)
+    eventually(lambda: list((spool / "corrupt").glob("*.bin")), "the bytes are kept")
+
+    r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "kept"), str(spool))
+    assert "not what was received  from <alice@example.net> to <bob@example.com> and 1 more" in r.stdout
+    assert r.stdout.endswith(f"1 messages, 1 written to {tmp_path / 'kept'}\n")
+    eml = next((tmp_path / "kept").glob("*.eml")).read_bytes()
+    assert eml.startswith(b"X-Postern-Id: ") and b"X-Postern-Recipient: <carol@example.com>; pending\r\n" in eml
+    assert b"Rubject: rotten\r\n" in eml and eml.endswith(body.encode())
+
+    gateway.stop()
+    with open(ring, "r+b") as f:
+        f.write(bytes(8192))
+    listed = json.loads(gateway.cli("--json", "queue", "salvage", str(ring)).stdout)
+    assert sorted(m["condition"].split()[0] for m in listed) == ["pieces", "whole"]
+    r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "ring"), str(ring))
+    assert r.stdout.endswith(f"2 messages, 2 written to {tmp_path / 'ring'}; 1 others have been delivered or removed\n")
+    texts = [p.read_bytes() for p in (tmp_path / "ring").glob("*.eml")]
+    assert sum(b"Received: " in t and b"\r\nSubject: good\r\n" in t and t.endswith(body.encode()) for t in texts) == 1
+    r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "ring"), str(ring), check=False)
+    assert r.returncode == 1 and "File exists" in r.stderr, "nothing is written over"
+    assert gateway.cli("queue", "salvage", str(tmp_path / "nowhere"), check=False).returncode == 66

@@ -277,8 +277,8 @@ static void test_restart_keys(void **state)
     assert_int_equal(config_restart_keys(a, b, &keys), 1);
     assert_text(gbuf_view(&keys), "workers");
     keys.n = 0;
-    assert_int_equal(config_restart_keys(a, c, &keys), 7);
-    assert_text(gbuf_view(&keys), "listeners, spool.directory, spool.ring_size, spool.commit_delay, "
+    assert_int_equal(config_restart_keys(a, c, &keys), 6);
+    assert_text(gbuf_view(&keys), "listeners, spool.directory, spool.commit_delay, "
                                   "spool.high_water, admin.listen, log.file");
     gbuf_free(&keys);
     config_free(a);
@@ -292,7 +292,7 @@ static void test_docs(void **state)
     static const char *const parts[] = {
         "# Configuration\n",
         "## `spool`",
-        "| `ring_size` | size in bytes | `256MiB` | 16MiB to 16TiB | restart |",
+        "| `ring_size` | size in bytes | `256MiB` | 16MiB to 16TiB | reload |",
         "## `domains[].route`",
         "| `mx` | `false`, `true` | `false` | ",
         "| `name` | ",
