@@ -1,4 +1,4 @@
-"""./dev bench relay: messages/s and CPU seconds per 1000 messages, Postern beside its peers in the same run.
+"""./dev bench relay (./dev bench queue: see queue_bench.py): messages/s and CPU seconds per 1000 messages, Postern beside its peers in the same run.
 
 Source, gateway and sink share the machine, as they do for every peer. Rounds are interleaved (A B A B), so that a slow minute of the
 machine falls on all; the table shows the median, least and most of the rounds and the ratio of the medians.
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from peers import BIN, Postern, Postfix, available, free_port, wait_for_port, ROOT
+from queue_bench import queue
 
 SCENARIOS = {  # name: (size, messages a session, sessions, messages for postern, messages for a peer)
     "1 KiB, 1 a session": (1024, 1, 20, 30000, 2000),
@@ -119,7 +120,7 @@ def verdicts(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["relay", "verdicts"])
+    parser.add_argument("scenario", choices=["relay", "queue", "verdicts"])
     parser.add_argument("--peer", action="append", choices=["postfix"], help="default: postfix, when it is installed")
     parser.add_argument("--no-peer", action="store_true", help="Postern alone")
     parser.add_argument("--workers", default="auto")
@@ -130,7 +131,7 @@ def main():
     parser.add_argument("--directory", default=str(ROOT / "build"), help="where the spools are: a real disk")
     args = parser.parse_args()
     args.peer = [] if args.no_peer else args.peer or ["postfix"]
-    {"relay": relay, "verdicts": verdicts}[args.scenario](args)
+    {"relay": relay, "queue": queue, "verdicts": verdicts}[args.scenario](args)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ struct cfg_host { /* "10.0.0.5", "[2001:db8::5]:2526", "mx2.example.com:2525" */
     struct mark mark;
 };
 
+struct cfg_rate { /* so many messages in so much time; count 0 = no limit */
+    uint32_t count, period_s;
+};
+#define CFG_RATE_COUNT_MAX 1000000
+void cfg_rate_format(const struct cfg_rate *r, struct sbuf *out); /* "100/m", "none" */
+
 enum route_protocol { ROUTE_SMTP, ROUTE_LMTP };
 enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY };
 
@@ -44,6 +50,8 @@ struct cfg_route {
     enum route_protocol protocol;
     enum tls_level tls;       /* default TLS_MAY */
     uint32_t connections_max; /* per worker, default 20 */
+    uint32_t messages_max;    /* per connection, default 10000 */
+    struct cfg_rate rate;     /* of all workers together, default none */
     struct mark mark;
 };
 
@@ -121,6 +129,7 @@ struct config {
     uint64_t ring_size_bytes; /* per worker, default 256MiB, min 16MiB */
     uint32_t
         commit_delay_us; /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
+    uint32_t scrub_period_s;     /* spool.scrub, default 7 days; 0: off */
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */
@@ -219,7 +228,10 @@ err_t config_load_file(const char *path, struct config **out, struct diag *d) WA
 err_t config_read_file(const char *path, struct gbuf *text, struct diag *d) WARN_UNUSED;
 err_t config_load_text(str_t yaml, const char *name, struct config **out, struct diag *d) WARN_UNUSED;
 void config_free(struct config *c); /* NULL is fine */
-/* Reload: names the keys that differ between the two and are only read at start, as "spool.ring_size,
+/* "256MiB" as a configuration has it, for those who are told a size elsewhere. False: it is none. */
+bool config_parse_size(str_t s, uint64_t *bytes);
+
+/* Reload: names the keys that differ between the two and are only read at start, as "spool.directory,
  * workers" in `keys`; returns how many. */
 size_t config_restart_keys(const struct config *running, const struct config *wanted, struct gbuf *keys);
 /* The reference of all keys with type, default, bounds and prose, as Markdown; from the schema table. */

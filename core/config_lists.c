@@ -180,6 +180,12 @@ void read_domains(struct loader *l, const struct schema_key *k, const struct nod
     }
 }
 
+static bool is_limit(str_t key)
+{
+    return str_eq(key, STR("connections")) || str_eq(key, STR("messages_per_connection")) ||
+           str_eq(key, STR("rate"));
+}
+
 void config_finish_destination(struct loader *l, const struct node *top)
 {
     struct config *c = l->config;
@@ -195,10 +201,11 @@ void config_finish_destination(struct loader *l, const struct node *top)
     }
     if (mode && !str_eq(mode->text, STR("dns")))
         return; /* an error already: which mode was meant is not known */
-    /* Nothing of these is used then; saying so is better than a gateway that does something else than its
-     * file. */
+    /* But for the limits nothing of these is used then; saying so is better than a gateway that does
+     * something else than its file. */
     for (const struct node *n = map && map->kind == NODE_MAP ? map->first : NULL; n; n = n->next)
-        if (n != mode && n->key->kind == NODE_SCALAR && schema_find_key(SECTION_destination, n->key->text))
+        if (n != mode && n->key->kind == NODE_SCALAR && !is_limit(n->key->text) &&
+            schema_find_key(SECTION_destination, n->key->text))
             diag_error(l->diag, n->key->mark,
                        STR_FMT ": is only for mode: edge; write mode: edge or leave it out",
                        STR_ARG(clip(n->key->text)));

@@ -139,6 +139,12 @@ static bool parse_amount(const struct value_type *t, str_t s, uint64_t *base)
     return false;
 }
 
+bool config_parse_size(str_t s, uint64_t *bytes)
+{
+    const struct value_type size = {.amount = AMOUNT_SIZE};
+    return parse_amount(&size, s, bytes);
+}
+
 void read_amount(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     char min_text[32], max_text[32], unit_text[32];
@@ -165,6 +171,49 @@ void read_amount(struct loader *l, const struct schema_key *k, const struct node
         return;
     }
     store(field, k->size, value);
+}
+
+static const struct {
+    char letter;
+    uint32_t seconds;
+} periods[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+
+void cfg_rate_format(const struct cfg_rate *r, struct sbuf *out)
+{
+    if (!r->count) {
+        sbuf_cstr(out, "none");
+        return;
+    }
+    for (size_t i = 0; i < COUNT_OF(periods); i++)
+        if (periods[i].seconds == r->period_s)
+            sbuf_printf(out, "%u/%c", r->count, periods[i].letter);
+}
+
+void read_rate(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    struct cfg_rate *r = field, rate = {0};
+    str_t count, period;
+    uint64_t number;
+
+    if (str_eq(n->text, STR("none"))) {
+        *r = rate;
+        return;
+    }
+    str_cut(n->text, '/', &count, &period);
+    for (size_t i = 0; period.n == 1 && i < COUNT_OF(periods); i++)
+        if (period.p[0] == periods[i].letter)
+            rate.period_s = periods[i].seconds;
+    if (!rate.period_s || str_to_u64(count, &number)) {
+        value_error(l, k, n);
+        return;
+    }
+    if (number < 1 || number > CFG_RATE_COUNT_MAX) {
+        value_error_because(l, k, n, "is too %s: 1 to %d messages can be counted",
+                            number < 1 ? "small" : "large", CFG_RATE_COUNT_MAX);
+        return;
+    }
+    rate.count = (uint32_t)number;
+    *r = rate;
 }
 
 void read_workers(struct loader *l, const struct schema_key *k, const struct node *n, void *field)

@@ -265,7 +265,7 @@ static int start_services(struct gateway *g, struct gbuf *notes)
     for (unsigned i = 0; i < 2 * g->worker_count; i++) { /* all know each other before one runs */
         struct worker *w = &g->workers[i % g->worker_count];
         err = i < g->worker_count
-                  ? worker_prepare(w, g->dns, g->tls_client, g->tls_client_verify, &g->verify)
+                  ? worker_prepare(w, g->dns, g->tls_client, g->tls_client_verify, &g->verify, g->pause.now)
                   : worker_launch(w);
         if (err) {
             gbuf_printf(notes, "cannot start worker %u: %s\n", i % g->worker_count, err_text(err));
@@ -289,6 +289,12 @@ static void collect_age(void *ctx, struct gbuf *out)
                 "# HELP postern_queue_oldest_seconds age of the oldest message in the queue; 0: it is empty\n"
                 "# TYPE postern_queue_oldest_seconds gauge\npostern_queue_oldest_seconds %.3f\n",
                 oldest_ms < now_ms ? (double)(now_ms - oldest_ms) / 1000.0 : 0.0);
+}
+
+static void collect_pauses(void *ctx, struct gbuf *out)
+{
+    struct gateway *g = ctx;
+    pause_collect(&g->pause, out);
 }
 
 static void log_ready(struct gateway *g)
@@ -357,9 +363,14 @@ static int boot_spool(struct gateway *g, struct gbuf *notes)
     err_t err = lock_spool(g, c->spool_directory, notes);
     if (err)
         return fail(g, notes, err, err == ERR_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT);
+    err = pause_load(&g->pause, c->spool_directory, notes);
+    if (err)
+        return fail(g, notes, err, EX_OSERR);
     int status = open_workers(g, c, &err, notes);
     if (status)
         return fail(g, notes, err, status);
+    metric_set(M_queue_messages, 0); /* recovery counted on this thread; each worker tells of its own ring */
+    metric_set(M_queue_recipients, 0);
     note_features(loop_features(g->workers[0].loop), notes);
     err = verification_open(&g->verify, c, g->worker_count, notes);
     return err ? fail(g, notes, err, EX_CANTCREAT) : 0;
@@ -372,6 +383,7 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     int status = start_services(g, notes);
     if (!status) {
         metrics_add_collector(collect_age, g);
+        metrics_add_collector(collect_pauses, g);
         log_ready(g);
     }
     pthread_mutex_unlock(&g->lock);
@@ -388,6 +400,7 @@ int gateway_boot(struct gateway *g, const char *path)
                           .drained_fd = -1,
                           .started_wall_ns = clock_wall_ns()};
     pthread_mutex_init(&g->lock, NULL);
+    pause_init(&g->pause);
     err_t err = prepare_signals(g);
     if (err)
         return fail(g, &notes, err, EX_OSERR);

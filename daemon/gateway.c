@@ -31,7 +31,7 @@ static bool has_named_networks(const struct config *c)
            c->destination.hosts[0].kind == HOST_NAME;
 }
 
-/* What only a restart changes: said, never half-applied. */
+/* What only a restart or a command changes: said, never half-applied. */
 static void warn_restart_needed(const struct config *was, const struct config *now, struct diag *d)
 {
     struct gbuf keys = {0};
@@ -39,6 +39,9 @@ static void warn_restart_needed(const struct config *was, const struct config *n
         diag_warning(d, (struct mark){0}, STR_FMT ": the change takes effect at the next restart",
                      STR_ARG(gbuf_view(&keys)));
     gbuf_free(&keys);
+    if (was->ring_size_bytes != now->ring_size_bytes)
+        diag_warning(d, (struct mark){0},
+                     "spool.ring_size: `postern queue resize` gives the rings this size");
 }
 
 /* One line of a diagnosis per log event. */
@@ -221,6 +224,7 @@ void gateway_end(struct gateway *g)
     verification_close(&g->verify);
     snapshot_unref(g->current);
     names_free(&g->names);
+    pause_free(&g->pause);
     gbuf_free(&g->config_text);
     tls_context_unref(g->tls_client);
     tls_context_unref(g->tls_client_verify);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "admin/admin.h"
+#include "daemon/pause.h"
 #include "daemon/worker.h"
 
 struct gateway {
@@ -25,6 +26,7 @@ struct gateway {
     struct snapshot *current; /* counted */
     struct gbuf config_text;  /* what `current` was made from */
     struct names names;
+    struct pause_state pause;
     bool draining;
 };
 

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/metrics.h"
 #include "daemon/memory.h"
+#include "daemon/walk.h"
 
 #define RETIRE_CHECK_MS 1000
 #define GAUGE_MS        1000
@@ -48,9 +49,12 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
         .ring_bytes = c->ring_size_bytes,
         .commit_delay_us = c->commit_delay_us,
         .high_water_percent = c->high_water_percent,
+        .scrub_period_s = c->scrub_period_s,
     };
 
     *w = (struct worker){.index = index, .current = snapshot_ref(s)};
+    list_init(&w->tasks);
+    list_init(&w->leases);
     err_t err = loop_create(&w->loop, &lo);
     if (err) {
         gbuf_printf(notes, "io_uring: %s\n", loop_create_hint(err));
@@ -115,6 +119,7 @@ static void release_shared(struct worker *w)
         snapshot_unref(w->retired[i]);
     snapshot_unref(w->current);
     snapshot_unref(atomic_load(&w->next));
+    pauses_unref(atomic_load(&w->next_pauses));
     tls_context_unref(w->tls_client);
     tls_context_unref(w->tls_client_verify);
 }
@@ -202,7 +207,7 @@ static void start_on_loop(struct mail *m)
 }
 
 /* Before the thread: all belong to it once it runs. */
-static err_t create_services(struct worker *w, struct verify_shared *shared)
+static err_t create_services(struct worker *w, struct verify_shared *shared, struct pauses *pauses)
 {
     const struct snapshot *s = w->current;
     struct verifier_options vo = {
@@ -240,7 +245,10 @@ static err_t create_services(struct worker *w, struct verify_shared *shared)
         .ctx = w,
     };
     err = relay_create(&w->relay, &ro);
-    return err ? err : smtpd_service_create(&w->service, &so);
+    if (err)
+        return err;
+    relay_set_pauses(w->relay, pauses);
+    return smtpd_service_create(&w->service, &so);
 }
 
 /* --- reload --- */
@@ -268,6 +276,7 @@ static void take_next(struct worker *w)
             smtpd_service_set_policy(w->service, s->policy, s->tls_server);
             relay_set_policy(w->relay, s->policy);
             verifier_set_policy(w->verifier, s->policy);
+            queue_set_scrub(w->queue, policy_config(s->policy)->scrub_period_s);
         }
     }
     if (w->retired_count)
@@ -293,6 +302,24 @@ void worker_set_snapshot(struct worker *w, struct snapshot *s)
         snapshot_unref(untaken); /* what made the worker look, the mail or its timer, is still on its way */
     else
         loop_post(w->loop, &w->reload);
+}
+
+static void pause_on_loop(struct mail *m)
+{
+    struct worker *w = container_of(m, struct worker, pause);
+    struct pauses *p = atomic_exchange(&w->next_pauses, NULL);
+    if (p && w->relay)
+        relay_set_pauses(w->relay, p);
+    pauses_unref(p);
+}
+
+void worker_set_pauses(struct worker *w, struct pauses *p)
+{
+    struct pauses *untaken = atomic_exchange(&w->next_pauses, pauses_ref(p));
+    if (untaken)
+        pauses_unref(untaken); /* its mail is still on its way */
+    else
+        loop_post(w->loop, &w->pause);
 }
 
 /* --- drain: listeners → sessions → deliveries → probes → ring --- */
@@ -325,6 +352,12 @@ static void close_queue(struct worker *w)
     w->state = WORKER_CLOSING_QUEUE;
     timer_disarm(w->loop, &w->gauge_timer);
     timer_disarm(w->loop, &w->retire_timer);
+    LIST_EACH(&w->tasks, k)
+    {
+        struct worker_task *t = container_of(k, struct worker_task, link);
+        t->cancel(t);
+    }
+    lease_end(w, 0);
     relay_destroy(w->relay);
     w->relay = NULL;
     smtpd_service_destroy(w->service);
@@ -412,19 +445,20 @@ static void *worker_main(void *arg)
 }
 
 err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared)
+                     struct tls_context *tls_verify, struct verify_shared *shared, struct pauses *pauses)
 {
     w->dns = dns;
     w->tls_client = tls_context_ref(tls_client);
     w->tls_client_verify = tls_context_ref(tls_verify);
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
+    w->pause.deliver = pause_on_loop;
     w->drain.deliver = drain_on_loop;
     w->hurry.deliver = hurry_on_loop;
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    return create_services(w, shared);
+    return create_services(w, shared, pauses);
 }
 
 err_t worker_launch(struct worker *w)

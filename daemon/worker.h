@@ -24,6 +24,12 @@ enum worker_state {
 /* Generations still used by open transactions; with more, the newest waits until one of them is free. */
 #define WORKER_RETIRED_MAX 64
 
+/* Something that uses the queue for a while on behalf of an admin. Embedded in its owner. */
+struct worker_task {
+    void (*cancel)(struct worker_task *t); /* the worker ends: end at once, and leave the list */
+    struct link link;
+};
+
 struct worker {
     unsigned index;
     pthread_t thread;
@@ -40,7 +46,8 @@ struct worker {
     struct dns *dns;                                    /* the process's */
     struct tls_context *tls_client, *tls_client_verify; /* counted references */
     struct snapshot *current;                           /* counted reference */
-    _Atomic(struct snapshot *) next; /* counted; the newest that this worker has not taken yet */
+    _Atomic(struct snapshot *) next;      /* counted; the newest that this worker has not taken yet */
+    _Atomic(struct pauses *) next_pauses; /* as well */
     struct snapshot *retired[WORKER_RETIRED_MAX];
     size_t retired_count;
 
@@ -48,7 +55,9 @@ struct worker {
     size_t recovered_count, recovered_cap;
     bool recovered_overflow; /* no memory to remember them all */
 
-    struct mail start, reload, drain, hurry, step;
+    struct list tasks;  /* struct worker_task */
+    struct list leases; /* messages that an exporter holds (walk_verbs.c) */
+    struct mail start, reload, pause, drain, hurry, step;
     bool step_posted, relay_idle, verifier_idle, hurried;
     struct timer retire_timer, gauge_timer;
     atomic_uint_fast64_t
@@ -65,13 +74,15 @@ err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WA
 err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
 /* All workers, before the first one is launched. `shared` outlives them. */
 err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared) WARN_UNUSED;
+                     struct tls_context *tls_verify, struct verify_shared *shared,
+                     struct pauses *pauses) WARN_UNUSED;
 err_t worker_launch(struct worker *w) WARN_UNUSED;
 /* Undoes all that when boot fails before the thread was made. */
 void worker_discard(struct worker *w);
 
 /* One thread at a time. `s` is referenced by the call. */
 void worker_set_snapshot(struct worker *w, struct snapshot *s);
+void worker_set_pauses(struct worker *w, struct pauses *p);
 /* Any thread, once. `drained` is called on the worker's thread when its sessions and deliveries ended and its
  * ring is closed; then worker_join(). It takes what time it takes until worker_hurry(), once, which ends
  * transactions with 421 and gives up deliveries. */

@@ -16,7 +16,7 @@ struct resolve {
     void (*done)(void *ctx, struct resolution *res);
     void *ctx;
     size_t host_at; /* of the target: the next one */
-    enum lookup lookup;
+    enum lookup_kind lookup;
     uint16_t port;
     struct exchanger exchangers[DNS_MX_MAX];
     uint32_t exchanger_count, exchanger_at;
@@ -47,7 +47,7 @@ uint32_t mx_better_than_us(const struct dns_query *q, str_t hostname, bool *loop
     return count;
 }
 
-enum resolution_kind resolve_judge(bool is_dns, enum lookup lookup, err_t err, struct answer *answer)
+enum resolution_kind resolve_judge(bool is_dns, enum lookup_kind lookup, err_t err, struct answer *answer)
 {
     bool is_absent = err == ERR_DNS_NXDOMAIN || err == ERR_DNS_NODATA || err == ERR_NULL_MX;
     *answer = (struct answer){.code = 451, .status = {4, 4, 3}, .text = str_cstr(err_text(err))};
@@ -156,7 +156,7 @@ static void take_addresses(struct resolve *rs, const struct dns_query *q)
     }
 }
 
-static bool ask(struct resolve *rs, enum dns_kind kind, enum lookup lookup, str_t name)
+static bool ask(struct resolve *rs, enum dns_kind kind, enum lookup_kind lookup, str_t name)
 {
     rs->lookup = lookup;
     if (!rs->resolver->dns || !name.n || name.n > DNS_NAME_MAX || !str_is_ascii(name)) {

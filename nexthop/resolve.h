@@ -24,14 +24,14 @@ struct resolution {
  * by preference. */
 uint32_t mx_better_than_us(const struct dns_query *q, str_t hostname, bool *looped);
 
-enum lookup {
+enum lookup_kind {
     LOOKUP_MX,
     LOOKUP_IMPLICIT /* the domain's own address, for want of MX */,
     LOOKUP_EXCHANGER,
     LOOKUP_HOST
 };
 /* What a failed lookup means for the mail; answer->text is static. */
-enum resolution_kind resolve_judge(bool is_dns, enum lookup lookup, err_t err, struct answer *answer);
+enum resolution_kind resolve_judge(bool is_dns, enum lookup_kind lookup, err_t err, struct answer *answer);
 
 /* --- over the DNS thread --- */
 

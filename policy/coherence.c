@@ -139,8 +139,35 @@ static void check_rule(struct builder *b, const struct rule *rule)
                    STR_ARG(h->name), STR_ARG(d->name));
 }
 
-/* One key is one destination with one limit (relay/); two numbers for it could not both be kept. */
-static void check_connections(struct builder *b)
+static void compare_limit(struct builder *b, const struct cfg_route *route, const struct cfg_route *first,
+                          const char *key, str_t here, str_t there)
+{
+    if (!str_eq(here, there))
+        diag_error(b->diag, route->mark,
+                   "%s: the same hosts have " STR_FMT " here and " STR_FMT
+                   " in the route on line %d; write the same in both",
+                   key, STR_ARG(here), STR_ARG(there), first->mark.line);
+}
+
+/* One key is one destination with one set of limits (relay/); two for it could not both be kept. */
+static void compare_limits(struct builder *b, const struct cfg_route *route, const struct cfg_route *first)
+{
+    char here_text[32], there_text[32];
+    struct sbuf here = SBUF_ON(here_text), there = SBUF_ON(there_text);
+    sbuf_u64(&here, route->connections_max);
+    sbuf_u64(&there, first->connections_max);
+    compare_limit(b, route, first, "connections", sbuf_view(&here), sbuf_view(&there));
+    here.n = there.n = 0;
+    sbuf_u64(&here, route->messages_max);
+    sbuf_u64(&there, first->messages_max);
+    compare_limit(b, route, first, "messages_per_connection", sbuf_view(&here), sbuf_view(&there));
+    here.n = there.n = 0;
+    cfg_rate_format(&route->rate, &here);
+    cfg_rate_format(&first->rate, &there);
+    compare_limit(b, route, first, "rate", sbuf_view(&here), sbuf_view(&there));
+}
+
+static void check_limits(struct builder *b)
 {
     const struct policy *p = b->p;
     struct smap seen = {0};
@@ -153,12 +180,9 @@ static void check_connections(struct builder *b)
         if (!rule->source->has_route)
             continue;
         const struct cfg_route *first = smap_get(&seen, rule->key);
-        if (first && first->connections_max != rule->route->connections_max)
-            diag_error(b->diag, rule->route->mark,
-                       "connections: the same hosts have %u here and %u in the route on line %d; write the "
-                       "same number in both",
-                       rule->route->connections_max, first->connections_max, first->mark.line);
-        else if (!first && smap_put(&seen, rule->key, (void *)(uintptr_t)rule->route))
+        if (first)
+            compare_limits(b, rule->route, first);
+        else if (smap_put(&seen, rule->key, (void *)(uintptr_t)rule->route))
             b->err = -ENOMEM;
     }
     smap_free(&seen);
@@ -228,7 +252,7 @@ void check_coherence(struct builder *b)
         check_rule(b, &b->p->rules[i]);
         any_local = any_local || b->p->rules[i].local;
     }
-    check_connections(b);
+    check_limits(b);
     if (!any_local)
         diag_warning(b->diag, (struct mark){0},
                      "no domain is local, so nothing comes in from outside; write domains: [ { name: "

@@ -28,7 +28,7 @@ struct policy_resolver {
  * to `d` and refuse (ERR_CONFIG): a local domain without a route in edge mode, or with the edge as its route
  * (its mail would go back: a loop); the edge inside the trusted networks (its mail would not be checked); a
  * route or edge that is one of our own listeners; domain entries or listeners given twice; two routes to the
- * same hosts that differ in `connections`. Warnings: no local domains (nothing comes in), no trusted networks
+ * same hosts that differ in their limits. Warnings: no local domains (nothing comes in), no trusted networks
  * (nothing goes out), everybody trusted (an open relay), an entry without effect, a name that does not
  * resolve (as a network it matches nobody until the next build). */
 err_t policy_build(struct policy **out, struct config *c, const struct policy_resolver *r,

@@ -65,7 +65,13 @@ static void reap(struct queue *q)
     }
 }
 
-static bool keep_start(struct queue *q, uint64_t position, const void *p, size_t n)
+bool qdamage_is_busy(struct queue *q)
+{
+    reap(q);
+    return q->damage_jobs != NULL;
+}
+
+bool qdamage_append(struct queue *q, uint64_t position, const void *p, size_t n)
 {
     reap(q);
     struct qdamage_job *job = q->damage_job_count < JOBS_MAX ? malloc(sizeof *job + n) : NULL;
@@ -86,7 +92,7 @@ static bool keep_start(struct queue *q, uint64_t position, const void *p, size_t
 
 void qdamage_keep(struct queue *q, uint64_t position, const void *p, size_t n, uint64_t id, const char *text)
 {
-    bool kept = keep_start(q, position, p, n);
+    bool kept = qdamage_append(q, position, p, n);
     qdamage_report(q, position, n, id, kept, text);
 }
 

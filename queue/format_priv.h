@@ -2,8 +2,9 @@
  * together.
  *
  * A ring position is a byte offset in an endless log: segment = position / segment_bytes, and that segment
- * lies in slot segment % segment_count. A position is never used twice, so a record that states its position,
- * and whose CRC is seeded with it, cannot be mistaken for one of an earlier lap or of another place. */
+ * lies in slot (segment - base_segment) % segment_count; base_segment is 0 until the ring is resized. A
+ * position is never used twice, so a record that states its position, and whose CRC is seeded with it, cannot
+ * be mistaken for one of an earlier lap or of another place. */
 #ifndef QUEUE_FORMAT_PRIV_H
 #define QUEUE_FORMAT_PRIV_H
 
@@ -12,14 +13,18 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "the disk is little-endian, and written as memory has it");
 
-#define DISK_SECTOR         4096u
-#define DISK_DATA_AT        UINT64_C(0x100000)           /* the data area's offset in the file */
-#define DISK_SUPER_MAGIC    UINT64_C(0x31474e524e545350) /* "PSTNRNG1" */
-#define DISK_FORMAT_VERSION 1u
-#define DISK_RECORD_MAGIC   0x43525350u /* "PSRC"; on the disk xor-ed with the salt's upper half */
-#define DISK_KNOWN_MAX      64u
+#define DISK_SECTOR          4096u
+#define DISK_DATA_AT         UINT64_C(0x100000)           /* the data area's offset in the file */
+#define DISK_SUPER_MAGIC     UINT64_C(0x31474e524e545350) /* "PSTNRNG1" */
+#define DISK_FORMAT_VERSION  1u                           /* of a new ring */
+#define DISK_VERSION_RESIZED 2u          /* its base_segment counts; the newest that we know */
+#define DISK_RECORD_MAGIC    0x43525350u /* "PSRC"; on the disk xor-ed with the salt's upper half */
+#define DISK_KNOWN_MAX       64u
 
-enum disk_super_flags { SUPER_CLEAN = 1 };
+enum disk_super_flags {
+    SUPER_CLEAN = 1,
+    SUPER_SHRINKING = 2, /* the log may turn back before the ring's end */
+};
 
 /* A stretch of the ring whose damage was reported before. */
 struct disk_range {
@@ -46,7 +51,8 @@ struct disk_super {
     uint32_t known_count;
     uint32_t reserved;
     struct disk_range known[DISK_KNOWN_MAX];
-    uint8_t zero[DISK_SECTOR - 112 - DISK_KNOWN_MAX * sizeof(struct disk_range) - 4];
+    uint64_t base_segment; /* lies in slot 0; nothing before it is needed */
+    uint8_t zero[DISK_SECTOR - 120 - DISK_KNOWN_MAX * sizeof(struct disk_range) - 4];
     uint32_t crc; /* CRC-32C of all before it */
 };
 _Static_assert(sizeof(struct disk_super) == DISK_SECTOR, "a superblock is one sector");

@@ -28,6 +28,8 @@ err_t fsio_open(struct fsio_file *f, const char *path) WARN_UNUSED;
 err_t fsio_create(const char *path, uint64_t bytes) WARN_UNUSED;
 /* A file that was cut short gets zero bytes, written and synced, up to `bytes`. */
 err_t fsio_extend(struct fsio_file *f, uint64_t bytes) WARN_UNUSED;
+/* Gives back what lies behind `bytes`. Blocking, on any thread; f->bytes is the caller's to change. */
+err_t fsio_cut(const struct fsio_file *f, uint64_t bytes) WARN_UNUSED;
 void fsio_close(struct fsio_file *f);
 err_t fsio_read(struct fsio_file *f, void *p, size_t n, uint64_t at) WARN_UNUSED; /* blocking, whole */
 err_t fsio_write_durable(struct fsio_file *f, const void *p, size_t n,

@@ -177,6 +177,11 @@ err_t fsio_extend(struct fsio_file *f, uint64_t bytes)
     return err;
 }
 
+err_t fsio_cut(const struct fsio_file *f, uint64_t bytes)
+{
+    return ftruncate(f->fd, (off_t)bytes) < 0 || fsync(f->fd) < 0 ? -errno : 0;
+}
+
 err_t fsio_rename(const char *from, const char *to)
 {
     return rename(from, to) < 0 ? -errno : sync_directory_of(to);

@@ -17,13 +17,12 @@ static const uint32_t reserved_segments[] = {
     [QSPACE_RECLAIM] = 0,
 };
 
-#define LIVE_SPARE_SEGMENTS 6u /* the reserve, the one being written, and one for what padding wastes */
-
 /* ---- space ---- */
 
 uint64_t qspace_limit(const struct queue *q, enum qspace space)
 {
-    return (q->durable_tail + q->segment_count - reserved_segments[space]) * q->segment_bytes;
+    uint64_t limit = (q->durable_tail + q->segment_count - reserved_segments[space]) * q->segment_bytes;
+    return MIN(limit, qresize_limit(q));
 }
 
 uint32_t qspace_free_segments(const struct queue *q)
@@ -33,28 +32,45 @@ uint32_t qspace_free_segments(const struct queue *q)
     return end > used_to ? (uint32_t)(end - used_to) : 0;
 }
 
+/* A ring that shrinks takes only what will fit. */
+static uint64_t space_bytes(const struct queue *q)
+{
+    uint64_t wanted = q->resize.segment_count * q->segment_bytes;
+    return q->resize.step == RESIZE_NONE ? q->data_bytes : MIN(q->data_bytes, wanted);
+}
+
 uint64_t qspace_live_limit(const struct queue *q)
 {
-    return q->data_bytes - LIVE_SPARE_SEGMENTS * q->segment_bytes;
+    return space_bytes(q) - QSPACE_SPARE_SEGMENTS * q->segment_bytes;
+}
+
+uint64_t qspace_live_max_of(const struct queue *q, uint64_t data_bytes)
+{
+    uint64_t by_percent = data_bytes / 100 * q->opt.high_water_percent;
+    return MIN(by_percent, data_bytes - QSPACE_SPARE_SEGMENTS * q->segment_bytes);
 }
 
 uint64_t qspace_live_max(const struct queue *q)
 {
-    uint64_t by_percent = q->data_bytes / 100 * q->opt.high_water_percent;
-    return MIN(by_percent, qspace_live_limit(q));
+    return qspace_live_max_of(q, space_bytes(q));
 }
 
 bool qspace_is_hopeless(const struct queue *q)
 {
     bool tail_moves = q->tail_segment > q->durable_tail || q->super.writing;
-    return !tail_moves && !qreclaim_can_gain(q);
+    return !tail_moves && q->resize.step != RESIZE_SWITCHING && !qreclaim_can_gain(q);
 }
 
 /* ---- segments ---- */
 
+uint32_t qslot_of(const struct queue *q, uint64_t segment)
+{
+    return (uint32_t)((segment - q->base_segment) % q->segment_count);
+}
+
 struct qsegment *qsegment_of(struct queue *q, uint64_t segment)
 {
-    return &q->segments[segment % q->segment_count];
+    return &q->segments[qslot_of(q, segment)];
 }
 
 void qindex_advance_tail(struct queue *q)
@@ -137,10 +153,24 @@ void qindex_drop(struct queue *q, struct qmsg *m)
     qindex_advance_tail(q);
 }
 
+/* The one that stands before it in the list, or NULL. */
+static struct qmsg *older(const struct queue *q, const struct qmsg *m)
+{
+    struct link *k = m->all_link.prev;
+    return k == &q->messages.head ? NULL : container_of(k, struct qmsg, all_link);
+}
+
 void qindex_remove(struct queue *q, struct qmsg *m)
 {
     must(m->flags & QMSG_LIVE && !(m->flags & QMSG_REMOVED));
     m->flags |= QMSG_REMOVED;
+    LIST_EACH(&q->cursors, k)
+    {
+        struct queue_cursor *c = container_of(k, struct queue_cursor, link);
+        if (c->next == m)
+            c->next = older(q, m);
+    }
+    qscrub_forget(q, m);
     list_remove(&m->all_link);
     q->message_count--;
     q->pending_rcpt_count -= m->rcpt_pending;
@@ -245,4 +275,24 @@ void queue_each(const struct queue *q, bool (*each)(void *ctx, struct qmsg *m), 
     LIST_EACH(&q->messages, k)
     if (!each(ctx, container_of(k, struct qmsg, all_link)))
         return;
+}
+
+void queue_cursor_start(struct queue *q, struct queue_cursor *c)
+{
+    struct link *k = q->messages.head.prev;
+    c->next = k == &q->messages.head ? NULL : container_of(k, struct qmsg, all_link);
+    list_push_back(&q->cursors, &c->link);
+}
+
+struct qmsg *queue_cursor_next(struct queue *q, struct queue_cursor *c)
+{
+    struct qmsg *m = c->next;
+    if (m)
+        c->next = older(q, m);
+    return m;
+}
+
+void queue_cursor_end(struct queue_cursor *c)
+{
+    list_remove(&c->link);
 }

@@ -70,6 +70,20 @@ void qprogress_start_loop(struct queue *q)
         timer_arm(q->loop, &q->progress_timer, q->opt.progress_flush_ms);
 }
 
+void qcommit_patch(uint8_t *payload, struct qmsg *m)
+{
+    struct disk_commit head;
+    memcpy(&head, payload, sizeof head);
+    must(head.rcpt_count == m->rcpt_count);
+    head.due_ms = m->due_ms;
+    head.attempts = m->attempts;
+    head.flags = (head.flags & ~(uint32_t)(COMMIT_HELD | COMMIT_WARNED)) | qindex_flags(m);
+    memcpy(payload, &head, sizeof head);
+    uint8_t *states = payload + sizeof head + (size_t)head.extent_count * sizeof(struct disk_extent) +
+                      (size_t)head.rcpt_count * 4;
+    memcpy(states, qindex_states(m), m->rcpt_count);
+}
+
 /* ---- the door ---- */
 
 enum rcpt_state queue_rcpt_state(const struct qmsg *m, uint32_t index)
@@ -125,4 +139,9 @@ void queue_remove(struct queue *q, struct qmsg *m)
         return;
     qindex_remove(q, m);
     qprogress_mark(q, m);
+}
+
+bool queue_is_removed(const struct qmsg *m)
+{
+    return m->flags & QMSG_REMOVED;
 }

@@ -20,9 +20,9 @@
 
 static void lists_init(struct queue *q)
 {
-    struct list *const lists[] = {&q->sealed,         &q->blocks_free,     &q->blocks_used,
-                                  &q->writers,        &q->writers_waiting, &q->commits_waiting,
-                                  &q->commits_failed, &q->messages,        &q->dirty};
+    struct list *const lists[] = {&q->sealed,          &q->blocks_free,     &q->blocks_used,    &q->writers,
+                                  &q->writers_waiting, &q->commits_waiting, &q->commits_failed, &q->messages,
+                                  &q->cursors,         &q->dirty,           &q->syncs};
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         list_init(lists[i]);
 }
@@ -47,6 +47,7 @@ static void ring_free(struct queue *q)
     qblocks_free(q);
     qbuffers_free(q);
     qdamage_join(q);
+    qresize_free(q);
     struct pool *const pools[] = {&q->msg_pool,   &q->writer_pool, &q->stage_pool, &q->extent_pool,
                                   &q->batch_pool, &q->move_pool,   &q->slice_pool, &q->read_pool};
     for (size_t i = 0; i < COUNT_OF(pools); i++)
@@ -133,6 +134,7 @@ static err_t adopt_geometry(struct queue *q)
     const struct disk_super *d = &q->super.now;
     q->segment_bytes = d->segment_bytes;
     q->segment_count = d->segment_count;
+    q->base_segment = d->base_segment;
     q->data_bytes = d->segment_bytes * d->segment_count;
     q->unit_bytes = (uint32_t)MIN(d->segment_bytes, (uint64_t)QUNIT_BYTES_MAX);
     q->chunk_max = (uint32_t)ALIGN_DOWN((q->unit_bytes - DISK_BATCH_HEAD) / CHUNKS_PER_UNIT, 8) -
@@ -165,6 +167,21 @@ static err_t mend_length(struct queue *q, struct gbuf *notes)
     return fsio_extend(&q->file, bytes);
 }
 
+/* An interrupted resize leaves more of the file than the ring needs. Only now: the older superblock, which
+ * may know of a longer ring, has just been overwritten. */
+static err_t cut_rest(struct queue *q, struct gbuf *notes)
+{
+    uint64_t bytes = DISK_DATA_AT + q->data_bytes;
+    if (q->file.bytes <= bytes)
+        return 0;
+    gbuf_printf(notes, "ring-%02u: %llu bytes behind its end, of an interrupted resize, are given back\n",
+                q->opt.ring_index, (unsigned long long)(q->file.bytes - bytes));
+    err_t err = fsio_cut(&q->file, bytes);
+    if (!err)
+        q->file.bytes = bytes;
+    return err;
+}
+
 static err_t ring_open_file(struct queue *q, bool may_create, struct gbuf *notes)
 {
     err_t err = fsio_find(q->path);
@@ -188,8 +205,10 @@ static void report_open(struct queue *q, bool is_own, bool was_clean, uint64_t s
     if (!was_clean)
         gbuf_printf(notes, "ring-%02u: was not shut down cleanly; recovered\n", ring);
     if (is_own && ALIGN_UP(q->opt.ring_bytes, q->segment_bytes) != q->data_bytes)
-        gbuf_printf(notes, "ring-%02u: keeps its size of %llu MiB; spool.ring_size is for new rings\n", ring,
-                    (unsigned long long)(q->data_bytes >> 20));
+        gbuf_printf(notes,
+                    "ring-%02u: has %llu MiB, not what spool.ring_size says; `postern queue resize` gives it "
+                    "that size\n",
+                    ring, (unsigned long long)(q->data_bytes >> 20));
     LOG(queue_open, LF_U64("ring", q->opt.ring_index), LF_CSTR("file", q->path),
         LF_U64("bytes", q->data_bytes), LF_U64("live", q->message_count), LF_CSTR("mode", mode),
         LF_CSTR("clean", was_clean ? "yes" : "no"), LF_U64("ms", (clock_mono_ns() - start_ns) / NS_PER_MS));
@@ -211,6 +230,8 @@ err_t qopen(struct queue **out, const struct queue_options *opt, bool may_create
         qindex_advance_tail(q);
         err = qsuper_write_blocking(q); /* no longer clean; new ids; the tail */
     }
+    if (!err)
+        err = cut_rest(q, notes);
     if (err) {
         if (err != ERR_NOT_FOUND)
             gbuf_printf(notes, "ring-%02u: %s: %s\n", opt->ring_index, q->path, err_text(err));
@@ -236,10 +257,13 @@ err_t queue_open(struct queue **out, const struct queue_options *opt, void (*liv
 void queue_start(struct queue *q, struct loop *l)
 {
     q->loop = l;
+    q->durable_batch = q->next_batch;
     qbatch_start_loop(q);
     qsuper_start_loop(q);
     qprogress_start_loop(q);
     qreclaim_start_loop(q);
+    qscrub_start_loop(q);
+    qresize_start_loop(q);
     metric_set(M_queue_bytes_total, (int64_t)q->data_bytes);
     metric_set(M_queue_bytes_used, (int64_t)(q->head - q->tail_segment * q->segment_bytes));
 }
@@ -251,6 +275,8 @@ static void loop_leave(struct queue *q)
     if (!q->loop)
         return;
     qreclaim_stop(q);
+    qscrub_stop(q);
+    qresize_stop(q);
     qbatch_stop_loop(q);
     timer_disarm(q->loop, &q->progress_timer);
 }
@@ -276,7 +302,8 @@ static bool has_unwritten(struct queue *q)
 
 void qclose_step(struct queue *q)
 {
-    if (!q->closing || q->writing || q->super.writing || q->reads_inflight > 0 || q->delay_armed)
+    if (!q->closing || q->writing || q->super.writing || q->reads_inflight > 0 || q->delay_armed ||
+        !qresize_is_done(q))
         return;
     if (has_unwritten(q)) {
         q->close_flushed =
@@ -302,6 +329,8 @@ void queue_close(struct queue *q, void (*closed)(void *ctx), void *ctx)
     q->closed_ctx = ctx;
     if (q->loop) {
         qreclaim_stop(q);
+        qscrub_stop(q);
+        qresize_stop(q);
         qbatch_request(q);
         return;
     }
@@ -331,6 +360,10 @@ void queue_stats(const struct queue *q, struct queue_stats *out)
         .commits = q->commits,
         .reappended_bytes = q->reappended_bytes,
         .damaged_records = q->damaged_records,
+        .accepted_bytes = q->accepted_bytes,
+        .written_bytes = q->written_bytes,
+        .segment_count = q->segment_count,
+        .free_segment_count = qspace_free_segments(q),
         .direct_io = q->file.direct,
         .full = q->full,
         .error = q->error,

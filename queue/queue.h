@@ -33,12 +33,14 @@ struct qmsg {
     uint32_t attempts;   /* finished attempts, as recorded */
     uint32_t rcpt_count, rcpt_pending; /* pending: with rcpt_state_is_open */
     bool held;
-    bool warned; /* the sender was told that it is late */
+    bool damaged; /* some of it was found unreadable or changed since the process started */
+    bool warned;  /* the sender was told that it is late */
 
     /* The owner's (relay). The queue never reads them. */
     void *owner;
     uint32_t owner_index;
     uint32_t owner_flags;
+    struct link owner_link;
 
     /* queue-private */
     uint64_t commit_at;    /* ring position of the current commit record */
@@ -62,8 +64,9 @@ struct queue_options {
                            4 MiB */
     uint64_t progress_flush_ms; /* progress records wait at most this long for a commit to ride in, default
                                    200: the window in which a crash can repeat a delivery */
-    uint32_t segment_bytes; /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
-                               KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
+    uint32_t segment_bytes;  /* of a new ring: 0 = ring_bytes/64 within 1..16 MiB; else a power of two >= 64
+                                KiB, and ring_bytes may be smaller than 16 MiB: for tests and tools */
+    uint32_t scrub_period_s; /* see queue_set_scrub */
 };
 
 /* Boot, on any thread, blocking: creates the ring file when missing (zero-filled, synced, renamed into
@@ -92,7 +95,10 @@ void queue_discard(struct queue *q);
 err_t queue_check_space(struct queue *q, uint64_t bytes);
 /* An id for a message to come, never given out again, whether it is used or not; 0: none can be had now. */
 uint64_t queue_new_id(struct queue *q);
-/* As queue_begin, for an id of queue_new_id (0: a new one). */
+/* May a message of another spool come in under its own id? Not when it is here, and not when we may give that
+ * id to another one some day. */
+bool queue_may_take_id(const struct queue *q, uint64_t id);
+/* As queue_begin, for an id of queue_new_id (0: a new one), or one of another spool. */
 err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out) WARN_UNUSED;
 err_t queue_begin(struct queue *q, struct queue_writer **out) WARN_UNUSED; /* ERR_FULL, -ENOMEM */
 /* For a message that lets another one go, as a report does. It may use a segment that is kept from mail: a
@@ -110,6 +116,10 @@ struct queue_commit {
     uint32_t rcpt_count;
     uint64_t arrived_ms;
     uint64_t due_ms; /* 0 = now */
+    /* Of a message that was queued elsewhere before; all zero for a new one. */
+    const uint8_t *states; /* enum rcpt_state, one a recipient, some of them open; NULL: all pending */
+    uint32_t attempts;
+    bool held, warned;
     /* On the loop, when the commit is durable (err 0, m is live) or failed (m NULL; nothing is kept).
      * Everything above was copied before queue_commit returned. The writer is gone by then. */
     void (*done)(void *ctx, err_t err, struct qmsg *m);
@@ -184,16 +194,68 @@ void queue_set_held(struct queue *q, struct qmsg *m, bool held);
 void queue_set_warned(struct queue *q, struct qmsg *m); /* for good */
 /* Ends the message whatever its recipients' states; m is gone when its last pin goes. */
 void queue_remove(struct queue *q, struct qmsg *m);
+bool queue_is_removed(const struct qmsg *m); /* for who has a pin on it */
+
+/* A point after which all progress made before it is on the disk. Embedded in its owner. */
+struct queue_sync {
+    void (*done)(struct queue_sync *s,
+                 err_t err); /* set by the owner; on the loop, never from inside queue_sync */
+    uint64_t batch;          /* queue-private: durable when all before this one are; 0 = not in one yet */
+    struct link link;
+};
+void queue_sync(struct queue *q, struct queue_sync *s);
+void queue_sync_cancel(struct queue_sync *s); /* `done` is not called; any time */
+
+/* --- resize --- */
+
+/* Gives the ring another size while it is used; rounded up to segments. 0: begun, or nothing to do;
+ * ERR_LOCKED: one is under way; ERR_LIMIT: fewer than 8 or more than a million segments; ERR_FULL: what is
+ * queued would not fit; or the ring's last error. How it ends: queue_resize_state. The old ring stays when it
+ * fails. */
+err_t queue_resize(struct queue *q, uint64_t ring_bytes) WARN_UNUSED;
+struct queue_resize_state {
+    const char *step; /* static; NULL: none is under way */
+    uint64_t target_bytes, filled_bytes;
+    err_t err; /* of the last one: ERR_FULL: what lives did not fit after all; -ENOSPC; … */
+};
+void queue_resize_state(const struct queue *q, struct queue_resize_state *out);
+
+/* --- scrub: all records of live messages are read and checked --- */
+
+struct queue_scrub_state {
+    bool running, hurried;
+    uint64_t started_ms, ended_ms; /* wall clock; 0: not yet */
+    /* Of the lap that runs, else of the last one. */
+    uint64_t message_count, read_bytes;
+    uint64_t damaged_count;    /* messages; their bytes are in corrupt/ */
+    uint64_t unreadable_count; /* the disk refused, several times */
+};
+/* In the background, so slowly that a lap takes `period_s`; 0: only when asked. */
+void queue_set_scrub(struct queue *q, uint32_t period_s);
+void queue_scrub(struct queue *q); /* a lap from the start, now, at 32 MiB a second at most */
+void queue_scrub_state(const struct queue *q, struct queue_scrub_state *out);
 
 struct queue_stats {
     uint64_t ring_bytes, used_bytes, live_bytes;
     uint64_t message_count, pending_rcpt_count;
     uint64_t commits, reappended_bytes, damaged_records;
+    uint64_t accepted_bytes; /* of content and envelopes of new messages made durable */
+    uint64_t written_bytes;  /* by durable writes, for whatever purpose */
+    uint32_t segment_count, free_segment_count;
     bool direct_io, full;
     err_t error; /* the last I/O error that still stands */
 };
 void queue_stats(const struct queue *q, struct queue_stats *out);
 struct qmsg *queue_find(const struct queue *q, uint64_t id);
+/* A walk from the newest message to the oldest that may be interrupted: messages may come (they are not
+ * visited) and go meanwhile. Embedded in its owner; must be ended. */
+struct queue_cursor {
+    struct qmsg *next; /* queue-private */
+    struct link link;
+};
+void queue_cursor_start(struct queue *q, struct queue_cursor *c);
+struct qmsg *queue_cursor_next(struct queue *q, struct queue_cursor *c); /* NULL: that was all */
+void queue_cursor_end(struct queue_cursor *c);
 /* Every live message, oldest first; stop when `each` returns false. No change of the queue meanwhile. */
 void queue_each(const struct queue *q, bool (*each)(void *ctx, struct qmsg *m), void *ctx);
 

@@ -2,10 +2,12 @@
  *
  * The files: batch.c builds and writes batches in the memory of blocks.c; writer.c puts messages in; reader.c
  * gets them out; index.c knows which live and which segments they need; progress.c keeps their states;
- * reclaim.c moves the living away from the tail; super.c makes the tail durable; recovery*.c rebuild all this
- * from the disk. */
+ * reclaim.c moves the living away from the tail; scrub.c looks for rot; resize.c gives the ring another size;
+ * super.c makes the tail durable; recovery*.c rebuild all this from the disk. */
 #ifndef QUEUE_QUEUE_PRIV_H
 #define QUEUE_QUEUE_PRIV_H
+
+#include <pthread.h>
 
 #include "core/map.h"
 #include "core/pool.h"
@@ -17,6 +19,9 @@
     (UINT32_C(1) << 20) /* no batch crosses a multiple of it: one unit of memory, one sequential read */
 #define QCOMMIT_BYTES_MAX  (UINT32_C(900) << 10) /* payload of a commit record */
 #define QSEGMENT_COUNT_MIN 8u
+#define QSEGMENT_COUNT_MAX (1u << 20)
+#define QSPACE_SPARE_SEGMENTS                                                                                \
+    6u /* that mail never takes: the reserve, the one being written, and one for what padding wastes */
 #define QSEGMENT_BYTES_MIN (UINT32_C(64) << 10)
 #define QRING_BYTES_MIN    (UINT64_C(16) << 20)
 #define QID_STEP           (UINT64_C(1) << 20) /* ids are reserved on disk this many at a time */
@@ -154,6 +159,7 @@ struct qsegment {
     struct list messages, writers; /* whose lowest segment it is */
 };
 
+uint32_t qslot_of(const struct queue *q, uint64_t segment);
 struct qsegment *qsegment_of(struct queue *q, uint64_t segment);
 struct qmsg *qindex_new(struct queue *q, uint64_t id,
                         uint32_t rcpt_count); /* in the map, in no list; NULL: no memory */
@@ -182,7 +188,8 @@ void qindex_advance_tail(struct queue *q);
 
 uint64_t qspace_limit(const struct queue *q, enum qspace space); /* position that it must not pass */
 uint32_t qspace_free_segments(const struct queue *q);
-uint64_t qspace_live_max(const struct queue *q);   /* high water: when MAIL is refused */
+uint64_t qspace_live_max(const struct queue *q); /* high water: when MAIL is refused */
+uint64_t qspace_live_max_of(const struct queue *q, uint64_t data_bytes); /* if the ring had that size */
 uint64_t qspace_live_limit(const struct queue *q); /* with more, the tail's could not be moved any longer */
 bool qspace_is_hopeless(const struct queue *q);    /* no space will come but by messages leaving */
 
@@ -192,10 +199,18 @@ void qprogress_mark(struct queue *q, struct qmsg *m);
 void qprogress_append(struct queue *q); /* all that is marked, into the open batch, as far as there is room */
 void qprogress_start_loop(struct queue *q);
 
+/* ---- who waits for progress to be durable ---- */
+
+void qsync_sealed(struct queue *q);  /* all batches were sealed; is all progress in them? */
+void qsync_durable(struct queue *q); /* durable_batch moved; callbacks run: a caller's last act */
+void qsync_fail_all(struct queue *q, err_t err);
+
 /* ---- records ---- */
 
 uint32_t qrecord_crc(const struct queue *q, uint64_t position, const struct disk_record *r,
                      const uint8_t *payload);
+uint32_t qrecord_crc_seeded(uint32_t seed, uint64_t position, const struct disk_record *r,
+                            const uint8_t *payload); /* without a ring */
 /* Is there a whole, untouched record of this ring at p, which has n bytes? */
 bool qrecord_is_valid(const struct queue *q, const uint8_t *p, size_t n, uint64_t position);
 static inline uint32_t qrecord_bytes(uint32_t payload_bytes)
@@ -276,6 +291,56 @@ void qreclaim_forget_writer(struct queue *q, struct queue_writer *w);
 void qreclaim_moved(struct queue *q, struct qmove *mv); /* durable */
 void qreclaim_stop(struct queue *q);                    /* at close */
 
+/* ---- resize ---- */
+
+struct qresize {
+    enum { RESIZE_NONE, RESIZE_FILLING, RESIZE_MOVING, RESIZE_SWITCHING, RESIZE_CUTTING } step;
+    uint32_t segment_count;    /* wanted */
+    uint32_t written_count;    /* superblocks that say so */
+    uint64_t base_segment;     /* from SWITCHING on */
+    uint64_t filled_to;        /* the file's length */
+    uint64_t moved_before;     /* reappended_bytes at the start */
+    uint8_t *zeros;            /* owned */
+    struct qsegment *segments; /* owned: for the new size */
+    struct fsio_io io;
+    bool is_filling;
+    struct timer timer;
+    pthread_t thread; /* in CUTTING */
+    err_t cut_err;
+    err_t err; /* how the last one ended */
+};
+void qresize_start_loop(struct queue *q);
+void qresize_stop(struct queue *q);
+bool qresize_is_done(const struct queue *q); /* no write of it is in flight */
+void qresize_free(struct queue *q);
+bool qresize_wants_moves(const struct queue *q); /* the tail shall move, whatever it gains */
+uint64_t qresize_limit(const struct queue *q);   /* position that nothing may pass now */
+void qresize_fill_super(const struct queue *q, struct disk_super *d);
+void qresize_super_written(struct queue *q);
+
+/* ---- scrub ---- */
+
+struct qscrub {
+    struct timer timer;
+    uint64_t period_ms;  /* 0: only when asked */
+    uint64_t started_ns; /* of the last lap; 0: none yet */
+    uint64_t ready_ns;   /* what was read is paid for then */
+    struct qmsg *next;   /* of this lap; NULL: none is left */
+    struct qmsg *m;      /* being read; pinned while `reading` */
+    struct qread *reading;
+    uint8_t *payload; /* owned (malloc): of its commit record, which stood at commit_at */
+    uint64_t commit_at;
+    uint32_t payload_bytes, extent_index;
+    uint32_t error_count; /* reads that failed in a row */
+    bool keeping;         /* it is damaged, and read again for corrupt/, under the name of keep_at */
+    bool again;           /* a new lap as soon as the read in flight ends */
+    uint64_t keep_at, kept_bytes;
+    struct queue_scrub_state state;
+};
+void qscrub_start_loop(struct queue *q);
+void qscrub_stop(struct queue *q);
+void qscrub_forget(struct queue *q, struct qmsg *m); /* it is about to leave the list of all messages */
+
 /* ---- superblock ---- */
 
 struct qsuper {
@@ -299,6 +364,9 @@ bool qsuper_is_known(const struct queue *q, uint64_t from, uint64_t to);
 /* ---- damage found while running: kept by a thread of its own, since a worker never blocks ---- */
 
 void qdamage_keep(struct queue *q, uint64_t position, const void *p, size_t n, uint64_t id, const char *text);
+/* Only the bytes, without a report. False: too much at once, or no memory. */
+bool qdamage_append(struct queue *q, uint64_t position, const void *p, size_t n);
+bool qdamage_is_busy(struct queue *q); /* something is still being written */
 void qdamage_join(struct queue *q);
 void qdamage_report(struct queue *q, uint64_t position, uint64_t bytes, uint64_t id, bool kept,
                     const char *text);
@@ -323,7 +391,7 @@ struct queue {
     struct fsio_file file;
     struct loop *loop; /* NULL before queue_start */
 
-    uint64_t segment_bytes, data_bytes;
+    uint64_t segment_bytes, data_bytes, base_segment;
     uint32_t segment_count, unit_bytes, chunk_max, commit_max;
     uint32_t magic, seed; /* of records, from the salt */
 
@@ -335,6 +403,7 @@ struct queue {
 
     uint64_t head; /* where the next batch starts */
     uint64_t next_batch;
+    uint64_t durable_batch; /* all before this one are on the disk */
     struct qbatch *open;
     struct list sealed;
     struct qbatch *writing; /* the first of `sealed` */
@@ -370,11 +439,15 @@ struct queue {
 
     struct map64 index;
     struct list messages; /* all that are live, oldest first */
+    struct list cursors;  /* walks over them */
     struct list dirty;    /* progress not yet in a batch */
+    struct list syncs;    /* who waits for it to be durable */
     struct timer progress_timer;
     uint64_t live_bytes, message_count, pending_rcpt_count;
 
     struct qreclaim reclaim;
+    struct qscrub scrub;
+    struct qresize resize;
 
     struct pool msg_pool, writer_pool, stage_pool, extent_pool, batch_pool, move_pool, slice_pool, read_pool;
     uint32_t reads_inflight;
@@ -382,6 +455,7 @@ struct queue {
     uint32_t damage_job_count;
 
     uint64_t commits, reappended_bytes, damaged_records;
+    uint64_t accepted_bytes, written_bytes;
     bool full;
 
     bool closing, close_flushed;

@@ -10,7 +10,8 @@
 
 uint64_t qfile_at(const struct queue *q, uint64_t position)
 {
-    return DISK_DATA_AT + position % q->data_bytes;
+    return DISK_DATA_AT + qslot_of(q, position / q->segment_bytes) * q->segment_bytes +
+           position % q->segment_bytes;
 }
 
 /* The aligned stretch of the file around a record. A record lies within one unit, so the stretch is in one
@@ -161,6 +162,7 @@ static err_t load_parse(struct qload *ld, const uint8_t *payload, uint32_t bytes
 static err_t load_end(struct qload *ld, err_t err)
 {
     ld->err = err;
+    ld->m->damaged |= err == ERR_CORRUPT;
     if (err == ERR_CORRUPT)
         qdamage_report(ld->q, ld->m->commit_at, ld->m->commit_bytes, ld->m->id, false,
                        "a commit record cannot be read");
@@ -266,6 +268,7 @@ static void piece_arrived(void *ctx, struct qread *r, err_t err)
         const struct disk_record *rec = qread_record(r);
         err = slice_new(q, (const uint8_t *)(rec + 1), rec->bytes, &b->arrived);
     } else if (err == ERR_CORRUPT) {
+        b->ld->m->damaged = true;
         qdamage_report(q, r->position, r->bytes, r->id, false, "a piece of a body cannot be read");
     }
     if (!err) { /* the memory goes over to the slice */

@@ -38,6 +38,8 @@ static uint64_t garbage_bytes(const struct queue *q)
 bool qreclaim_can_gain(const struct queue *q)
 {
     const struct qreclaim *rc = &q->reclaim;
+    if (qresize_wants_moves(q) && !rc->space_short)
+        return true;
     if (rc->space_short || garbage_bytes(q) < GARBAGE_SEGMENTS * q->segment_bytes)
         return false;
     return rc->budget_bytes > 0 || rc->earned_bytes >= q->segment_bytes;
@@ -45,6 +47,8 @@ bool qreclaim_can_gain(const struct queue *q)
 
 static bool is_wanted(const struct queue *q)
 {
+    if (qresize_wants_moves(q))
+        return true;
     uint32_t pending =
         (uint32_t)(q->tail_segment - q->durable_tail); /* free as soon as the superblock says so */
     return qspace_free_segments(q) + pending < MAX(FREE_COUNT_WANTED, q->segment_count / 4);
@@ -219,6 +223,7 @@ static void message_lost(struct queue *q, const uint8_t *raw)
     else
         qdamage_report(q, m->commit_at, m->commit_bytes, m->id, false, text);
     m->flags |= QMSG_LOST;
+    m->damaged = true;
     list_remove(&m->segment_link);
     m->lowest_segment = UINT64_MAX;
     q->live_bytes -= m->ring_bytes;

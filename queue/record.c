@@ -2,14 +2,20 @@
 #include "queue/crc32c.h"
 #include "queue/queue_priv.h"
 
-uint32_t qrecord_crc(const struct queue *q, uint64_t position, const struct disk_record *r,
-                     const uint8_t *payload)
+uint32_t qrecord_crc_seeded(uint32_t seed, uint64_t position, const struct disk_record *r,
+                            const uint8_t *payload)
 {
     struct disk_record head = *r;
     head.crc = 0;
-    uint32_t crc = crc32c(q->seed, &position, sizeof position);
+    uint32_t crc = crc32c(seed, &position, sizeof position);
     crc = crc32c(crc, payload, r->bytes);
     return crc32c(crc, &head, sizeof head);
+}
+
+uint32_t qrecord_crc(const struct queue *q, uint64_t position, const struct disk_record *r,
+                     const uint8_t *payload)
+{
+    return qrecord_crc_seeded(q->seed, position, r, payload);
 }
 
 bool qrecord_is_valid(const struct queue *q, const uint8_t *p, size_t n, uint64_t position)
@@ -83,20 +89,6 @@ uint32_t qcommit_rcpt_bytes(const struct qcommit_view *v, uint32_t index)
     uint32_t n;
     memcpy(&n, v->lengths + (size_t)index * sizeof n, sizeof n);
     return n;
-}
-
-void qcommit_patch(uint8_t *payload, struct qmsg *m)
-{
-    struct disk_commit head;
-    memcpy(&head, payload, sizeof head);
-    must(head.rcpt_count == m->rcpt_count);
-    head.due_ms = m->due_ms;
-    head.attempts = m->attempts;
-    head.flags = (head.flags & ~(uint32_t)(COMMIT_HELD | COMMIT_WARNED)) | qindex_flags(m);
-    memcpy(payload, &head, sizeof head);
-    uint8_t *states = payload + sizeof head + (size_t)head.extent_count * sizeof(struct disk_extent) +
-                      (size_t)head.rcpt_count * 4;
-    memcpy(states, qindex_states(m), m->rcpt_count);
 }
 
 void qcommit_patch_extent(uint8_t *payload, uint32_t index, struct disk_extent e)

@@ -11,7 +11,7 @@ static enum super_slot slot_state(const struct disk_super *d)
 {
     if (d->magic != DISK_SUPER_MAGIC || d->crc != qsuper_crc(d))
         return SLOT_BAD;
-    if (d->version > DISK_FORMAT_VERSION)
+    if (d->version > DISK_VERSION_RESIZED)
         return SLOT_NEWER;
     return d->version > 0 && qsuper_geometry_is_sane(d) ? SLOT_OK : SLOT_BAD;
 }
@@ -19,7 +19,7 @@ static enum super_slot slot_state(const struct disk_super *d)
 static bool same_ring(const struct disk_super *a, const struct disk_super *b)
 {
     return memcmp(a->uuid, b->uuid, sizeof a->uuid) == 0 && a->salt == b->salt &&
-           a->segment_bytes == b->segment_bytes && a->segment_count == b->segment_count;
+           a->segment_bytes == b->segment_bytes; /* the rest changes when it is resized */
 }
 
 static void slot_read(struct queue *q, uint32_t slot, struct disk_super *out)
@@ -303,8 +303,11 @@ err_t qrecover(struct queue *q, struct gbuf *notes)
     rc.unit = aligned_alloc(FSIO_ALIGN, q->unit_bytes);
     if (!rc.unit)
         return -ENOMEM;
-    walk(&rc);
+    rc.err = recovery_look(&rc);
+    if (!rc.err)
+        walk(&rc);
     free(rc.unit);
+    free(rc.first);
     free(rc.bad);
     free(rc.lost);
     return rc.err;

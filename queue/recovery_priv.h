@@ -64,6 +64,9 @@ struct recovery {
     uint8_t *unit;    /* owned: one unit, aligned */
     uint64_t unit_at; /* its position; UINT64_MAX: none */
 
+    uint64_t
+        *first; /* owned; by slot: the segment whose first batch stands at the slot's start, or UINT64_MAX */
+
     struct disk_range *bad; /* owned; ascending: nothing in them may be part of a message */
     size_t bad_count, bad_cap;
     struct recovery_lost *lost; /* owned */
@@ -79,6 +82,8 @@ const uint8_t *recovery_unit(struct recovery *rc, uint64_t position,
                              size_t *left); /* the bytes there, up to the unit's end */
 bool recovery_batch_at(struct recovery *rc, uint64_t position, struct disk_batch *out);
 bool recovery_batch_is_whole(struct recovery *rc, uint64_t position, const struct disk_batch *d);
+err_t recovery_look(struct recovery *rc) WARN_UNUSED; /* before the ones below; sets rc->first */
+bool recovery_is_earlier_lap(const struct recovery *rc, uint64_t segment); /* by its first sector */
 void recovery_raise_tail(struct recovery *rc);
 uint64_t recovery_last_batch(struct recovery *rc); /* position of the last valid batch; UINT64_MAX: none */
 

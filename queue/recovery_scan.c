@@ -5,6 +5,8 @@
 #include "queue/crc32c.h"
 #include "queue/recovery_priv.h"
 
+#define NO_SEGMENT UINT64_MAX
+
 /* A unit that cannot be read in one piece is read sector by sector; the unreadable ones count as zeros, that
  * is, as damage. */
 static void read_unit(struct recovery *rc, uint64_t at)
@@ -65,23 +67,47 @@ bool recovery_batch_is_whole(struct recovery *rc, uint64_t position, const struc
     return crc == d->records_crc;
 }
 
-/* The batch header in a slot's first sector, of whatever lap. */
-static bool first_header(struct recovery *rc, uint32_t slot, uint64_t *segment)
+/* The segment whose first batch header stands in a slot's first sector, of whatever lap; NO_SEGMENT: none. */
+static uint64_t first_header(struct recovery *rc, uint32_t slot)
 {
     struct queue *q = rc->q;
     rc->unit_at = UINT64_MAX;
-    uint64_t at = (uint64_t)slot * q->segment_bytes;
-    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, qfile_at(q, at)))
-        return false;
+    if (fsio_read(&q->file, rc->unit, DISK_SECTOR, DISK_DATA_AT + slot * q->segment_bytes))
+        return NO_SEGMENT;
     struct disk_record r;
     memcpy(&r, rc->unit, sizeof r);
     struct disk_batch d;
-    *segment = r.position / q->segment_bytes;
-    if (r.position % q->segment_bytes != 0 || *segment % q->segment_count != slot)
-        return false;
+    uint64_t segment = r.position / q->segment_bytes;
+    if (r.position % q->segment_bytes != 0 || (segment >= q->base_segment && qslot_of(q, segment) != slot))
+        return NO_SEGMENT;
     /* Only the header has been read: the batch may be as long as it says. */
-    return qrecord_is_valid(q, rc->unit, DISK_SECTOR, r.position) &&
-           header_parse(q, rc->unit, q->unit_bytes, r.position, &d);
+    bool ok = qrecord_is_valid(q, rc->unit, DISK_SECTOR, r.position) &&
+              header_parse(q, rc->unit, q->unit_bytes, r.position, &d);
+    return ok ? segment : NO_SEGMENT;
+}
+
+/* One sector of each segment: also of a large ring that is mostly empty, where reading all would take
+ * minutes. */
+err_t recovery_look(struct recovery *rc)
+{
+    struct queue *q = rc->q;
+    rc->first = calloc(q->segment_count, sizeof *rc->first);
+    if (!rc->first)
+        return -ENOMEM;
+    for (uint32_t slot = 0; slot < q->segment_count; slot++)
+        rc->first[slot] = first_header(rc, slot);
+    return 0;
+}
+
+static uint64_t first_of(const struct recovery *rc, uint64_t segment)
+{
+    return rc->first[qslot_of(rc->q, segment)];
+}
+
+bool recovery_is_earlier_lap(const struct recovery *rc, uint64_t segment)
+{
+    uint64_t first = first_of(rc, segment);
+    return first != NO_SEGMENT && first < segment;
 }
 
 /* With the newer superblock lost the older one may name a tail that has been overwritten since. */
@@ -89,8 +115,8 @@ void recovery_raise_tail(struct recovery *rc)
 {
     struct queue *q = rc->q;
     for (uint32_t slot = 0; slot < q->segment_count; slot++) {
-        uint64_t segment;
-        if (first_header(rc, slot, &segment) && segment >= q->tail_segment + q->segment_count)
+        uint64_t segment = rc->first[slot];
+        if (segment != NO_SEGMENT && segment >= q->tail_segment + q->segment_count)
             q->tail_segment = segment + 1 - q->segment_count;
     }
 }
@@ -113,17 +139,25 @@ static uint64_t last_batch_in(struct recovery *rc, uint64_t segment)
     return UINT64_MAX;
 }
 
+/* The log goes on from segment to segment, so it ends in the last one that begins with a batch; or behind it,
+ * when the first sector there is damaged: that is looked for until a segment has nothing at all. */
 uint64_t recovery_last_batch(struct recovery *rc)
 {
     struct queue *q = rc->q;
-    for (uint64_t s = q->tail_segment + q->segment_count; s-- > q->tail_segment;) {
-        uint64_t found;
-        bool has_first = first_header(rc, (uint32_t)(s % q->segment_count), &found);
-        if (has_first && found < s) /* still holds an earlier lap */
+    uint64_t end = q->tail_segment + q->segment_count, s = end;
+    while (s > q->tail_segment && first_of(rc, s - 1) != s - 1)
+        s--;
+    s = s > q->tail_segment ? s - 1 : q->tail_segment;
+    uint64_t last = UINT64_MAX;
+    for (; s < end; s++) {
+        if (recovery_is_earlier_lap(rc, s))
             continue;
-        uint64_t last = last_batch_in(rc, s);
-        if (last != UINT64_MAX)
-            return last;
+        uint64_t found = last_batch_in(rc, s);
+        if (found == UINT64_MAX && q->super.now.flags & SUPER_SHRINKING)
+            continue; /* the log may have turned back before the ring's end */
+        if (found == UINT64_MAX)
+            break;
+        last = found;
     }
-    return UINT64_MAX;
+    return last;
 }

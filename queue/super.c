@@ -8,7 +8,6 @@
 #include "queue/queue_priv.h"
 
 #define SEGMENT_BYTES_MAX (UINT64_C(1) << 30)
-#define SEGMENT_COUNT_MAX (1u << 20)
 
 uint32_t qsuper_crc(const struct disk_super *d)
 {
@@ -19,9 +18,9 @@ bool qsuper_geometry_is_sane(const struct disk_super *d)
 {
     bool power_of_two = d->segment_bytes && (d->segment_bytes & (d->segment_bytes - 1)) == 0;
     return power_of_two && d->segment_bytes >= QSEGMENT_BYTES_MIN && d->segment_bytes <= SEGMENT_BYTES_MAX &&
-           d->segment_count >= QSEGMENT_COUNT_MIN && d->segment_count <= SEGMENT_COUNT_MAX &&
-           d->known_count <= DISK_KNOWN_MAX &&
-           d->tail_segment < UINT64_MAX / d->segment_bytes - SEGMENT_COUNT_MAX;
+           d->segment_count >= QSEGMENT_COUNT_MIN && d->segment_count <= QSEGMENT_COUNT_MAX &&
+           d->known_count <= DISK_KNOWN_MAX && d->tail_segment >= d->base_segment &&
+           d->tail_segment < UINT64_MAX / d->segment_bytes - QSEGMENT_COUNT_MAX;
 }
 
 /* Ids of a spool are unique for ever, also over rings that went and came back: ring number, a random tag of
@@ -105,6 +104,7 @@ static uint64_t fill(struct queue *q)
     drop_known_before(d, d->tail_segment * d->segment_bytes);
     d->flags = q->super.closed ? SUPER_CLEAN : 0;
     d->clean_head = q->super.closed ? q->head : 0;
+    qresize_fill_super(q, d);
     d->crc = qsuper_crc(d);
     return (d->generation & 1) * DISK_SECTOR;
 }
@@ -134,6 +134,7 @@ static void write_done(struct fsio_io *io, err_t err)
         qring_failed(q, err);
     } else {
         written(q);
+        qresize_super_written(q);
         qring_works(q);
         if (q->super.again)
             qsuper_request(q);

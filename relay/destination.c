@@ -1,21 +1,20 @@
 /* relay/destination.c: destinations by key: made, kept up with the policy, given jobs, forgotten. */
-#include "core/rng.h"
 #include "relay/dest_priv.h"
 
-#define DNS_CONNECTIONS_MAX 20 /* to a domain without a route of its own, per worker */
-#define SWEEP_MS            30000
-#define DEST_ARENA_MAX      ((size_t)256 << 10)
+#define SWEEP_MS       30000
+#define DEST_ARENA_MAX ((size_t)256 << 10)
 
 struct options { /* what may change under the same key */
     enum tls_level tls;
-    uint32_t connections_max;
+    uint32_t connections_max, messages_max;
+    struct cfg_rate rate;
 };
 
-static struct options route_options(const struct route *route)
+static struct options route_options(const struct relay *r, const struct route *route)
 {
-    if (route->kind == ROUTE_HOSTS)
-        return (struct options){route->hosts->tls, route->hosts->connections_max};
-    return (struct options){TLS_MAY, DNS_CONNECTIONS_MAX};
+    bool is_dns = route->kind == ROUTE_DNS;
+    const struct cfg_route *cfg = is_dns ? &policy_config(r->policy)->destination : route->hosts;
+    return (struct options){is_dns ? TLS_MAY : cfg->tls, cfg->connections_max, cfg->messages_max, cfg->rate};
 }
 
 static bool copy_route(struct dest *d, const struct route *route)
@@ -27,13 +26,15 @@ static bool copy_route(struct dest *d, const struct route *route)
 
 void dest_free(struct dest *d)
 {
-    must(!d->users && !d->resolving && list_empty(&d->conns) && list_empty(&d->ready));
+    must(!d->users && !d->aside_count && !d->resolving && list_empty(&d->conns) && list_empty(&d->ready));
     struct relay *r = d->relay;
     if (link_in_list(&d->idle_link))
         r->idle_count--;
     list_remove(&d->idle_link);
     list_remove(&d->dirty_link);
     list_remove(&d->pressed_link);
+    list_remove(&d->hungry_link);
+    timer_disarm(r->loop, &d->wake_timer);
     if (d->gate.down)
         dest_stats_down(d->stats, -1);
     if (d->key.p)
@@ -53,24 +54,34 @@ static struct dest *dest_new(struct relay *r, const struct route *route)
     d->relay = r;
     list_init(&d->ready);
     list_init(&d->conns);
+    list_init(&d->aside);
+    d->wake_timer.fire = crowd_wake;
     arena_init(&d->arena, DEST_ARENA_MAX);
-    struct options o = route_options(route);
+    struct options o = route_options(r, route);
     d->tls = o.tls;
+    d->messages_max = o.messages_max;
+    d->rate = o.rate;
     gate_init(&d->gate, o.connections_max);
     d->policy_generation = r->policy_generation;
+    d->paused = pauses_include(r->pauses, route->key);
     if (!copy_route(d, route) || smap_put(&r->destinations, d->key, d)) {
         d->key = STR_NONE; /* not in the map */
         dest_free(d);
         return NULL;
     }
-    d->stats = dest_stats_get(d->key);
+    d->stats = dest_stats_get(d->key, route->kind == ROUTE_HOSTS);
+    d->rate_at = dest_stats_rate(d->stats);
+    if (!d->rate_at)
+        d->rate_at = &d->own_rate_at;
     return d;
 }
 
 /* The key stands for hosts, ports and protocol; the rest follows the newest policy. */
 static void follow_policy(struct dest *d, const struct route *route)
 {
-    struct options o = route_options(route);
+    struct options o = route_options(d->relay, route);
+    d->messages_max = o.messages_max;
+    d->rate = o.rate;
     d->policy_generation = d->relay->policy_generation;
     gate_set_window_max(&d->gate, o.connections_max);
     if (d->tls != o.tls) {
@@ -86,11 +97,16 @@ struct dest *dest_get(struct relay *r, const struct route *route)
         return dest_new(r, route);
     if (d->policy_generation != r->policy_generation)
         follow_policy(d, route);
-    if (link_in_list(&d->idle_link)) {
-        list_remove(&d->idle_link);
-        r->idle_count--;
-    }
+    dest_in_use(d);
     return d;
+}
+
+void dest_in_use(struct dest *d)
+{
+    if (!link_in_list(&d->idle_link))
+        return;
+    list_remove(&d->idle_link);
+    d->relay->idle_count--;
 }
 
 void dest_mark_dirty(struct dest *d)
@@ -100,23 +116,6 @@ void dest_mark_dirty(struct dest *d)
     relay_kick(d->relay);
 }
 
-/* To the end of the back-off, or, when that is over and the trial has jobs enough waiting for it, a while
- * later. Spread, so that they do not all come back in one tick. */
-void dest_defer_job(struct dest *d, struct job *j)
-{
-    uint64_t now = loop_now_ms(d->relay->loop);
-    uint64_t wait_ms = d->gate.retry_at_ms > now ? d->gate.retry_at_ms - now
-                                                 : (uint64_t)d->relay->settings.retry.first_s * 250;
-    wait_ms += rng_below(MIN(wait_ms / 10, 30000) + 1);
-    uint64_t due_ms = wall_ms() + wait_ms;
-    struct message *msg = j->msg;
-    msg->retry_due_ms = msg->retry_due_ms ? MIN(msg->retry_due_ms, due_ms) : due_ms;
-    struct answer a = d->last.a;
-    if (!a.text.p)
-        a.text = STR("the destination is down");
-    job_fail(j, RES_DEFERRED, &a, NULL);
-}
-
 void dest_add_job(struct dest *d, struct job *j)
 {
     uint64_t now = loop_now_ms(d->relay->loop);
@@ -124,9 +123,9 @@ void dest_add_job(struct dest *d, struct job *j)
     if (d->relay->draining) {
         job_cancel(j);
     } else if (d->refused_until_ms > now) {
-        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){STR_NONE, STR_NONE});
-    } else if (d->gate.down && (now < d->gate.retry_at_ms || d->ready_count >= RELAY_TRIAL_JOBS_MAX)) {
-        dest_defer_job(d, j);
+        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){0});
+    } else if (!crowd_takes(d, j)) {
+        crowd_turn_away(d, j, j->msg->called_by == d);
     } else {
         j->ready_ms = now;
         list_push_back(&d->ready, &j->link);
@@ -140,6 +139,25 @@ struct job *dest_take_job(struct dest *d)
     struct link *k = list_pop_front(&d->ready);
     if (!k)
         return NULL;
+    d->ready_count--;
+    return container_of(k, struct job, link);
+}
+
+bool dest_drop_job(struct dest *d, struct job *j)
+{
+    if (j->conn || !link_in_list(&j->link))
+        return false;
+    list_remove(&j->link);
+    d->ready_count--;
+    return true;
+}
+
+struct job *dest_take_last_job(struct dest *d)
+{
+    if (list_empty(&d->ready))
+        return NULL;
+    struct link *k = d->ready.head.prev;
+    list_remove(k);
     d->ready_count--;
     return container_of(k, struct job, link);
 }
@@ -162,13 +180,15 @@ void dest_user_gone(struct dest *d)
 {
     must(d->users > 0);
     d->users--;
+    if (d->aside_count)
+        crowd_look(d);
     dest_check_idle(d);
 }
 
 void dest_check_idle(struct dest *d)
 {
     struct relay *r = d->relay;
-    if (d->users || d->resolving || !list_empty(&d->conns) || link_in_list(&d->idle_link))
+    if (d->users || d->aside_count || d->resolving || !list_empty(&d->conns) || link_in_list(&d->idle_link))
         return;
     d->idle_since_ms = loop_now_ms(r->loop);
     list_push_back(&r->idle, &d->idle_link);

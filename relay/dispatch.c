@@ -7,19 +7,20 @@
 #include "core/rng.h"
 #include "relay/outconn_priv.h"
 
-#define DEFER_PER_TICK  256   /* jobs put off in one turn when a destination goes down */
+#define ASIDE_PER_TICK  256   /* jobs turned away in one turn when a destination goes down */
 #define REFUSED_KEPT_MS 60000 /* "the domain does not exist" is believed this long */
 #define FRESH_MS_MIN    30000 /* bounds of how long addresses are used without asking again */
 #define FRESH_MS_MAX    3600000
 #define STALE_MS        60000 /* old addresses go on serving when DNS is in trouble */
 
-static bool defer_some(struct dest *d)
+/* From the back, each to the front of the list: their order stays, and they are older than what is there. */
+static bool turn_away_some(struct dest *d)
 {
     struct job *j;
-    for (uint32_t i = 0; i < DEFER_PER_TICK; i++) {
-        if (!(j = dest_take_job(d)))
+    for (uint32_t i = 0; i < ASIDE_PER_TICK; i++) {
+        if (!(j = dest_take_last_job(d)))
             return true;
-        dest_defer_job(d, j);
+        crowd_turn_away(d, j, true);
     }
     return d->ready_count == 0;
 }
@@ -32,6 +33,7 @@ static void went_down(struct dest *d, bool was_down)
     LOG(dest_down, LF_STR("dest", d->key), LF_CSTR("relay", d->last_relay[0] ? d->last_relay : NULL),
         LF_U64("retry_s", (d->gate.retry_at_ms - now) / 1000), LF_STR("text", d->last.a.text));
     dest_mark_dirty(d);
+    crowd_look(d);
 }
 
 static void came_up(struct dest *d, str_t relay)
@@ -39,6 +41,7 @@ static void came_up(struct dest *d, str_t relay)
     dest_stats_down(d->stats, -1);
     LOG(dest_up, LF_STR("dest", d->key), LF_STR("relay", relay));
     dest_mark_dirty(d);
+    crowd_look(d);
 }
 
 static void remember(struct dest *d, const struct answer *why, str_t relay)
@@ -86,7 +89,7 @@ static void refuse(struct dest *d, const struct answer *why)
     answer_keep(&d->refused, why);
     d->refused_until_ms = loop_now_ms(d->relay->loop) + REFUSED_KEPT_MS;
     while ((j = dest_take_job(d)))
-        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){STR_NONE, STR_NONE});
+        job_fail(j, RES_BOUNCED, &d->refused.a, &(struct hop){0});
 }
 
 static void take_resolution(struct dest *d, struct resolution *res)
@@ -134,7 +137,7 @@ static bool have_candidates(struct dest *d)
         now.answer = (struct answer){.code = 451, .status = {4, 3, 0}, .text = str_cstr(err_text(err))};
     }
     take_resolution(d, &now);
-    return d->candidates.count && !d->gate.down && d->ready_count;
+    return d->candidates.count && d->ready_count; /* also for the trial of one that is down */
 }
 
 /* Jobs wait for a slot. Should the server be slow to free one, another connection is opened for them in a
@@ -157,9 +160,26 @@ void dest_pressed(struct timer *t)
         dest_mark_dirty(container_of(k, struct dest, pressed_link));
 }
 
+static bool await_rate(struct dest *d, uint64_t wait_ms)
+{
+    if (wait_ms)
+        timer_arm(d->relay->loop, &d->wake_timer, wait_ms);
+    return !wait_ms;
+}
+
+bool dest_may_begin(struct dest *d)
+{
+    return !d->rate.count || await_rate(d, rate_take(d->rate_at, &d->rate, clock_mono_ns()));
+}
+
+static bool rate_is_open(struct dest *d)
+{
+    return !d->rate.count || await_rate(d, rate_wait_ms(d->rate_at, &d->rate, clock_mono_ns()));
+}
+
 void dest_open_more(struct dest *d)
 {
-    if (d->relay->draining || !d->ready_count)
+    if (d->relay->draining || !d->ready_count || !rate_is_open(d))
         return;
     uint64_t now = loop_now_ms(d->relay->loop);
     const struct job *oldest = container_of(list_first(&d->ready), struct job, link);
@@ -184,8 +204,11 @@ static void hand_out(struct dest *d, bool behind)
         struct outconn *c = container_of(k, struct outconn, link);
         if (outconn_is_worn(c))
             outconn_settle(c); /* which ends it when it is idle */
-        else if (outconn_is_free(c, behind))
+        else if (outconn_is_free(c, behind)) {
+            if (!dest_may_begin(d))
+                return;
             outconn_take(c);
+        }
     }
 }
 
@@ -195,8 +218,8 @@ bool dest_dispatch(struct dest *d)
         dest_cancel_jobs(d);
         return true;
     }
-    if (gate_may_connect(&d->gate, loop_now_ms(d->relay->loop)) == GATE_DOWN)
-        return defer_some(d);
+    if (d->paused || gate_may_connect(&d->gate, loop_now_ms(d->relay->loop)) == GATE_DOWN)
+        return turn_away_some(d);
     hand_out(d, false);
     hand_out(d, true);
     dest_open_more(d);

@@ -3,6 +3,7 @@
 #include "relay/dsn.h"
 
 #include "core/clock.h"
+#include "smtp/proto/command.h"
 
 #define TEXT_COLUMN_MAX 76
 #define WORD_BYTES_MAX  200 /* a longer "word" is broken: RFC 5322 2.1.1 has 998 a line */
@@ -98,14 +99,56 @@ static void put_line(struct writer *w, const char *line)
     gbuf_cstr(w->out, "\r\n");
 }
 
-static void put_date(struct writer *w, const char *name, uint64_t wall_ms)
+static void put_when(struct writer *w, uint64_t wall_ms)
 {
     char date[40];
     size_t n = clock_rfc5322(wall_ms * NS_PER_MS, date);
-    gbuf_printf(w->out, "%s: %.*s\r\n", name, (int)n, date);
+    gbuf_put(w->out, date, n);
 }
 
-/* --- what a recipient's failure was --- */
+static void put_date(struct writer *w, const char *name, uint64_t wall_ms)
+{
+    gbuf_printf(w->out, "%s: ", name);
+    put_when(w, wall_ms);
+    gbuf_cstr(w->out, "\r\n");
+}
+
+/* --- what became of a recipient --- */
+
+static const struct {
+    const char *name, *subject;
+    const char *intro; /* lines of at most 78 */
+    unsigned class;    /* of the status; a failure may also be of class 4: it was tried for too long */
+} actions[DSN_ACTION_COUNT] = {
+    [DSN_FAILED] = {"failed", "Undelivered Mail Returned to Sender",
+                    "Your message could not be delivered to the recipients below. It is not tried\r\n"
+                    "again. Under each address stands what happened, and what you can do.",
+                    5},
+    [DSN_DELAYED] = {"delayed", "Delayed Mail (still being tried)",
+                     "Your message has not been delivered yet to the recipients below. You need not\r\n"
+                     "do anything: it is tried again and again, and if it comes to nothing you will\r\n"
+                     "be told. Under each address stands why it waits.",
+                     4},
+    [DSN_RELAYED] = {"relayed", "Mail Passed On",
+                     "Your message was passed on to the mail system of the recipients below, which\r\n"
+                     "does not send reports of success: this is the last one that you get for them.",
+                     2},
+    [DSN_DELIVERED] = {"delivered", "Mail Delivered",
+                       "Your message was delivered to the mailboxes of the recipients below.", 2},
+};
+
+const char *dsn_action_name(enum dsn_action a)
+{
+    return actions[a].name;
+}
+
+enum dsn_action dsn_kind(const struct dsn *d)
+{
+    enum dsn_action worst = DSN_DELIVERED;
+    for (uint32_t i = 0; i < d->rcpt_count; i++)
+        worst = MIN(worst, d->rcpts[i].action);
+    return worst;
+}
 
 struct status {
     unsigned class, subject, detail;
@@ -113,9 +156,10 @@ struct status {
 
 static struct status status_of(const struct dsn_rcpt *r)
 {
-    if (r->status[0])
+    bool may_be_4 = r->action == DSN_FAILED;
+    if (r->status[0] == actions[r->action].class || (may_be_4 && r->status[0] == 4))
         return (struct status){r->status[0], r->status[1], r->status[2]};
-    return (struct status){r->reply_code / 100 == 4 ? 4 : 5, 0, 0};
+    return (struct status){may_be_4 && r->reply_code / 100 == 4 ? 4 : actions[r->action].class, 0, 0};
 }
 
 #define ANY 256
@@ -168,7 +212,8 @@ static void put_header(struct writer *w)
     put_clean(w, d->hostname);
     gbuf_cstr(w->out, ">\r\nTo: <");
     put_clean(w, d->to);
-    put_line(w, ">\r\nSubject: Undelivered Mail Returned to Sender");
+    gbuf_printf(w->out, ">\r\nSubject: %s\r\n",
+                d->untold.p ? "Undelivered Mail Without a Sender to Tell" : actions[dsn_kind(d)].subject);
     put_date(w, "Date", d->now_ms);
     gbuf_printf(w->out, "Message-ID: <%016llx.dsn@", (unsigned long long)d->id);
     put_clean(w, d->hostname);
@@ -216,6 +261,48 @@ static void put_said(struct writer *w, const struct dsn_rcpt *r)
     gbuf_cstr(w->out, "\r\n");
 }
 
+static void put_human_rcpt(struct writer *w, const struct dsn_rcpt *r)
+{
+    struct status s = status_of(r);
+    gbuf_cstr(w->out, "\r\n<");
+    put_clean(w, r->address);
+    put_line(w, ">");
+    if (r->action != DSN_FAILED) {
+        if (r->action == DSN_DELAYED || r->remote_mta.n)
+            put_said(w, r);
+        return;
+    }
+    put_said(w, r);
+    put_line(w, "");
+    if (s.class == 4)
+        put_paragraph(w, "It was tried again and again, until the message had waited for too long.");
+    put_paragraph(w, advice_for(s));
+}
+
+static void put_intro(struct writer *w, enum dsn_action action)
+{
+    const struct dsn *d = w->d;
+    gbuf_cstr(w->out, "\r\n");
+    if (!d->untold.p) {
+        put_line(w, actions[action].intro);
+    } else if (!d->untold.n) {
+        put_line(w, "A message without a sender, mostly a report itself, could not be delivered to the\r\n"
+                    "recipients below. It is not tried again. You get this because nobody else can be\r\n"
+                    "told.");
+    } else {
+        gbuf_cstr(w->out,
+                  "A message could not be delivered to the recipients below. It is not tried again.\r\n"
+                  "You get this because its sender cannot be told:\r\n<");
+        put_clean(w, d->untold);
+        put_line(w, ">");
+    }
+    if (action == DSN_DELAYED) {
+        gbuf_cstr(w->out, "It is tried until ");
+        put_when(w, d->retry_until_ms);
+        put_line(w, ".");
+    }
+}
+
 static void put_human_part(struct writer *w)
 {
     const struct dsn *d = w->d;
@@ -223,23 +310,21 @@ static void put_human_part(struct writer *w)
                w->utf8);
     gbuf_cstr(w->out, "This is the mail system at ");
     put_clean(w, d->hostname);
-    put_line(w, ".\r\n");
-    put_line(w, "Your message could not be delivered to the recipients below. It is not tried\r\n"
-                "again. Under each address stands what happened, and what you can do.");
-    for (uint32_t i = 0; i < d->rcpt_count; i++) {
-        const struct dsn_rcpt *r = &d->rcpts[i];
-        struct status s = status_of(r);
-        gbuf_cstr(w->out, "\r\n<");
-        put_clean(w, r->address);
-        put_line(w, ">");
-        put_said(w, r);
-        put_line(w, "");
-        if (s.class == 4)
-            put_paragraph(w, "It was tried again and again, until the message had waited for too long.");
-        put_paragraph(w, advice_for(s));
+    put_line(w, ".");
+    for (enum dsn_action a = 0; a < DSN_ACTION_COUNT; a++) {
+        bool is_begun = false;
+        for (uint32_t i = 0; i < d->rcpt_count; i++) {
+            if (d->rcpts[i].action != a)
+                continue;
+            if (!is_begun)
+                put_intro(w, a);
+            is_begun = true;
+            put_human_rcpt(w, &d->rcpts[i]);
+        }
     }
-    put_line(w, "\r\nThe header lines of your message are attached. If you ask an administrator for\r\n"
-                "help, please send all of this report along.");
+    gbuf_printf(w->out, "\r\n%s attached.\r\n",
+                d->is_whole ? "The message is" : "The header lines of the message are");
+    put_line(w, "If you ask an administrator for help, please send all of this report along.");
 }
 
 static bool needs_escape(unsigned char ch)
@@ -276,17 +361,33 @@ static void put_final_recipient(struct writer *w, str_t address)
     gbuf_cstr(w->out, "\r\n");
 }
 
-static void put_rcpt_fields(struct writer *w, const struct dsn_rcpt *r)
+/* What the xtext hid; what is none is said as it came. */
+static void put_decoded(struct writer *w, str_t xtext)
 {
-    struct status s = status_of(r);
-    put_line(w, "");
-    put_final_recipient(w, r->address);
-    gbuf_printf(w->out, "Action: failed\r\nStatus: %u.%u.%u\r\n", s.class, s.subject, s.detail);
-    if (r->remote_mta.n) {
-        gbuf_cstr(w->out, "Remote-MTA: dns; ");
-        put_clean(w, str_sub(r->remote_mta, 0, HOST_BYTES_MAX));
-        gbuf_cstr(w->out, "\r\n");
-    }
+    char bytes[ORCPT_MAX];
+    struct sbuf b = SBUF_ON(bytes);
+    bool is_xtext = xtext_decode(xtext, &b) == 0 && !b.overflow;
+    put_clean(w, is_xtext ? sbuf_view(&b) : str_sub(xtext, 0, ORCPT_MAX));
+}
+
+/* RFC 3464 2.3.1. An address of type utf-8 is no xtext: RFC 6533 3. */
+static void put_original_recipient(struct writer *w, str_t orcpt)
+{
+    str_t type, address;
+    if (!str_cut(orcpt, ';', &type, &address))
+        return;
+    gbuf_cstr(w->out, "Original-Recipient: ");
+    put_clean(w, str_sub(type, 0, ORCPT_MAX));
+    gbuf_cstr(w->out, "; ");
+    if (str_ieq(type, STR("utf-8")))
+        put_clean(w, str_sub(address, 0, ORCPT_MAX));
+    else
+        put_decoded(w, address);
+    gbuf_cstr(w->out, "\r\n");
+}
+
+static void put_diagnostic(struct writer *w, const struct dsn_rcpt *r)
+{
     if (!r->reply_code && !r->diagnostic.n)
         return;
     const char *name = r->reply_code ? "Diagnostic-Code: smtp;" : "Diagnostic-Code: X-Postern;";
@@ -296,11 +397,36 @@ static void put_rcpt_fields(struct writer *w, const struct dsn_rcpt *r)
     gbuf_cstr(w->out, "\r\n");
 }
 
+static void put_rcpt_fields(struct writer *w, const struct dsn_rcpt *r)
+{
+    struct status s = status_of(r);
+    put_line(w, "");
+    put_original_recipient(w, r->orcpt);
+    put_final_recipient(w, r->address);
+    gbuf_printf(w->out, "Action: %s\r\nStatus: %u.%u.%u\r\n", actions[r->action].name, s.class, s.subject,
+                s.detail);
+    if (r->remote_mta.n) {
+        gbuf_cstr(w->out, "Remote-MTA: dns; ");
+        put_clean(w, str_sub(r->remote_mta, 0, HOST_BYTES_MAX));
+        gbuf_cstr(w->out, "\r\n");
+    }
+    put_diagnostic(w, r);
+    if (r->last_attempt_ms)
+        put_date(w, "Last-Attempt-Date", r->last_attempt_ms);
+    if (r->action == DSN_DELAYED)
+        put_date(w, "Will-Retry-Until", w->d->retry_until_ms);
+}
+
 static void put_status_part(struct writer *w)
 {
     const struct dsn *d = w->d;
     begin_part(w, "Delivery report", w->utf8 ? "message/global-delivery-status" : "message/delivery-status",
                w->utf8);
+    if (d->envid.n) {
+        gbuf_cstr(w->out, "Original-Envelope-Id: ");
+        put_decoded(w, d->envid);
+        gbuf_cstr(w->out, "\r\n");
+    }
     gbuf_cstr(w->out, "Reporting-MTA: dns; ");
     put_clean(w, d->hostname);
     gbuf_cstr(w->out, "\r\nX-Postern-Queue-ID: ");
@@ -334,7 +460,7 @@ static void put_original_line(struct writer *w, str_t line)
 /* Whole lines up to the empty one; what the caller's cut left of a line is dropped. */
 static void put_headers_part(struct writer *w)
 {
-    str_t rest = w->d->original_headers, line;
+    str_t rest = w->d->original, line;
     bool is_utf8 = w->utf8 && str_is_utf8(rest);
     begin_part(w, "Header lines of the message", is_utf8 ? "message/global-headers" : "text/rfc822-headers",
                !str_is_ascii(rest));
@@ -347,11 +473,18 @@ static void put_headers_part(struct writer *w)
     }
 }
 
+static void put_whole_part(struct writer *w)
+{
+    str_t m = w->d->original;
+    begin_part(w, "Message", w->d->smtputf8 ? "message/global" : "message/rfc822", !str_is_ascii(m));
+    gbuf_str(w->out, m);
+}
+
 /* Whoever wrote the original shall not be able to end our parts: RFC 2046 5.1.1 takes a mere prefix for a
  * boundary. */
 static void choose_boundary(struct writer *w)
 {
-    str_t h = w->d->original_headers;
+    str_t h = w->d->original;
     unsigned n = 0;
     do {
         snprintf(w->boundary, sizeof w->boundary, "=_report_%016llx_%u", (unsigned long long)w->d->id, n++);
@@ -361,11 +494,14 @@ static void choose_boundary(struct writer *w)
 void dsn_write(const struct dsn *d, struct gbuf *out)
 {
     struct writer w = {.out = out, .d = d, .utf8 = d->smtputf8 || !str_is_ascii(d->to)};
-    w.has_8bit = w.utf8 || !str_is_ascii(d->original_headers);
+    w.has_8bit = w.utf8 || !str_is_ascii(d->original);
     choose_boundary(&w);
     put_header(&w);
     put_human_part(&w);
     put_status_part(&w);
-    put_headers_part(&w);
+    if (d->is_whole)
+        put_whole_part(&w);
+    else
+        put_headers_part(&w);
     gbuf_printf(out, "\r\n--%s--\r\n", w.boundary);
 }

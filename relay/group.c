@@ -23,7 +23,7 @@ static struct job *job_for(struct message *msg, struct dest *d, struct job ***ta
 
 static err_t place(struct message *msg, struct rcpt *rc, struct job ***tail)
 {
-    static const struct hop nowhere = {STR_NONE, STR_NONE};
+    static const struct hop nowhere = {0};
     struct address address;
     if (address_parse_mailbox(rc->to.address, &address)) {
         struct answer a = {
@@ -69,6 +69,19 @@ static err_t seal(struct job *j)
     return 0;
 }
 
+/* Delivered in an earlier attempt, whose report did not get onto the disk: who took it is known from its
+ * route only. */
+static void recall_success(const struct message *msg, struct rcpt *rc)
+{
+    struct address address;
+    struct route route;
+    rc->result = RES_SENT;
+    rc->report_due = true;
+    rc->is_final = !address_parse_mailbox(rc->to.address, &address) &&
+                   !policy_route(msg->relay->policy, &address, &route) && route.kind == ROUTE_HOSTS &&
+                   route.hosts->protocol == ROUTE_LMTP;
+}
+
 static err_t collect(struct message *msg)
 {
     const struct qmsg *m = msg->m;
@@ -76,14 +89,18 @@ static err_t collect(struct message *msg)
     if (!msg->rcpts)
         return -ENOMEM;
     for (uint32_t i = 0; i < m->rcpt_count; i++) {
-        if (queue_rcpt_state(m, i) != RCPT_PENDING)
+        enum rcpt_state state = queue_rcpt_state(m, i);
+        if (!rcpt_state_is_open(state))
             continue;
         struct envelope_rcpt decoded;
         err_t err = envelope_rcpt_decode(msg->load.rcpts[i], &decoded);
         if (err)
             return err;
         must(msg->rcpt_count < m->rcpt_pending);
-        msg->rcpts[msg->rcpt_count++] = (struct rcpt){.index = i, .to = decoded};
+        struct rcpt *rc = &msg->rcpts[msg->rcpt_count++];
+        *rc = (struct rcpt){.index = i, .to = decoded};
+        if (state == RCPT_REPORT_DUE)
+            recall_success(msg, rc);
     }
     return 0;
 }
@@ -94,12 +111,24 @@ err_t message_group(struct message *msg)
     err_t err = collect(msg);
     struct job **tail = &msg->jobs;
     for (uint32_t i = 0; i < msg->rcpt_count && !err; i++)
-        err = place(msg, &msg->rcpts[i], &tail);
+        if (msg->rcpts[i].result == RES_NONE)
+            err = place(msg, &msg->rcpts[i], &tail);
     for (struct job *j = msg->jobs; j; j = j->next) {
         j->dest->filling = NULL;
         if (!err)
             err = seal(j);
     }
+    return err;
+}
+
+err_t message_refuse(struct message *msg)
+{
+    static const struct answer a = {
+        .code = 550, .status = {5, 7, 1}, .text = STR("removed by the administrator")};
+    err_t err = collect(msg);
+    for (uint32_t i = 0; i < msg->rcpt_count && !err; i++)
+        if (msg->rcpts[i].result == RES_NONE)
+            rcpt_settle(msg, &msg->rcpts[i], NULL, RES_BOUNCED, &a, &(struct hop){0});
     return err;
 }
 
@@ -112,5 +141,16 @@ void message_start_jobs(struct message *msg)
         next = j->next;
         dest_add_job(j->dest, j);
     }
+    message_job_gone(msg);
+}
+
+void message_drop_waiting(struct message *msg)
+{
+    if (!msg->jobs_open) /* its report is being made */
+        return;
+    msg->jobs_open++;
+    for (struct job *j = msg->jobs; j; j = j->next)
+        if (dest_drop_job(j->dest, j))
+            job_cancel(j);
     message_job_gone(msg);
 }

@@ -11,9 +11,11 @@ enum rcpt_result { RES_NONE, RES_SENT, RES_DEFERRED, RES_BOUNCED };
 struct rcpt {
     uint32_t index; /* in the queue's record */
     enum rcpt_result result;
-    bool again; /* refused for being one too many in its transaction: goes into the next one at once */
+    bool report_due; /* delivered, and its sender wants to hear it from us (RFC 3461 NOTIFY=SUCCESS) */
+    bool is_final;   /* delivered into the mailbox: LMTP */
+    bool again;      /* refused for being one too many in its transaction: goes into the next one at once */
     struct envelope_rcpt to;
-    struct answer answer; /* of DEFERRED and BOUNCED, and while `again` */
+    struct answer answer; /* of DEFERRED, BOUNCED and SENT with a report due, and while `again` */
     struct dest *dest;    /* that settled it; alive as long as the message's jobs */
     struct rcpt *next;    /* of the job, while grouping */
 };
@@ -48,16 +50,26 @@ struct message {
     struct rcpt *rcpts; /* those that were pending at activation */
     uint32_t rcpt_count, jobs_open;
     struct job *jobs;
-    uint64_t
-        retry_due_ms;  /* earliest end of a back-off of a destination that was down; 0 = none; wall clock */
+    struct dest *called_by; /* took it from its list; counts it in `users` until its jobs start */
+    struct dest *aside;     /* the first of its destinations that takes no more: there it waits */
+    bool in_front;          /* of that list */
+    uint64_t retry_due_ms;  /* when another of them is worth a look; 0 = none; wall clock */
     bool attempted;    /* a server was asked: the attempt counts */
     bool damaged;      /* content that cannot be read */
     bool cancelled;    /* shutdown: no attempt */
+    bool is_late;      /* its sender is to be told so now */
+    bool told;         /* the log said why it waits, and nothing was tried since */
     struct note *note; /* why it waited before this attempt; may be NULL */
 };
 
+/* An operator wants no further transaction of it. */
+static inline bool message_is_stopped(const struct message *msg)
+{
+    return msg->m->held || msg->m->owner_flags & OWNER_REMOVE;
+}
+
 /* message.c: one attempt from the heap to the heap */
-void message_activate(struct relay *r, struct qmsg *m);
+void message_activate(struct relay *r, struct qmsg *m, struct dest *called_by); /* NULL: it was due */
 void message_job_gone(
     struct message *msg); /* one of jobs_open; with the last one the message is settled, and may be gone */
 void message_finish(struct message *msg); /* after the report, if any: back to the heap or out of the queue */
@@ -67,10 +79,16 @@ void message_free_spares(struct relay *r);
 /* Recipients into jobs; ERR_CORRUPT, ERR_VERSION, -ENOMEM: nothing was started. */
 err_t message_group(struct message *msg) WARN_UNUSED;
 void message_start_jobs(struct message *msg);
+/* Every pending recipient bounces, since an operator removed the message. Errors: as message_group. */
+err_t message_refuse(struct message *msg) WARN_UNUSED;
+/* What waits for a connection does so no longer; the attempt may end, and the message be gone, in the call.
+ */
+void message_drop_waiting(struct message *msg);
 
 /* outcome.c */
 struct hop { /* for the log; absent texts are left out. NULL: nothing was tried */
     str_t relay, tls;
+    bool takes_dsn; /* offers DSN: what it accepts it will report by itself */
 };
 void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt_result res,
                  const struct answer *a, const struct hop *hop);
@@ -83,8 +101,8 @@ void job_cancel(struct job *j);
 /* Keeps only the recipients that still need a transaction; false: none do. */
 bool job_compact(struct job *j);
 
-/* report.c: a DSN for the bounced recipients of this attempt, made durable before they are marked; then
- * message_finish */
-void report_start(struct message *msg);
+/* report.c: tells the sender what is to be told after this attempt, with one report, durable before its
+ * recipients are marked; then message_finish */
+void report_settle(struct message *msg);
 
 #endif

@@ -21,6 +21,14 @@ static void count(enum rcpt_result res, struct dest *d, uint64_t delay_ms)
         dest_stats_delivery(d->stats, res);
 }
 
+/* RFC 3461 5.2.2, 5.2.3: a success is for us to report when the one who took the mail will not. */
+static void take_success(struct message *msg, struct rcpt *rc, const struct hop *hop)
+{
+    rc->report_due = rc->to.notify & NOTIFY_SUCCESS && msg->env.sender.n && !(hop && hop->takes_dsn);
+    rc->is_final = rc->dest && rc->dest->protocol == ROUTE_LMTP;
+    queue_set_rcpt(msg->relay->queue, msg->m, rc->index, rc->report_due ? RCPT_REPORT_DUE : RCPT_DELIVERED);
+}
+
 void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt_result res,
                  const struct answer *a, const struct hop *hop)
 {
@@ -32,10 +40,10 @@ void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt
     rc->again = false;
     rc->dest = d;
     if (res == RES_SENT)
-        queue_set_rcpt(msg->relay->queue, msg->m, rc->index, RCPT_DELIVERED);
-    else
+        take_success(msg, rc, hop);
+    if (res != RES_SENT || rc->report_due)
         rc->answer = answer_copy(&msg->arena, a);
-    if (!hop && msg->note)
+    if (!hop && msg->told)
         return; /* it was told before why it waits, and nothing was tried for it since */
     count(res, d, delay_ms);
     char code[32];

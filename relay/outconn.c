@@ -26,7 +26,8 @@ str_t outconn_mta(const struct outconn *c)
 struct hop outconn_hop(const struct outconn *c)
 {
     const struct tls_info *tls = conn_tls(c->conn);
-    return (struct hop){str_cstr(c->relay_text), tls ? str_cstr(tls->version) : STR_NONE};
+    return (struct hop){str_cstr(c->relay_text), tls ? str_cstr(tls->version) : STR_NONE,
+                        smtpc_features(c->smtpc)->dsn};
 }
 
 /* --- where to --- */
@@ -260,7 +261,7 @@ static void arm(struct outconn *c)
 
 bool outconn_is_worn(const struct outconn *c)
 {
-    return c->message_count >= RELAY_CONN_MESSAGES_MAX ||
+    return c->message_count + c->given_count >= c->dest->messages_max ||
            c->options_generation != c->dest->options_generation ||
            loop_now_ms(c->relay->loop) >= c->opened_ms + RELAY_CONN_AGE_MS;
 }
@@ -304,9 +305,11 @@ static bool fill(struct outconn *c)
 {
     c->is_ready = false;
     struct dest *d = c->dest;
-    if (c->relay->draining || gate_may_connect(&d->gate, loop_now_ms(c->relay->loop)) == GATE_DOWN)
+    if (c->relay->draining || d->paused ||
+        gate_may_connect(&d->gate, loop_now_ms(c->relay->loop)) == GATE_DOWN)
         return false;
-    bool took = d->ready_count && (outconn_is_free(c, false) || outconn_is_free(c, true));
+    bool took =
+        d->ready_count && (outconn_is_free(c, false) || outconn_is_free(c, true)) && dest_may_begin(d);
     if (took) {
         c->is_ready = true; /* perhaps for another one */
         outconn_take(c);

@@ -39,6 +39,7 @@ static void run(struct tick_hook *h)
     schedule_run(r);
     stream_run_pumps(r);
     run_dirty(r);
+    crowd_run(r);
     check_drained(r);
 }
 
@@ -73,9 +74,10 @@ err_t relay_create(struct relay **out, const struct relay_options *opt)
     r->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
     r->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
     r->worker = opt->worker;
+    r->active_max = opt->active_max ? opt->active_max : RELAY_ACTIVE_MAX;
     r->destinations.fold_case = true;
-    struct list *lists[] = {&r->active, &r->spare_messages, &r->notes, &r->dirty,
-                            &r->idle,   &r->pressed,        &r->conns, &r->pumps};
+    struct list *lists[] = {&r->active, &r->spare_messages, &r->notes, &r->dirty, &r->idle,
+                            &r->hungry, &r->pressed,        &r->conns, &r->pumps};
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         list_init(lists[i]);
     pool_init(&r->message_pool, "relay_messages", sizeof(struct message), 0);
@@ -103,7 +105,11 @@ static void free_destinations(struct relay *r)
         list_push_back(&all, &d->dirty_link);
     }
     LIST_EACH(&all, k)
-    dest_free(container_of(k, struct dest, dirty_link));
+    {
+        struct dest *d = container_of(k, struct dest, dirty_link);
+        crowd_drop(d);
+        dest_free(d);
+    }
 }
 
 void relay_destroy(struct relay *r)
@@ -111,15 +117,17 @@ void relay_destroy(struct relay *r)
     if (!r)
         return;
     must(!r->active_count && !r->conn_count && !r->resolver.pending);
+    free_destinations(r);
     struct timer *timers[] = {&r->wake_timer, &r->sweep_timer, &r->pressed_timer, &r->drain_timer};
     for (size_t i = 0; i < COUNT_OF(timers); i++)
         timer_disarm(r->loop, timers[i]);
     list_remove(&r->hook.link); /* a kick may be on its way */
-    free_destinations(r);
+    note_put(r->held_note);
     smap_free(&r->destinations);
     LIST_EACH(&r->notes, k)
     free(container_of(k, struct note, link));
     heap_free(&r->heap);
+    budget_free(&r->budget);
     message_free_spares(r);
     pool_free(&r->message_pool);
     pool_free(&r->conn_pool);
@@ -127,6 +135,7 @@ void relay_destroy(struct relay *r)
     tls_context_unref(r->tls);
     tls_context_unref(r->tls_verify);
     settings_free(&r->settings);
+    pauses_unref(r->pauses);
     free(r);
 }
 
@@ -148,6 +157,27 @@ void relay_set_policy(struct relay *r, const struct policy *p)
     }
     r->policy = p;
     r->policy_generation++;
+    size_t at = 0;
+    str_t key;
+    void *value;
+    while (smap_next(&r->destinations, &at, &key, &value))
+        crowd_sort_again(value);
+}
+
+void relay_set_pauses(struct relay *r, struct pauses *p)
+{
+    struct pauses *old = r->pauses;
+    r->pauses = pauses_ref(p);
+    pauses_unref(old);
+    size_t at = 0;
+    str_t key;
+    void *value;
+    while (smap_next(&r->destinations, &at, &key, &value)) {
+        struct dest *d = value;
+        d->paused = pauses_include(p, key);
+        dest_mark_dirty(d);
+        crowd_look(d);
+    }
 }
 
 void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx), void *ctx)
@@ -184,6 +214,20 @@ static void active_info(const struct message *msg, struct relay_message_info *ou
                 out->destination = j->dest->key;
 }
 
+static uint64_t retry_wall_ms(const struct relay *r, const struct dest *d)
+{
+    uint64_t mono = loop_now_ms(r->loop), wall = wall_ms();
+    return d->gate.retry_at_ms > mono ? wall + (d->gate.retry_at_ms - mono) : wall;
+}
+
+/* What it waits for is the destination: when that is tried again it goes, in its turn. */
+static void aside_info(const struct relay *r, const struct dest *d, struct relay_message_info *out)
+{
+    out->due_ms = d->gate.down && !d->paused ? retry_wall_ms(r, d) : 0;
+    out->last_text = crowd_reason(d);
+    out->destination = d->key;
+}
+
 void relay_message_info(const struct relay *r, const struct qmsg *m, struct relay_message_info *out)
 {
     *out = (struct relay_message_info){.id = m->id,
@@ -200,17 +244,20 @@ void relay_message_info(const struct relay *r, const struct qmsg *m, struct rela
     }
     if (m->owner_flags & OWNER_SCHEDULED)
         out->due_ms = r->heap.entries[m->owner_index].due_ms;
-    if (m->owner) {
+    if (m->owner_flags & OWNER_ASIDE) {
+        aside_info(r, m->owner, out);
+    } else if (m->owner) {
         const struct note *n = m->owner;
         out->last_text = note_text(n);
         out->destination = n->key_n ? note_key(n) : STR_NONE;
     }
+    if (m->owner_flags & OWNER_LEASED)
+        out->state = "leased";
 }
 
 void relay_each_destination(const struct relay *r,
                             void (*each)(void *ctx, const struct relay_destination_info *d), void *ctx)
 {
-    uint64_t mono = loop_now_ms(r->loop), wall = wall_ms();
     size_t at = 0;
     str_t key;
     void *value;
@@ -220,10 +267,12 @@ void relay_each_destination(const struct relay *r,
                                               .connections = d->gate.connections,
                                               .window = d->gate.window,
                                               .jobs = d->job_count,
+                                              .aside = d->aside_count,
                                               .down = d->gate.down,
+                                              .paused = d->paused,
                                               .last_text = d->last.a.text};
         if (d->gate.down)
-            info.retry_at_ms = d->gate.retry_at_ms > mono ? wall + (d->gate.retry_at_ms - mono) : wall;
+            info.retry_at_ms = retry_wall_ms(r, d);
         each(ctx, &info);
     }
 }

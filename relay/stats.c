@@ -1,6 +1,7 @@
 /* relay/stats.c: figures per destination, summed over the workers: written by them with relaxed atomics, read
  * by the scraper. Entries are made under a mutex and never freed: a counter must not go back. Past a bound
- * everything new counts as "other", so that a spammer's invented domains do not flood the metrics. */
+ * everything new that is in no configuration counts as "other", so that a spammer's invented domains do not
+ * flood the metrics. */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -13,6 +14,7 @@ struct dest_stats {
     struct dest_stats *next; /* of all */
     atomic_int_least64_t connections, down_workers;
     atomic_uint_least64_t sent, deferred, bounced;
+    rate_state rate_at;
     size_t key_n;
     char key[];
 };
@@ -76,9 +78,9 @@ static void collect(void *ctx, struct gbuf *out)
     pthread_mutex_unlock(&registry.lock);
 }
 
-static struct dest_stats *add(str_t key)
+static struct dest_stats *add(str_t key, bool is_configured)
 {
-    if (registry.count >= DESTINATIONS_MAX)
+    if (registry.count >= DESTINATIONS_MAX && !is_configured)
         return &other;
     struct dest_stats *s = calloc(1, sizeof *s + key.n);
     if (!s)
@@ -95,7 +97,7 @@ static struct dest_stats *add(str_t key)
     return s;
 }
 
-struct dest_stats *dest_stats_get(str_t key)
+struct dest_stats *dest_stats_get(str_t key, bool is_configured)
 {
     pthread_mutex_lock(&registry.lock);
     bool is_first = !registry.is_collected;
@@ -106,11 +108,16 @@ struct dest_stats *dest_stats_get(str_t key)
     }
     struct dest_stats *s = smap_get(&registry.by_key, key);
     if (!s)
-        s = add(key);
+        s = add(key, is_configured);
     pthread_mutex_unlock(&registry.lock);
     if (is_first)
         metrics_add_collector(collect, NULL);
     return s;
+}
+
+rate_state *dest_stats_rate(struct dest_stats *s)
+{
+    return s == &other ? NULL : &s->rate_at;
 }
 
 void dest_stats_connections(struct dest_stats *s, int change)

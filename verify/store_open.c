@@ -29,7 +29,8 @@
 #define CHILD_TIME_S 120 /* for 1,000,000 records it takes about a second */
 #define PIPE_BYTES   (1 << 20)
 
-/* What goes through the pipe, with the key and the value behind it. */
+/* What goes through the pipe, with the key and the value behind it. Zeroes: that was all, and it was sound.
+ */
 struct frame {
     uint16_t key_bytes, value_bytes;
 };
@@ -57,7 +58,7 @@ err_t store_err(int mdb_rc)
 static bool hand_over(FILE *out, const MDB_val *key, const MDB_val *value)
 {
     const struct frame f = {(uint16_t)key->mv_size, (uint16_t)value->mv_size};
-    if (key->mv_size > VERIFY_KEY_MAX || value->mv_size > VERIFY_KEY_MAX) /* not ours */
+    if (!key->mv_size || key->mv_size > VERIFY_KEY_MAX || value->mv_size > VERIFY_KEY_MAX) /* not ours */
         return true;
     return fwrite(&f, sizeof f, 1, out) == 1 && fwrite(key->mv_data, 1, f.key_bytes, out) == f.key_bytes &&
            fwrite(value->mv_data, 1, f.value_bytes, out) == f.value_bytes;
@@ -65,6 +66,7 @@ static bool hand_over(FILE *out, const MDB_val *key, const MDB_val *value)
 
 static bool hand_over_all(MDB_cursor *cursor, uint64_t count, FILE *out)
 {
+    static const struct frame end;
     MDB_val key, value;
     uint64_t seen = 0;
     int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
@@ -74,7 +76,7 @@ static bool hand_over_all(MDB_cursor *cursor, uint64_t count, FILE *out)
         seen++;
     }
     /* neither fewer than it says, nor pages that lead back to themselves */
-    return rc == MDB_NOTFOUND && seen == count && fflush(out) == 0;
+    return rc == MDB_NOTFOUND && seen == count && fwrite(&end, sizeof end, 1, out) == 1 && fflush(out) == 0;
 }
 
 /* Leaves everything open: the child ends here. */
@@ -133,13 +135,16 @@ static err_t take_over(struct opening *o, str_t key, str_t value)
     return store_err(rc);
 }
 
-/* Until the pipe ends, be it in the middle of a record. */
-static err_t take_over_all(struct opening *o, FILE *in)
+/* Until the pipe ends, be it in the middle of a record. *sound: the child came to a good end. */
+static err_t take_over_all(struct opening *o, FILE *in, bool *sound)
 {
     char key[VERIFY_KEY_MAX], value[VERIFY_KEY_MAX];
     struct frame f;
     err_t err = 0;
     while (!err && fread(&f, sizeof f, 1, in) == 1) {
+        *sound = f.key_bytes == 0;
+        if (*sound)
+            break;
         if (f.key_bytes > sizeof key || f.value_bytes > sizeof value ||
             fread(key, 1, f.key_bytes, in) != f.key_bytes ||
             fread(value, 1, f.value_bytes, in) != f.value_bytes)
@@ -149,10 +154,9 @@ static err_t take_over_all(struct opening *o, FILE *in)
     return err;
 }
 
-/* *sound: the child came to a good end. */
 static err_t from_child(struct opening *o, bool *sound)
 {
-    int ends[2], status = 0;
+    int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -errno;
     (void)fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES); /* fewer switches, where it is allowed */
@@ -166,14 +170,13 @@ static err_t from_child(struct opening *o, bool *sound)
     if (!err && !in)
         err = -errno;
     if (!err)
-        err = take_over_all(o, in);
+        err = take_over_all(o, in, sound);
     if (in)
         fclose(in); /* a child that still writes dies of it */
     else
         close(ends[0]);
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
-    *sound = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     return err;
 }
 
@@ -253,8 +256,10 @@ static err_t write_anew(struct opening *o, const char *directory, struct gbuf *n
     struct stat st;
     bool sound = true;
     err_t err = open_new(o);
-    if (!err && lstat(o->old, &st) == 0)
+    if (!err && lstat(o->old, &st) == 0) {
+        sound = false;
         err = from_child(o, &sound);
+    }
     if (o->txn && !err)
         err = store_err(mdb_txn_commit(o->txn));
     else if (o->txn)

@@ -8,7 +8,7 @@
 enum triage {
     TRIAGE_GOOD,
     TRIAGE_UNKNOWN,    /* no such user: 5.1.1 and its kin, DBEB's 5.4.1 */
-    TRIAGE_DISABLED,   /* 5.2.1 */
+    TRIAGE_DISABLED,   /* 5.2.1; takes no mail from outside */
     TRIAGE_FULL,       /* mailbox full: 452 4.2.2, whatever class it came in */
     TRIAGE_LATER,      /* this recipient, for now: greylisting and other 4xx at RCPT */
     TRIAGE_CROWDED,    /* too many recipients in this transaction: 452 4.5.3: ask again in the next one */
@@ -19,7 +19,8 @@ enum triage {
 };
 const char *triage_name(enum triage t);
 
-/* `reply` NULL: no answer (time-out, broken connection, could not connect). */
-enum triage triage_reply(enum smtpc_stage at, const struct smtp_reply *reply);
+/* `reply` NULL: no answer (time-out, broken connection, could not connect). *why (may be NULL) gets a static
+ * text for logs. By the table in triage.def. */
+enum triage triage_reply(enum smtpc_stage at, const struct smtp_reply *reply, const char **why);
 
 #endif

@@ -299,6 +299,7 @@ enum smtpc_stage smtpc_stage(const struct smtpc *c)
     case EXPECT_HELO: return STAGE_HELO;
     case EXPECT_STARTTLS: return STAGE_TLS;
     case EXPECT_RSET:
+    case EXPECT_PROBE_END:
     case EXPECT_MAIL: return STAGE_MAIL;
     case EXPECT_RCPT: return STAGE_RCPT;
     case EXPECT_DATA: return STAGE_DATA;

@@ -45,7 +45,8 @@ enum smtpc_stage {
 };
 const char *smtpc_stage_name(enum smtpc_stage s);
 
-/* One message for this connection; embedded in its owner, alive until tx_done. */
+/* One message for this connection, or one probe: MAIL, RCPT…, RSET, and never DATA. Embedded in its owner,
+ * alive until tx_done. */
 struct smtpc_tx {
     str_t sender;                      /* "" = null */
     const struct envelope_rcpt *rcpts; /* addresses without <> */
@@ -53,6 +54,7 @@ struct smtpc_tx {
     uint64_t size; /* for SIZE=; 0 = do not say */
     enum body_type body;
     bool smtputf8;
+    bool probe; /* every recipient's outcome is what the server said to RCPT, or to MAIL if it refused that */
     enum dsn_ret ret; /* this, ENVID, NOTIFY and ORCPT are said to servers that offer DSN */
     str_t envid;
     void *owner;
@@ -70,7 +72,7 @@ struct smtpc_host {
      * smtpc_content_end. */
     void (*content)(void *host, struct smtpc_tx *tx);
     /* The outcome of one recipient, once each. `reply` is the server's; accepted = the server took
-     * responsibility (after "."). */
+     * responsibility (after "."), or would (a probe, at RCPT). */
     void (*rcpt_done)(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted, enum smtpc_stage at,
                       const struct smtp_reply *reply);
     /* All recipients of tx have their outcome; the engine forgets tx. */
@@ -97,8 +99,9 @@ void smtpc_input(struct smtpc *c, const uint8_t *p, size_t n); /* takes all */
 void smtpc_closed(struct smtpc *c, err_t why);
 void smtpc_secured(struct smtpc *c, err_t err);
 
-uint32_t smtpc_slots(const struct smtpc *c); /* how many more tx it takes now (0 while greeting; 2 when
-                                                pipelining: one in content, one behind) */
+/* How many more tx it takes now: 0 while greeting; 2 when pipelining: one in content or with its probe out,
+ * one behind. */
+uint32_t smtpc_slots(const struct smtpc *c);
 /* At least one recipient. What the server's EHLO rules out (8BITMIME, SMTPUTF8, SIZE) is refused on its
  * behalf from inside this call: rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again
  * then. */

@@ -5,8 +5,8 @@
 #include "smtp/client/client.h"
 
 #define SLOT_COUNT 2 /* one on the wire, one behind it */
-/* RCPTs unanswered at a time. Their replies (<= 512 bytes each) must fit into socket buffers, or both sides
- * would wait for the other one to read (RFC 2920 3.1). */
+/* RCPTs unanswered at a time, of all that is on the wire. Their replies (<= 512 bytes each) must fit into
+ * socket buffers, or both sides would wait for the other one to read (RFC 2920 3.1). */
 #define RCPT_WINDOW 200
 /* A power of two that holds a window of RCPTs and what may stand around it: DOT, RSET, MAIL, DATA. */
 #define EXPECT_MAX 256
@@ -30,6 +30,7 @@ enum expect {
     EXPECT_HELO,
     EXPECT_STARTTLS,
     EXPECT_RSET,
+    EXPECT_PROBE_END, /* the RSET that ends a probe */
     EXPECT_MAIL,
     EXPECT_RCPT,
     EXPECT_DATA,
@@ -37,12 +38,14 @@ enum expect {
     EXPECT_QUIT,
 };
 
-/* A tx is in one of these; at most one is in COMMANDS or CONTENT, and those in DOT stand before it. */
+/* A tx is in one of these; at most one is in COMMANDS or CONTENT, and those in DOT or PROBED stand before it.
+ */
 enum tx_state {
     TX_WAITING,
     TX_COMMANDS, /* MAIL was sent */
     TX_CONTENT,  /* 354 came: the host streams */
     TX_DOT,      /* the end of data was sent */
+    TX_PROBED,   /* a probe: all was said, RSET too */
 };
 
 /* Which recipients the server took at RCPT: they have their outcome after the dot. */
@@ -69,6 +72,7 @@ struct smtpc {
     struct bits accepted[SLOT_COUNT];
     uint8_t expected[EXPECT_MAX];
     uint32_t expected_at, expected_count;
+    uint32_t rcpts_out; /* of these: RCPTs */
     struct sbuf out; /* on out_bytes; sent when a call leaves, or is full */
     char out_bytes[4096];
     struct reply_parser parser;

@@ -1,4 +1,5 @@
-/* One message's way over the wire: MAIL, RCPT…, DATA, content, dot; and the next one right behind. */
+/* One message's way over the wire: MAIL, RCPT…, DATA, content, dot (a probe's: MAIL, RCPT…, RSET); and the
+ * next one right behind. */
 #include "smtp/client/client_priv.h"
 
 /* --- the recipients that the server took --- */
@@ -63,8 +64,19 @@ void transaction_remove(struct smtpc *c, struct smtpc_tx *tx)
 static struct smtpc_tx *speaking(const struct smtpc *c)
 {
     struct smtpc_tx *tx = c->first;
+    while (tx && (tx->state == TX_DOT || tx->state == TX_PROBED))
+        tx = tx->next;
+    return tx;
+}
+
+/* Whose commands before the dot the next replies answer: probes that said all come before the one that
+ * speaks. */
+static struct smtpc_tx *answered(const struct smtpc *c)
+{
+    struct smtpc_tx *tx = c->first;
     while (tx && tx->state == TX_DOT)
         tx = tx->next;
+    must(tx && (tx->state == TX_COMMANDS || tx->state == TX_PROBED));
     return tx;
 }
 
@@ -123,9 +135,12 @@ static void on_mail(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_stage at, c
 static void on_rcpt(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_stage at, const struct smtp_reply *r)
 {
     uint32_t i = tx->rcpts_answered++;
+    c->rcpts_out--;
     if (r->code / 100 == 2) {
         tx->rcpts_ok++;
-        if (!tx->mail_refused)
+        if (!tx->mail_refused && tx->probe)
+            transaction_outcome(c, tx, i, true, at, r);
+        else if (!tx->mail_refused)
             bits_set(&c->accepted[tx->slot], i);
     } else if (!is_refusal(r)) {
         client_fail(c, at, NULL);
@@ -196,6 +211,14 @@ static void on_dot(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply
         client_fail(c, at, r);
 }
 
+static void on_probe_end(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *r)
+{
+    if (r->code / 100 == 2)
+        finish(c, answered(c));
+    else
+        client_fail(c, at, r);
+}
+
 void transaction_reply(struct smtpc *c, enum expect expect, enum smtpc_stage at, const struct smtp_reply *r)
 {
     if (expect == EXPECT_RSET) {
@@ -207,8 +230,11 @@ void transaction_reply(struct smtpc *c, enum expect expect, enum smtpc_stage at,
         on_dot(c, at, r);
         return;
     }
-    struct smtpc_tx *tx = speaking(c);
-    must(tx && tx->state == TX_COMMANDS);
+    if (expect == EXPECT_PROBE_END) {
+        on_probe_end(c, at, r);
+        return;
+    }
+    struct smtpc_tx *tx = answered(c);
     if (expect == EXPECT_MAIL)
         on_mail(c, tx, at, r);
     else if (expect == EXPECT_RCPT)
@@ -291,13 +317,13 @@ static void say_rcpt(struct smtpc *c, const struct envelope_rcpt *r)
 
 static void say_rcpts(struct smtpc *c, struct smtpc_tx *tx)
 {
-    while (may_say(c) && tx->rcpts_sent < tx->rcpt_count &&
-           tx->rcpts_sent - tx->rcpts_answered < RCPT_WINDOW) {
+    while (may_say(c) && tx->rcpts_sent < tx->rcpt_count && c->rcpts_out < RCPT_WINDOW) {
+        c->rcpts_out++;
         say_rcpt(c, &tx->rcpts[tx->rcpts_sent++]);
     }
 }
 
-/* True: tx left, and another one may speak. */
+/* True: tx has nothing more to say, and another one may speak. */
 static bool advance(struct smtpc *c, struct smtpc_tx *tx)
 {
     if (tx->state == TX_CONTENT || (tx->state == TX_WAITING && !start(c, tx)))
@@ -313,6 +339,11 @@ static bool advance(struct smtpc *c, struct smtpc_tx *tx)
     }
     if (tx->rcpts_sent < tx->rcpt_count || !may_say(c))
         return false;
+    if (tx->probe) {
+        tx->state = TX_PROBED;
+        client_put(c, EXPECT_PROBE_END, "RSET");
+        return true; /* said all: the next one may */
+    }
     if (all_answered && !tx->rcpts_ok) {
         c->rset_due = true;
         finish(c, tx);

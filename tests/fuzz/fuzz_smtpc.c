@@ -39,7 +39,7 @@ static void on_content(void *host, struct smtpc_tx *tx)
 {
     struct world *w = host;
     struct mail *m = container_of(tx, struct mail, tx);
-    must(!w->failed && m->given && !m->streaming && !m->ended);
+    must(!w->failed && m->given && !m->tx.probe && !m->streaming && !m->ended);
     for (unsigned i = 0; i < TX_MAX; i++)
         must(!w->mails[i].streaming);
     if (w->eager) {
@@ -57,7 +57,8 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     struct mail *m = container_of(tx, struct mail, tx);
     must(!w->failed && m->given && !m->done && !m->lost && index < tx->rcpt_count && reply);
     must(++m->outcomes[index] == 1);
-    must(!accepted || (m->ended && at == STAGE_DOT && reply->code / 100 == 2));
+    must(!accepted || reply->code / 100 == 2);
+    must(!accepted || (m->tx.probe ? at == STAGE_RCPT : m->ended && at == STAGE_DOT));
     must(accepted || reply->code / 100 == 4 || reply->code / 100 == 5);
 }
 
@@ -126,7 +127,8 @@ static void give(struct world *w, uint8_t how)
                               .ret = (enum dsn_ret)(how % 3),
                               .envid = {"id", 2},
                               .body = how & 8 ? BODY_8BITMIME : BODY_7BIT,
-                              .smtputf8 = (how & 0x30) == 0x30};
+                              .smtputf8 = (how & 0x30) == 0x30,
+                              .probe = (how & 0xC0) == 0xC0};
     w->in_deliver = true;
     smtpc_deliver(w->c, &m->tx);
     w->in_deliver = false;

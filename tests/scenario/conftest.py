@@ -170,12 +170,13 @@ class Sink(Process):
 
 class Kept:
     def __init__(self, raw):
-        self.recipients, self.sender = [], None
+        self.recipients, self.rcpt_lines, self.sender = [], [], None
         while raw.startswith(b"X-Sink-"):
             line, raw = raw.split(b"\r\n", 1)
             value = line.split(b"<", 1)[1].split(b">", 1)[0].decode("utf-8", "replace")
             if line.startswith(b"X-Sink-To:"):
                 self.recipients.append(value)
+                self.rcpt_lines.append(line.decode("utf-8", "replace"))
             else:
                 self.sender, self.mail_line = value, line.decode("utf-8", "replace")
         self.raw = raw

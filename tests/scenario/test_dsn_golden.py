@@ -9,6 +9,15 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "dsn"
 FILES = sorted(GOLDEN.glob("*.eml"))
 
 
+KINDS = {"delayed": "delayed", "relayed": "relayed", "delivered": "delivered"}  # failed are all others
+SUBJECTS = {
+    "failed": {"Undelivered Mail Returned to Sender", "Undelivered Mail Without a Sender to Tell"},
+    "delayed": {"Delayed Mail (still being tried)"},
+    "relayed": {"Mail Passed On"},
+    "delivered": {"Mail Delivered"},
+}
+
+
 def unstuffed(path):
     """As it stands in the recipient's mailbox."""
     lines = path.read_bytes().split(b"\r\n")
@@ -45,7 +54,7 @@ def test_structure(path):
     assert m.get_content_type() == "multipart/report"
     assert m.get_param("report-type") == "delivery-status"
     assert m["From"] == "Mail Delivery System <MAILER-DAEMON@gw.example>"
-    assert m["Subject"] == "Undelivered Mail Returned to Sender"
+    assert m["Subject"] in SUBJECTS[KINDS.get(path.stem, "failed")]
     assert m["Auto-Submitted"] == "auto-replied"
     assert m["MIME-Version"] == "1.0"
     assert m["Message-ID"] and m["Date"].datetime
@@ -53,15 +62,17 @@ def test_structure(path):
     assert len(parts) == 3
     assert parts[0].get_content_type() == "text/plain"
     assert parts[1].get_content_type() in ("message/delivery-status", "message/global-delivery-status")
-    assert parts[2].get_content_type() in ("text/rfc822-headers", "message/global-headers")
+    assert parts[2].get_content_type() in ("text/rfc822-headers", "message/global-headers", "message/rfc822")
     assert about_message["reporting-mta"] == "dns; gw.example"
     assert about_message["arrival-date"]
     assert about_rcpts
     for rcpt in about_rcpts:
-        assert rcpt["action"] == "failed"
+        assert path.stem == "mixed" or rcpt["action"] == KINDS.get(path.stem, "failed")
+        assert rcpt["status"][0] in {"failed": "45", "delayed": "4"}.get(rcpt["action"], "2")
+        assert ("will-retry-until" in rcpt) == (rcpt["action"] == "delayed")
         kind, address = rcpt["final-recipient"].split("; ", 1)
         assert kind in ("rfc822", "utf-8") and "@" in address
-        assert rcpt["status"].count(".") == 2 and rcpt["status"][0] in "45"
+        assert rcpt["status"].count(".") == 2
         if kind == "rfc822":
             assert f"<{address}>" in parts[0].get_content()
 
@@ -97,3 +108,71 @@ def test_internationalised():
     assert rcpts[0]["final-recipient"] == "utf-8; j\u00f6rg\\x{2B}x@m\u00fcnchen.example"
     assert "Kein Postfach f\u00fcr j\u00f6rg" in m.get_payload()[0].get_content()
     assert "not the body" not in (GOLDEN / "utf8.eml").read_text("utf-8")
+
+
+def human(path):
+    return report(path)[0].get_payload()[0].get_content()
+
+
+def test_delayed():
+    _, _, rcpts = report(GOLDEN / "delayed.eml")
+    assert rcpts == [
+        {
+            "original-recipient": "rfc822; o+x@y.example",
+            "final-recipient": "rfc822; x@y.example",
+            "action": "delayed",
+            "status": "4.7.1",
+            "remote-mta": "dns; mx.y.example",
+            "diagnostic-code": "smtp; 451 4.7.1 Greylisted, come again",
+            "last-attempt-date": "Tue, 24 Nov 2026 04:14:20 +0000",
+            "will-retry-until": "Sat, 28 Nov 2026 04:14:26 +0000",
+        },
+        {
+            "final-recipient": "rfc822; z@y.example",
+            "action": "delayed",
+            "status": "4.0.0",
+            "diagnostic-code": "X-Postern; mx.y.example[192.0.2.1]:25: timed out (greeting)",
+            "last-attempt-date": "Tue, 24 Nov 2026 04:14:21 +0000",
+            "will-retry-until": "Sat, 28 Nov 2026 04:14:26 +0000",
+        },
+    ]
+    assert "It is tried until Sat, 28 Nov 2026 04:14:26 +0000." in human(GOLDEN / "delayed.eml")
+
+
+def test_relayed():
+    _, about_message, rcpts = report(GOLDEN / "relayed.eml")
+    assert about_message["original-envelope-id"] == "QQ+314"
+    assert rcpts[0]["original-recipient"] == "rfc822; list name@y.example"
+    assert rcpts[0]["action"] == "relayed" and rcpts[0]["status"] == "2.0.0"
+
+
+def test_delivered():
+    _, _, rcpts = report(GOLDEN / "delivered.eml")
+    assert [r["status"] for r in rcpts] == ["2.1.5", "2.0.0"]
+    assert set(rcpts[1]) == {"final-recipient", "action", "status"}
+
+
+def test_mixed():
+    _, _, rcpts = report(GOLDEN / "mixed.eml")
+    assert [r["action"] for r in rcpts] == ["relayed", "delayed", "failed"]
+    text = human(GOLDEN / "mixed.eml")
+    assert text.index("x@y.example") < text.index("late@y.example") < text.index("gone@y.example"), "the worst comes first"
+
+
+def test_for_the_postmaster():
+    assert "nobody else can be" in human(GOLDEN / "double-bounce.eml")
+    assert "<evil@nowhere.example>" in human(GOLDEN / "unreachable-sender.eml")
+
+
+def test_original_recipient_in_utf8():
+    _, _, rcpts = report(GOLDEN / "utf8-original-recipient.eml")
+    assert rcpts[0]["original-recipient"] == "utf-8; j\u00f6rg\\x{2B}x@y.example"
+
+
+def test_the_whole_message():
+    m, _, _ = report(GOLDEN / "whole.eml")
+    original = m.get_payload()[2].get_payload()[0]
+    assert original["Subject"] == "hello"
+    text = original.get_payload(decode=True)
+    assert b".stuffed\r\n" in text and b"..stuffed" not in text and b"--=_report_000000000000002b_0--" in text
+    assert m.get_boundary() == "=_report_000000000000002b_1"

@@ -1,11 +1,12 @@
 """A disk that refuses: mail is refused with the right code, what is queued goes on, and no restart is needed."""
+import json
 import os
 import resource
 import subprocess
 
 import pytest
 
-from conftest import BIN, EDGE, INTERNAL, PATIENCE_S, Gateway, Sink, eventually, message, routes
+from conftest import BIN, EDGE, INTERNAL, PATIENCE_S, Gateway, Sink, eventually, message, routes, source
 
 KIB, MIB = 1 << 10, 1 << 20
 DATA_AT = MIB  # of a ring file: before it only the superblocks
@@ -144,3 +145,134 @@ def test_read_only_spool_at_boot(small_disk, tmp_path):
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
     gateway.start()
     gateway.stop()
+
+
+@pytest.mark.sanitized
+def test_scrub_finds_rot(run):
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, workers=1, retry={"first": "1h", "max": "1h"}, **routes(internal, edge))
+    internal.kill()
+    s = client(gateway)
+    for subject in ("good", "rotten"):
+        assert one(gateway, subject, s).code == 250
+    r = gateway.cli("queue", "scrub")
+    assert r.stdout.startswith("ring-00: 2 messages, ") and r.stdout.endswith("all good\n")
+    ring = gateway.directory / "spool" / "ring-00"
+    at = ring.read_bytes().index(b"Subject: rotten")
+    with open(ring, "r+b") as f:
+        f.seek(at)
+        f.write(b"R")
+    for _ in range(2):
+        r = gateway.cli("queue", "scrub", check=False)
+        assert r.returncode == 1 and "1 damaged, 0 unreadable" in r.stdout
+        assert len(gateway.events("queue_damage")) == 1, "told once"
+    damaged = gateway.events("queue_damage")[0]
+    listed = json.loads(gateway.cli("--json", "queue", "list").stdout)
+    listed = listed if isinstance(listed, list) else listed["messages"]
+    assert [m["id"] for m in listed if m["damaged"]] == [damaged["id"]]
+    assert gateway.metric("postern_queue_damaged_records_total") == 1
+    kept = eventually(lambda: list((gateway.directory / "spool" / "corrupt").glob("*.bin")), "the bytes are kept")
+    assert len(kept) == 1
+    eventually(lambda: b"Rubject: rotten" in kept[0].read_bytes(), "the body is there")
+    assert gateway.events("queue_scrub")[0]["damaged"] == "0"
+
+
+def ring_sizes(gateway):
+    return [w["ring"]["bytes"] // MIB for w in gateway.status()["workers"]]
+
+
+@pytest.mark.sanitized
+def test_resize_while_mail_flows(run, tmp_path):
+    internal, edge = run(Sink, address=INTERNAL, name="internal", keep=False), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, spool={"ring_size": "16MiB"}, **routes(internal, edge))
+    acknowledged = tmp_path / "acknowledged.ids"
+    load = source(gateway.port, "-m", 4000, "-s", 4, "-l", 3000, "-i", acknowledged, wait=False, log=tmp_path / "source.log")
+    for size in ("48MiB", "20MiB"):
+        r = gateway.cli("queue", "resize", size)
+        assert r.stdout == "".join(f"ring-0{i}: {size.replace('MiB', '')} MiB\n" for i in (0, 1))
+        assert ring_sizes(gateway) == [int(size[:2])] * 2
+    assert load.p.wait(timeout=300) == 0, load.log()
+    eventually(lambda: gateway.queued() == 0, "the queue is empty")
+    assert not set(acknowledged.read_text().split()) - set(internal.ids())
+    spool = gateway.directory / "spool"
+    eventually(lambda: all((spool / f"ring-0{i}").stat().st_size == 21 * MIB for i in (0, 1)), "the end is given back")
+
+    gateway.kill()
+    gateway.start()
+    assert "`postern queue resize` gives it that size" in gateway.log()
+    assert gateway.cli("queue", "resize").stdout == "ring-00: 16 MiB\nring-01: 16 MiB\n"
+    gateway.configure(spool={"ring_size": "18MiB"})
+    assert "`postern queue resize` gives the rings this size" in gateway.cli("reload").stderr
+    assert gateway.cli("queue", "resize").stdout == "ring-00: 18 MiB\nring-01: 18 MiB\n"
+    assert not gateway.events("queue_damage")
+
+
+def test_resize_refusals(run, small_disk):
+    disk = small_disk(60 * MIB)
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, workers=1, spool={"directory": str(disk / "spool"), "ring_size": "32MiB"}, **routes(internal, edge))
+    internal.kill()
+    s = client(gateway)
+    for i in range(14):
+        assert one(gateway, f"n{i}", s).code == 250
+        s.say("RSET")
+        assert s.send("alice@example.net", "bob@example.com", "x\r\n" * (MIB // 3))[-1].code == 250
+
+    def refused(size, text, status=1):
+        r = gateway.cli("queue", "resize", size, check=False)
+        assert r.returncode == status and text in r.stderr + r.stdout, (r.returncode, r.stdout, r.stderr)
+
+    refused("lots", "is no size", status=2)
+    refused("1GiB", "the file system of")
+    refused("4MiB", "at least 8")
+    refused("16MiB", "what is queued needs more room")
+    assert ring_sizes(gateway) == [32]
+
+    ring = disk / "spool" / "ring-00"
+    resource.prlimit(gateway.process.p.pid, resource.RLIMIT_FSIZE, (34 * MIB, resource.RLIM_INFINITY))  # as a disk that fills up in the middle
+    refused("40MiB", "not resized: File too large")
+    assert ring_sizes(gateway) == [32] and ring.stat().st_size == 33 * MIB, "what was begun is given back"
+    assert one(gateway, "still there", s).code == 250
+
+
+@pytest.mark.sanitized
+def test_salvage(run, tmp_path):
+    """From corrupt/ while posternd runs; then from a ring whose superblocks are lost."""
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, workers=1, retry={"first": "1h", "max": "1h"}, **routes(internal, edge))
+    s = client(gateway)
+    assert one(gateway, "delivered", s).code == 250
+    internal.wait_for(1)
+    eventually(lambda: gateway.queued() == 0, "it has left")
+    internal.kill()
+    body = "first\r\n.a line with a dot\r\n" + "x" * 70 + "\r\n"
+    for subject in ("good", "rotten"):
+        s.say("RSET")
+        assert s.send("alice@example.net", ["bob@example.com", "carol@example.com"], message(subject, body))[-1].code == 250
+    spool = gateway.directory / "spool"
+    ring = spool / "ring-00"
+    with open(ring, "r+b") as f:
+        f.seek(ring.read_bytes().index(b"Subject: rotten"))
+        f.write(b"R")
+    gateway.cli("queue", "scrub", check=False)
+    eventually(lambda: list((spool / "corrupt").glob("*.bin")), "the bytes are kept")
+
+    r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "kept"), str(spool))
+    assert "not what was received  from <alice@example.net> to <bob@example.com> and 1 more" in r.stdout
+    assert r.stdout.endswith(f"1 messages, 1 written to {tmp_path / 'kept'}\n")
+    eml = next((tmp_path / "kept").glob("*.eml")).read_bytes()
+    assert eml.startswith(b"X-Postern-Id: ") and b"X-Postern-Recipient: <carol@example.com>; pending\r\n" in eml
+    assert b"Rubject: rotten\r\n" in eml and eml.endswith(body.encode())
+
+    gateway.stop()
+    with open(ring, "r+b") as f:
+        f.write(bytes(8192))
+    listed = json.loads(gateway.cli("--json", "queue", "salvage", str(ring)).stdout)
+    assert sorted(m["condition"].split()[0] for m in listed) == ["pieces", "whole"]
+    r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "ring"), str(ring))
+    assert r.stdout.endswith(f"2 messages, 2 written to {tmp_path / 'ring'}; 1 others have been delivered or removed\n")
+    texts = [p.read_bytes() for p in (tmp_path / "ring").glob("*.eml")]
+    assert sum(b"Received: " in t and b"\r\nSubject: good\r\n" in t and t.endswith(body.encode()) for t in texts) == 1
+    r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "ring"), str(ring), check=False)
+    assert r.returncode == 1 and "File exists" in r.stderr, "nothing is written over"
+    assert gateway.cli("queue", "salvage", str(tmp_path / "nowhere"), check=False).returncode == 66

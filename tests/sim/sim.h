@@ -35,6 +35,8 @@ struct sim_traits {
     uint32_t rot_every_ms;        /* a flipped bit at rest; 0: never */
     uint32_t body_bytes_max;
     uint32_t lifetime_s;
+    uint32_t scrub_s;         /* 0: no scrub */
+    uint32_t resize_every_ms; /* on average, to any size; 0: never */
     bool flushes_all; /* a durable write also makes durable what earlier processes left in the cache */
 };
 
@@ -161,7 +163,7 @@ struct submission_rcpt {
     bool acked;                    /* the last delivery's 250 was read by the gateway ... */
     uint64_t acked_life, acked_ns; /* ... then */
     uint32_t index;                /* among those taken */
-    uint32_t attempts, deliveries, reports;
+    uint32_t attempts, deliveries, reports, successes; /* successes: reports of one */
 };
 
 enum submission_state {
@@ -175,6 +177,7 @@ struct submission {
     uint32_t number;
     uint8_t state;
     bool null_sender, trusted;
+    bool wants_success; /* NOTIFY=SUCCESS,FAILURE */
     uint32_t body_bytes;
     bool had_faults; /* refused when the disk had failed before */
     uint64_t queue_id, sent_ns;
@@ -197,6 +200,8 @@ struct submission_rcpt *ledger_rcpt_find(str_t address, struct submission **s);
 uint64_t ledger_delivered(struct submission *s, struct submission_rcpt *r, str_t content, uint64_t life);
 void ledger_acked(uint64_t arg);
 void ledger_report(str_t content); /* a message with the null sender came to a sender's server */
+#define SIM_WARN_AFTER_S 60        /* dsn.delay_after */
+bool servers_offer_dsn(void);      /* then reports of success are theirs to make */
 void ledger_check_recovered(struct queue *q);
 void ledger_check_end(struct queue *q);
 void ledger_damage(void); /* the gateway reported damage */

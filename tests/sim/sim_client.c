@@ -133,6 +133,8 @@ static void say_line(struct client *c, enum expectation what, struct submission 
         sbuf_cstr(&b, "RCPT TO:<");
         ledger_rcpt(s, rcpt, &b);
         sbuf_char(&b, '>');
+        if (s->wants_success)
+            sbuf_cstr(&b, " NOTIFY=SUCCESS,FAILURE");
         break;
     case EXPECT_DATA: sbuf_cstr(&b, "DATA"); break;
     default: sbuf_cstr(&b, "QUIT"); break;
@@ -155,6 +157,7 @@ static struct submission *new_submission(struct client *c)
     struct submission *s = ledger_new();
     s->trusted = c->trusted;
     s->null_sender = chance_below(10) == 0;
+    s->wants_success = s->trusted && !s->null_sender && chance_below(3) == 0;
     s->body_bytes = random_size();
     s->rcpt_count = 1 + (uint32_t)(chance_below(3) ? 0 : chance_below(RCPTS_MAX));
     uint32_t domain_count = c->trusted ? 4 : 3;

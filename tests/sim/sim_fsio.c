@@ -234,9 +234,24 @@ err_t fsio_create(const char *path, uint64_t bytes)
     must(bytes <= FILE_BYTES && strlen(path) < PATH_BYTES);
     memcpy(f->path, path, strlen(path) + 1);
     f->bytes = bytes;
-    f->now = calloc(1, bytes);
+    f->now = calloc(1, FILE_BYTES);
     f->saved = calloc(SECTORS_MAX, sizeof *f->saved);
     must(f->now && f->saved);
+    return 0;
+}
+
+err_t fsio_cut(const struct fsio_file *f, uint64_t bytes)
+{
+    struct file *file = file_of(f);
+    err_t err = W.dead ? -EIO : fault(true);
+    if (err)
+        return err;
+    trace("disk: %s cut from %llu to %llu", file->path, (unsigned long long)file->bytes,
+          (unsigned long long)bytes);
+    for (size_t i = bytes / sector_bytes(); i < SECTORS_MAX; i++)
+        sector_is_durable(file, i);
+    memset(file->now + bytes, 0, FILE_BYTES - bytes);
+    file->bytes = bytes;
     return 0;
 }
 
@@ -354,7 +369,10 @@ static void start(struct fsio_io *io, struct loop *l, struct fsio_file *f, void 
                   bool is_write)
 {
     must(n > 0 && n % FSIO_ALIGN == 0 && at % FSIO_ALIGN == 0 && (uintptr_t)p % FSIO_ALIGN == 0);
-    must(at + n <= file_of(f)->bytes);
+    /* A write may make the file longer; it is that from the moment it is under way. */
+    must(at + n <= FILE_BYTES && (is_write || at + n <= file_of(f)->bytes));
+    if (!W.dead)
+        file_of(f)->bytes = MAX(file_of(f)->bytes, at + n);
     size_t slot = 0;
     while (flights[slot].io)
         must(++slot < IOS_MAX);

@@ -70,7 +70,8 @@ static const char config_format[] =
     "  - { name: two.example, local: true, route: { hosts: [\"10.0.0.2:25\"], connections: %u } }\n"
     "  - { name: named.example, local: true, route: { hosts: [\"mx.named.example:25\"] } }\n"
     "limits: { sessions_per_client: 0 }\n"
-    "retry: { first: %us, max: 60s, lifetime: %us }\n";
+    "retry: { first: %us, max: 60s, lifetime: %us }\n"
+    "dsn: { rate: 0, delay_after: %us }\n";
 
 static struct policy *policy_new(bool with_second_host)
 {
@@ -80,7 +81,7 @@ static struct policy *policy_new(bool with_second_host)
     struct policy *p;
     unsigned connections = 1 + (unsigned)chance_below(8), first_s = 1 + (unsigned)chance_below(20);
     (void)snprintf(text, sizeof text, config_format, with_second_host ? ", \"10.0.0.2:25\"" : "", connections,
-                   first_s, W.traits.lifetime_s);
+                   first_s, W.traits.lifetime_s, SIM_WARN_AFTER_S);
     err_t err = config_load_text(str_cstr(text), d.file, &c, &d);
     if (!err)
         err = policy_build(&p, c, NULL, &d);
@@ -147,6 +148,16 @@ static void fault_event(void *ctx, uint64_t arg)
     world_at(chance_around(W.traits.disk_fault_every_ms * SIM_MS), fault_event, NULL, 0);
 }
 
+/* An administrator who cannot make up his mind. */
+static void resize_event(void *ctx, uint64_t arg)
+{
+    if (W.healing)
+        return;
+    uint64_t count_max = (UINT64_C(16) << 20) / W.traits.segment_bytes;
+    worker_resize((8 + chance_below(MIN(count_max, UINT64_C(64)) - 7)) * W.traits.segment_bytes);
+    world_at(chance_around(W.traits.resize_every_ms * SIM_MS), resize_event, NULL, 0);
+}
+
 static void rot_event(void *ctx, uint64_t arg)
 {
     if (W.healing)
@@ -186,6 +197,8 @@ static void begin_trouble(void)
     world_at(chance_around(RELOAD_EVERY_NS), reload_event, NULL, 0);
     if (W.traits.disk_fault_every_ms)
         world_at(chance_around(W.traits.disk_fault_every_ms * SIM_MS), fault_event, NULL, 0);
+    if (W.traits.resize_every_ms)
+        world_at(chance_around(W.traits.resize_every_ms * SIM_MS), resize_event, NULL, 0);
     if (W.traits.rot_every_ms)
         world_at(chance_around(W.traits.rot_every_ms * SIM_MS), rot_event, NULL, 0);
     world_at(IDLE_CHECK_NS, rest_event, NULL, 0);

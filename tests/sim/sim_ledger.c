@@ -18,7 +18,7 @@ static struct ledger {
     size_t count, cap;
     struct submission **open; /* owned; accepted, and not all of them ended */
     size_t open_count, open_cap;
-    uint64_t accepted, delivered, duplicates, reports, lost, damage_reports;
+    uint64_t accepted, delivered, duplicates, reports, successes, lost, damage_reports;
 } L;
 
 /* ---- submissions ---- */
@@ -190,28 +190,51 @@ void ledger_acked(uint64_t arg)
 
 /* Both a report and a delivery are fine: a crash may come between the report and the record of it, and the
  * next attempt may go well. */
-static void report_rcpt(str_t address)
+static void report_failure(const struct submission *s, struct submission_rcpt *r, str_t address)
 {
-    struct submission *s;
-    struct submission_rcpt *r = ledger_rcpt_find(address, &s);
-    if (!r || !may_exist(s) || s->null_sender)
-        violation("a report for somebody who was never sent to: " STR_FMT, STR_ARG(address));
-    trace("reported " STR_FMT, STR_ARG(address));
     if (!r->refused && !is_expired(s))
         violation("a report for " STR_FMT ", whom no server refused", STR_ARG(address));
     r->reports++;
     L.reports++;
 }
 
+static void report_success(const struct submission *s, struct submission_rcpt *r, str_t address)
+{
+    if (!r->deliveries || !s->wants_success || servers_offer_dsn())
+        violation("a report of success for " STR_FMT " that nobody is to get", STR_ARG(address));
+    r->successes++;
+    L.successes++;
+}
+
+static void report_rcpt(str_t address, str_t action)
+{
+    struct submission *s;
+    struct submission_rcpt *r = ledger_rcpt_find(address, &s);
+    if (!r || !may_exist(s) || s->null_sender)
+        violation("a report for somebody who was never sent to: " STR_FMT, STR_ARG(address));
+    trace("reported " STR_FMT " as " STR_FMT, STR_ARG(address), STR_ARG(action));
+    if (str_eq(action, STR("failed")))
+        report_failure(s, r, address);
+    else if (str_eq(action, STR("relayed")))
+        report_success(s, r, address);
+    else if (!str_eq(action, STR("delayed")) || s->wants_success ||
+             W.now_ns - s->sent_ns < SIM_WARN_AFTER_S * SIM_S)
+        violation("a report that nobody is to get: " STR_FMT " " STR_FMT, STR_ARG(address), STR_ARG(action));
+}
+
 void ledger_report(str_t content)
 {
-    str_t line, rest = content;
+    str_t line, rest = content, address = STR_NONE;
     bool any = false;
     while (rest.n > 0) {
         (void)str_cut(rest, '\n', &line, &rest);
-        if (!str_istarts(line, STR("Final-Recipient: rfc822;")))
+        if (line.n && line.p[line.n - 1] == '\r')
+            line.n--;
+        if (str_istarts(line, STR("Final-Recipient: rfc822;")))
+            address = str_trim(str_sub(line, 24, line.n));
+        if (!str_istarts(line, STR("Action:")))
             continue;
-        report_rcpt(str_trim(str_sub(line, 24, line.n - 24 - 1))); /* its CR stays behind */
+        report_rcpt(address, str_trim(str_sub(line, 7, line.n)));
         any = true;
     }
     if (!any)
@@ -222,7 +245,8 @@ void ledger_report(str_t content)
 
 static bool is_over(const struct submission *s, const struct submission_rcpt *r)
 {
-    return !r->taken || r->deliveries > 0 || r->reports > 0 ||
+    bool is_success_due = s->wants_success && !servers_offer_dsn();
+    return !r->taken || r->reports > 0 || (r->deliveries > 0 && (r->successes > 0 || !is_success_due)) ||
            (s->null_sender && (r->refused || is_expired(s)));
 }
 
@@ -244,7 +268,7 @@ static void check_one(struct queue *q, struct submission *s)
     struct qmsg *m = queue_find(q, s->queue_id);
     for (uint32_t i = 0; i < s->rcpt_count; i++) {
         const struct submission_rcpt *r = &s->rcpts[i];
-        if (is_over(s, r))
+        if (is_over(s, r) || r->deliveries > 0) /* the latter's report must come: seen at the end */
             continue;
         bool may_be_bounced =
             r->refused || is_expired(s); /* then the report must be queued: seen at the end */
@@ -309,8 +333,9 @@ void ledger_summary(char *out, size_t n)
 {
     (void)snprintf(out, n,
                    "%zu sent, %" PRIu64 " accepted, %" PRIu64 " delivered (%" PRIu64 " again), %" PRIu64
-                   " reported, %" PRIu64 " lost to %" PRIu64 " flipped bits",
-                   L.count, L.accepted, L.delivered, L.duplicates, L.reports, L.lost, W.rot_count);
+                   " reported, %" PRIu64 " told of success, %" PRIu64 " lost to %" PRIu64 " flipped bits",
+                   L.count, L.accepted, L.delivered, L.duplicates, L.reports, L.successes, L.lost,
+                   W.rot_count);
 }
 
 void ledger_begin(void)

@@ -132,12 +132,20 @@ static str_t path_of(str_t line)
     return str_of(line.p + from + 1, (size_t)(to - from - 1));
 }
 
-static void rcpt(struct conn_in *c, str_t address)
+bool servers_offer_dsn(void)
+{
+    return W.seed % 4 == 0;
+}
+
+static void rcpt(struct conn_in *c, str_t address, bool has_notify)
 {
     struct submission *s = NULL;
     struct submission_rcpt *r = ledger_rcpt_find(address, &s);
     if (!r && (!c->null_sender || c->server->index != 0))
         violation("server %u got a stranger's address: " STR_FMT, c->server->index, STR_ARG(address));
+    if (has_notify != (servers_offer_dsn() && r && s->wants_success))
+        violation("server %u got %s NOTIFY for " STR_FMT, c->server->index, has_notify ? "a" : "no",
+                  STR_ARG(address));
     if (!r) {
         c->for_sender = true;
         say(c, "250 2.1.5 ok\r\n");
@@ -174,14 +182,15 @@ static void command(struct conn_in *c, str_t line)
         say_now(NULL, c->number);
         leave(c, false);
     } else if (str_starts(line, STR("EHLO"))) {
-        say(c, W.seed % 3 ? "250-sim\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
-                          : "250-sim\r\n250 8BITMIME\r\n");
+        say(c, servers_offer_dsn() ? "250-sim\r\n250-DSN\r\n" : "250-sim\r\n");
+        say(c, W.seed % 3 ? "250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+                          : "250 8BITMIME\r\n");
     } else if (str_starts(line, STR("MAIL"))) {
         reset_transaction(c);
         c->null_sender = path_of(line).n == 0;
         say(c, "250 2.1.0 ok\r\n");
     } else if (str_starts(line, STR("RCPT"))) {
-        rcpt(c, path_of(line));
+        rcpt(c, path_of(line), str_ends(line, STR(" NOTIFY=SUCCESS,FAILURE\r\n")));
     } else if (str_starts(line, STR("DATA"))) {
         c->in_data = c->rcpt_count > 0 || c->for_sender;
         say(c, c->in_data ? "354 go on\r\n" : "503 5.5.1 no recipients\r\n");

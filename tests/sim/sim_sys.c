@@ -23,6 +23,7 @@ int __wrap_getifaddrs(struct ifaddrs **out);
 void __wrap_freeifaddrs(struct ifaddrs *all);
 int __wrap_pthread_create(pthread_t *out, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
 int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_tryjoin_np(pthread_t thread, void **result);
 void __wrap_log_emit(enum log_event event, const struct log_field *fields, size_t count);
 
 /* ---- sockets ---- */
@@ -106,6 +107,11 @@ int __wrap_pthread_create(pthread_t *out, const pthread_attr_t *attr, void *(*ru
 }
 
 int __wrap_pthread_join(pthread_t thread, void **result)
+{
+    return 0;
+}
+
+int __wrap_pthread_tryjoin_np(pthread_t thread, void **result)
 {
     return 0;
 }

@@ -53,6 +53,7 @@ err_t worker_open(const struct policy *p, struct gbuf *notes)
         .ring_bytes = (uint64_t)W.traits.segment_bytes * W.traits.segment_count,
         .segment_bytes = W.traits.segment_bytes,
         .high_water_percent = policy_config(p)->high_water_percent,
+        .scrub_period_s = W.traits.scrub_s,
         .hot_bytes = 1, /* the least there is */
     };
     w = (struct worker){.policy = p};
@@ -208,6 +209,14 @@ void worker_reload(const struct policy *p)
     w.policy = p;
     smtpd_service_set_policy(w.service, p, NULL);
     relay_set_policy(w.relay, p);
+}
+
+void worker_resize(uint64_t ring_bytes)
+{
+    if (!w.service || w.draining)
+        return;
+    err_t err = queue_resize(w.queue, ring_bytes);
+    trace("resize to %llu: %s", (unsigned long long)ring_bytes, err_text(err));
 }
 
 /* ---- what is in it ---- */

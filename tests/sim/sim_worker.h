@@ -18,5 +18,6 @@ void worker_print_queue(void);
 /* From the world's events; nothing happens when it is not up. */
 void worker_reload(const struct policy *p);
 void worker_drain(bool now);
+void worker_resize(uint64_t ring_bytes);
 
 #endif

@@ -254,14 +254,19 @@ void world_begin(uint64_t seed, uint64_t steps_max)
     birth = 0;
     tail_count = 0;
     draw_traits(&W.traits);
+    /* Drawn by the seed's own digits, so that seeds that are known for something stay what they were. */
+    W.traits.resize_every_ms = seed % 8 == 2 || seed % 8 == 6 ? 4000 : 0;
+    W.traits.scrub_s = seed % 8 == 1 || seed % 8 == 6;
     const struct sim_traits *t = &W.traits;
-    trace("ring %u x %u, sector %u, buffers %u x %u, clients %u every %u ms, moods of %u ms, crash every %u "
-          "ms, in writes %u, in boot %u, "
-          "peers %u, disk faults every %u ms, rot every %u ms, bodies to %u, lifetime %u s",
-          t->segment_count, t->segment_bytes, t->sector_bytes, t->recv_buffer_count, t->recv_buffer_bytes,
-          t->client_count, t->client_pause_ms, t->server_mood_ms, t->crash_every_ms, t->crash_write_ppm,
-          t->crash_boot_ppm, t->peer_trouble_ppm, t->disk_fault_every_ms, t->rot_every_ms, t->body_bytes_max,
-          t->lifetime_s);
+    trace(
+        "ring %u x %u, sector %u, buffers %u x %u, clients %u every %u ms, moods of %u ms, crash every %u "
+        "ms, in writes %u, in boot %u, "
+        "peers %u, disk faults every %u ms, rot every %u ms, bodies to %u, lifetime %u s, scrub every %u s, "
+        "resize every %u ms",
+        t->segment_count, t->segment_bytes, t->sector_bytes, t->recv_buffer_count, t->recv_buffer_bytes,
+        t->client_count, t->client_pause_ms, t->server_mood_ms, t->crash_every_ms, t->crash_write_ppm,
+        t->crash_boot_ppm, t->peer_trouble_ppm, t->disk_fault_every_ms, t->rot_every_ms, t->body_bytes_max,
+        t->lifetime_s, t->scrub_s, t->resize_every_ms);
 }
 
 void world_end(void)

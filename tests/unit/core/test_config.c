@@ -142,7 +142,7 @@ static void test_destination_and_networks(void **state)
 {
     struct config *c =
         load("hostname: gw.example.com\n"
-             "destination: { port: 26, mode: edge, mx: true, host: EDGE.example.net }\n"
+             "destination: { port: 26, mode: edge, mx: true, host: EDGE.example.net, rate: 5/h }\n"
              "edge_networks: []\n"
              "trusted_networks: [10.0.0.0/8, 192.0.2.1, '2001:db8::/32', Mail_1.example.com]\n");
 
@@ -150,6 +150,9 @@ static void test_destination_and_networks(void **state)
     assert_int_equal(c->destination.host_count, 1);
     assert_text(c->destination.hosts[0].name, "edge.example.net");
     assert_int_equal(c->destination.hosts[0].port, 26);
+    assert_int_equal(c->destination.rate.count, 5);
+    assert_int_equal(c->destination.rate.period_s, 3600);
+    assert_int_equal(c->destination.messages_max, 10000);
     assert_true(c->destination.mx);
     assert_true(c->has_edge_networks);
     assert_int_equal(c->edge_network_count, 0);
@@ -274,8 +277,8 @@ static void test_restart_keys(void **state)
     assert_int_equal(config_restart_keys(a, b, &keys), 1);
     assert_text(gbuf_view(&keys), "workers");
     keys.n = 0;
-    assert_int_equal(config_restart_keys(a, c, &keys), 7);
-    assert_text(gbuf_view(&keys), "listeners, spool.directory, spool.ring_size, spool.commit_delay, "
+    assert_int_equal(config_restart_keys(a, c, &keys), 6);
+    assert_text(gbuf_view(&keys), "listeners, spool.directory, spool.commit_delay, "
                                   "spool.high_water, admin.listen, log.file");
     gbuf_free(&keys);
     config_free(a);
@@ -289,7 +292,7 @@ static void test_docs(void **state)
     static const char *const parts[] = {
         "# Configuration\n",
         "## `spool`",
-        "| `ring_size` | size in bytes | `256MiB` | 16MiB to 16TiB | restart |",
+        "| `ring_size` | size in bytes | `256MiB` | 16MiB to 16TiB | reload |",
         "## `domains[].route`",
         "| `mx` | `false`, `true` | `false` | ",
         "| `name` | ",

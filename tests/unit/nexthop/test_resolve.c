@@ -46,7 +46,7 @@ static void judges_failed_lookups(void **state)
 {
     static const struct {
         bool is_dns;
-        enum lookup lookup;
+        enum lookup_kind lookup;
         err_t err;
         enum resolution_kind kind;
         int code;

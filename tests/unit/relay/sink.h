@@ -17,9 +17,10 @@ struct sink {
     struct listener *listener;
     struct endpoint at;
     bool is_started, is_lmtp, is_mute;           /* mute: no greeting */
-    uint32_t messages_per_connection, rcpts_max; /* 0: no limit */
+    uint32_t messages_per_connection, rcpts_max, errors_max; /* 0: no limit; errors: 5xx to a connection */
     const struct rule *rules;                    /* ends with a NULL line */
     uint32_t connections, open, messages, closed_by_us;
+    uint32_t messages_most; /* over one connection */
     struct gbuf last, lines; /* content of the last message; all commands */
     struct list peers;
 };
@@ -30,7 +31,7 @@ struct sink_peer {
     char line[1024];
     size_t line_n;
     bool in_data, finished;
-    uint32_t rcpts, messages;
+    uint32_t rcpts, messages, errors;
     char accepted[128][64];
     struct gbuf content;
     _Alignas(64) char conn[];
@@ -59,8 +60,12 @@ static bool sink_rule(struct sink_peer *p, str_t line)
         if (!str_istarts(line, str_cstr(r->line)))
             continue;
         sink_say(p, r->reply);
-        if (r->close_after)
+        if (r->close_after) {
             sink_hang_up(p);
+        } else if (r->reply[0] == '5' && ++p->errors == p->sink->errors_max) {
+            sink_say(p, "421 4.7.0 too many errors\r\n");
+            sink_hang_up(p);
+        }
         return true;
     }
     return false;
@@ -72,6 +77,7 @@ static void sink_end_of_data(struct sink_peer *p)
     p->in_data = false;
     p->messages++;
     s->messages++;
+    s->messages_most = MAX(s->messages_most, p->messages);
     s->last.n = 0;
     gbuf_str(&s->last, gbuf_view(&p->content));
     p->content.n = 0;

@@ -19,7 +19,7 @@
 #define BASE                                                                                                 \
     .hostname = STR("gw.example"), .to = STR("a@b.example"), .queue_id = STR("00000000002A"),                \
     .now_ms = UINT64_C(1795493666000), .arrived_ms = UINT64_C(1795407266000), .id = 0x2B,                    \
-    .original_headers = STR(HEADERS)
+    .original = STR(HEADERS)
 
 static const struct dsn_rcpt unknown_user[] = {
     {.address = STR("x@y.example"),
@@ -71,6 +71,63 @@ static const struct dsn_rcpt utf8[] = {
      .diagnostic = STR("Kein Postfach f\xC3\xBCr j\xC3\xB6rg")},
 };
 
+static const struct dsn_rcpt delayed[] = {
+    {.address = STR("x@y.example"),
+     .orcpt = STR("rfc822;o+2Bx@y.example"),
+     .action = DSN_DELAYED,
+     .status = {4, 7, 1},
+     .reply_code = 451,
+     .remote_mta = STR("mx.y.example"),
+     .diagnostic = STR("Greylisted, come again"),
+     .last_attempt_ms = UINT64_C(1795493660000)},
+    {.address = STR("z@y.example"),
+     .action = DSN_DELAYED,
+     .diagnostic = STR("mx.y.example[192.0.2.1]:25: timed out (greeting)"),
+     .last_attempt_ms = UINT64_C(1795493661000)},
+};
+
+static const struct dsn_rcpt relayed[] = {
+    {.address = STR("x@y.example"),
+     .orcpt = STR("rfc822;list+20name@y.example"),
+     .action = DSN_RELAYED,
+     .status = {2, 0, 0},
+     .reply_code = 250,
+     .remote_mta = STR("mx.y.example"),
+     .diagnostic = STR("queued as 4711"),
+     .last_attempt_ms = UINT64_C(1795493660000)},
+};
+
+static const struct dsn_rcpt delivered[] = {
+    {.address = STR("x@y.example"),
+     .action = DSN_DELIVERED,
+     .status = {2, 1, 5},
+     .reply_code = 250,
+     .remote_mta = STR("store.y.example"),
+     .diagnostic = STR("Saved")},
+    {.address = STR("z@y.example"),
+     .action = DSN_DELIVERED}, /* by an earlier process: nothing more is known */
+};
+
+static const struct dsn_rcpt mixed[] = {
+    {.address = STR("gone@y.example"), .action = DSN_RELAYED},
+    {.address = STR("late@y.example"),
+     .action = DSN_DELAYED,
+     .status = {4, 4, 1},
+     .diagnostic = STR("no answer")},
+    {.address = STR("x@y.example"), .status = {5, 1, 1}, .reply_code = 550},
+};
+
+static const struct dsn_rcpt utf8_original[] = {
+    {.address = STR("xn@y.example"),
+     .orcpt = STR("utf-8;j\xC3\xB6rg\\x{2B}x@y.example"),
+     .status = {5, 1, 1},
+     .reply_code = 550},
+};
+
+#define WHOLE                                                                                                \
+    HEADERS "\r\n..stuffed\r\n--=_report_000000000000002b_0--\r\nGr\xC3\xBC\xC3\x9F"                         \
+            "e\r\n"
+
 struct golden {
     const char *name;
     struct dsn dsn;
@@ -88,8 +145,8 @@ static const struct golden goldens[] = {
       .id = 0x2B,
       .rcpts = hostile,
       .rcpt_count = COUNT_OF(hostile),
-      .original_headers = STR("--=_report_000000000000002b_0--: x\r\nSubject: \xFF\x00\r\n..stuffed: "
-                              "y\r\n.\r\nX-Cut: in the mid")}},
+      .original = STR("--=_report_000000000000002b_0--: x\r\nSubject: \xFF\x00\r\n..stuffed: "
+                      "y\r\n.\r\nX-Cut: in the mid")}},
     {"utf8",
      {.hostname = STR("gw.example"),
       .to = STR("\xC3\xA4@b.example"),
@@ -99,9 +156,32 @@ static const struct golden goldens[] = {
       .id = 0x2B,
       .rcpts = utf8,
       .rcpt_count = COUNT_OF(utf8),
-      .original_headers = STR("Subject: Gr\xC3\xBC\xC3\x9F"
-                              "e\r\n\r\nnot the body\r\n"),
+      .original = STR("Subject: Gr\xC3\xBC\xC3\x9F"
+                      "e\r\n\r\nnot the body\r\n"),
       .smtputf8 = true}},
+    {"delayed",
+     {BASE, .retry_until_ms = UINT64_C(1795839266000), .rcpts = delayed, .rcpt_count = COUNT_OF(delayed)}},
+    {"relayed", {BASE, .envid = STR("QQ+2B314"), .rcpts = relayed, .rcpt_count = COUNT_OF(relayed)}},
+    {"delivered", {BASE, .rcpts = delivered, .rcpt_count = COUNT_OF(delivered)}},
+    {"mixed",
+     {BASE, .retry_until_ms = UINT64_C(1795839266000), .rcpts = mixed, .rcpt_count = COUNT_OF(mixed)}},
+    {"double-bounce", {BASE, .untold = STR(""), .rcpts = unknown_user, .rcpt_count = COUNT_OF(unknown_user)}},
+    {"unreachable-sender",
+     {BASE, .untold = STR("evil@nowhere.example"), .rcpts = unknown_user,
+      .rcpt_count = COUNT_OF(unknown_user)}},
+    {"utf8-original-recipient",
+     {BASE, .smtputf8 = true, .rcpts = utf8_original, .rcpt_count = COUNT_OF(utf8_original)}},
+    {"whole",
+     {.hostname = STR("gw.example"),
+      .to = STR("a@b.example"),
+      .queue_id = STR("00000000002A"),
+      .now_ms = UINT64_C(1795493666000),
+      .arrived_ms = UINT64_C(1795407266000),
+      .id = 0x2B,
+      .rcpts = unknown_user,
+      .rcpt_count = COUNT_OF(unknown_user),
+      .original = STR(WHOLE),
+      .is_whole = true}},
     {"no-headers",
      {.hostname = STR("gw.example"),
       .to = STR("a@b.example"),
@@ -179,7 +259,7 @@ static void test_long_lines(void **state)
                     .to = STR("a@b"),
                     .rcpts = &r,
                     .rcpt_count = 1,
-                    .original_headers = str_of(headers, sizeof headers)};
+                    .original = str_of(headers, sizeof headers)};
     dsn_write(&d, &out);
     check_wire_form(gbuf_view(&out));
     gbuf_free(&out);

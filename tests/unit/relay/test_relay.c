@@ -13,6 +13,21 @@ static uint32_t count_of(const struct gbuf *text, const char *what)
 static const struct step end = {NULL, NULL};
 #define DEFAULT_RETRY "first: 5m, max: 4000s"
 
+static struct relay_message_info info_of_last(const struct world *w)
+{
+    struct relay_message_info info = {.state = "gone"};
+    struct qmsg *m = queue_find(w->queue, w->last_id);
+    if (m)
+        relay_message_info(w->relay, m, &info);
+    return info;
+}
+
+static bool last_is_deferred(struct world *w)
+{
+    return w->queued == w->put_count && str_eq(str_cstr(info_of_last(w).state), STR("deferred")) &&
+           info_of_last(w).last_text.p;
+}
+
 /* --- delivery --- */
 
 static void put_one(struct world *w)

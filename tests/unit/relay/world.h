@@ -44,8 +44,15 @@ struct world {
     struct timer timer;
     uint32_t put_count, queued;
     uint64_t last_id;
-    uint64_t arrived_ms; /* of messages put; 0 = now */
-    uint32_t left;       /* in the queue when the relay was drained */
+    uint64_t arrived_ms;      /* of messages put; 0 = now */
+    bool from_stranger;       /* else from a trusted client */
+    bool is_delivered;        /* put as a crash leaves what is delivered and not yet reported */
+    struct envelope_rcpt dsn; /* NOTIFY and ORCPT of every recipient put */
+    enum dsn_ret ret;
+    const char *envid;
+    const char *more_config; /* lines */
+    uint32_t active_max;     /* of the relay; 0 = its own */
+    uint32_t left;           /* in the queue when the relay was drained */
 };
 
 static uint64_t world_wall_ms(void)
@@ -72,8 +79,10 @@ static struct policy *world_policy(const struct world *w, const char *one_option
         "  - { name: maybe.example, route: { hosts: [\"127.0.0.1:%u\"], tls: may } }\n"
         "  - { name: both.example, route: { hosts: [\"127.0.0.1:%u\", \"127.0.0.1:%u\"], tls: off } }\n"
         "timeouts: { connect: 5s, quit: 1s }\n"
-        "retry: { %s }\n",
-        w->one.at.port, one_options, w->two.at.port, w->one.at.port, w->one.at.port, w->two.at.port, retry);
+        "postmaster: pm@two.example\n"
+        "retry: { %s }\n%s",
+        w->one.at.port, one_options, w->two.at.port, w->one.at.port, w->one.at.port, w->two.at.port, retry,
+        w->more_config ? w->more_config : "");
     struct diag d = {.file = "test.yaml"};
     struct config *c;
     struct policy *p = NULL;
@@ -92,6 +101,8 @@ static void put_done(void *ctx, err_t err, struct qmsg *m)
     assert_int_equal(err, 0);
     w->last_id = m->id;
     w->queued++;
+    for (uint32_t i = 0; w->is_delivered && i < m->rcpt_count; i++)
+        queue_set_rcpt(w->queue, m, i, RCPT_REPORT_DUE);
     relay_take(w->relay, m);
 }
 
@@ -101,13 +112,19 @@ static void put(struct world *w, const char *from, const char *to, str_t body)
     char meta_bytes[1024], rcpt_bytes[128][128];
     str_t blobs[128], rest = str_cstr(to), head;
     struct sbuf meta = SBUF_ON(meta_bytes);
-    struct envelope env = {.sender = str_cstr(from), .helo = STR("client.example")};
+    struct envelope env = {.sender = str_cstr(from),
+                           .client_class = w->from_stranger ? CLASS_STRANGER : CLASS_TRUSTED,
+                           .helo = STR("client.example"),
+                           .ret = w->ret,
+                           .envid = str_cstr(w->envid)};
     envelope_encode(&env, &meta);
     uint32_t count = 0;
     while (rest.n) {
         str_cut(rest, ',', &head, &rest);
         struct sbuf rb = SBUF_ON(rcpt_bytes[count]);
-        envelope_rcpt_encode(&(struct envelope_rcpt){.address = head}, &rb);
+        struct envelope_rcpt r = w->dsn;
+        r.address = head;
+        envelope_rcpt_encode(&r, &rb);
         blobs[count++] = sbuf_view(&rb);
     }
     struct queue_writer *qw;
@@ -144,21 +161,6 @@ static uint32_t in_queue(const struct world *w)
 static bool is_empty(struct world *w)
 {
     return w->queued == w->put_count && in_queue(w) == 0;
-}
-
-static struct relay_message_info info_of_last(const struct world *w)
-{
-    struct relay_message_info info = {.state = "gone"};
-    struct qmsg *m = queue_find(w->queue, w->last_id);
-    if (m)
-        relay_message_info(w->relay, m, &info);
-    return info;
-}
-
-static bool last_is_deferred(struct world *w)
-{
-    return w->queued == w->put_count && str_eq(str_cstr(info_of_last(w).state), STR("deferred")) &&
-           info_of_last(w).last_text.p;
 }
 
 /* --- running --- */
@@ -273,7 +275,11 @@ static void world_finish(struct world *w)
 static void world_run(struct world *w, const char *one_options, const char *retry, const struct step *steps)
 {
     w->policy = world_policy(w, one_options, retry);
-    struct relay_options ro = {.loop = w->loop, .queue = w->queue, .policy = w->policy, .tls = w->tls};
+    struct relay_options ro = {.loop = w->loop,
+                               .queue = w->queue,
+                               .policy = w->policy,
+                               .tls = w->tls,
+                               .active_max = w->active_max};
     assert_int_equal(relay_create(&w->relay, &ro), 0);
     for (uint32_t i = 0; i < w->live_count; i++)
         relay_take(w->relay, w->live[i]);

@@ -16,7 +16,7 @@ struct message {
     const char *sender, *rcpts[4];
     uint64_t size;
     enum body_type body;
-    bool smtputf8;
+    bool smtputf8, probe;
     enum dsn_ret ret;
     const char *envid, *orcpt;
     uint8_t notify;
@@ -134,7 +134,8 @@ static void deliver(struct run *r, unsigned i)
                                   .body = m->body,
                                   .smtputf8 = m->smtputf8,
                                   .ret = m->ret,
-                                  .envid = str_cstr(m->envid)};
+                                  .envid = str_cstr(m->envid),
+                                  .probe = m->probe};
     r->in_deliver = true;
     smtpc_deliver(r->c, &r->txs[i]);
     r->in_deliver = false;
@@ -494,6 +495,55 @@ static const struct dialogue extensions[] = {
      .script = UP_PIPE "D 0\nC MAIL FROM:<\"a> SIZE=1\"@b>\nC RCPT TO:<x@y>\nC DATA\n"},
 };
 
+#define PROBES                                                                                               \
+    {                                                                                                        \
+        {.sender = "", .rcpts = {"x@y", "z@y"}, .probe = true},                                              \
+            {.sender = "p@b", .rcpts = {"w@y"}, .probe = true},                                              \
+        {                                                                                                    \
+            .sender = "a@b", .rcpts = { "x@y" }                                                              \
+        }                                                                                                    \
+    }
+#define PROBE_0 "C MAIL FROM:<>\nC RCPT TO:<x@y>\nC RCPT TO:<z@y>\nC RSET\n"
+#define PROBE_1 "C MAIL FROM:<p@b>\nC RCPT TO:<w@y>\nC RSET\n"
+
+static const struct dialogue probes[] = {
+    {"never DATA", .messages = PROBES,
+     .script = UP_PIPE "D 0\n" PROBE_0 "S 250 ok\nS 250 2.1.5 ok\nS 550 5.1.1 no\nS 250 flushed\n"
+                       "E rcpt 0.0 yes RCPT 250 2.1.5\nE rcpt 0.1 no RCPT 550 5.1.1\nE done 0\nE ready 2\n"},
+    {"the next one right behind, and a message behind that", .messages = PROBES,
+     .script = UP_PIPE "D 0\n" PROBE_0 "D 1\n" PROBE_1
+                       "S 250 ok\nS 250 ok\nS 450 4.2.0 no\nS 250 ok\n"
+                       "E rcpt 0.0 yes RCPT 250\nE rcpt 0.1 no RCPT 450 4.2.0\nE done 0\nE ready 1\n"
+                       "D 2\n" SAY_0 "S 250 ok\nS 250 ok\nS 250 ok\n"
+                       "E rcpt 1.0 yes RCPT 250\nE done 1\nE ready 1\n" YES
+                       "E content 2\n"
+                       "T 2\nC body 2\nC .\nS 250 ok\nE rcpt 2.0 yes end of data 250\nE done 2\nE ready 2\n"},
+    {"the sender refused", .messages = PROBES,
+     .script = UP_PIPE "D 0\n" PROBE_0 "D 1\n" PROBE_1
+                       "S 550 5.7.1 no null sender\nS 503 what\nS 503 what\nS 250 ok\n"
+                       "E rcpt 0.0 no MAIL 550 5.7.1\nE rcpt 0.1 no MAIL 550 5.7.1\nE done 0\nE ready 1\n"
+                       "S 250 ok\nS 250 ok\nS 250 ok\nE rcpt 1.0 yes RCPT 250\nE done 1\nE ready 2\n"},
+    {"in lock step", .messages = PROBES,
+     .script = UP_PLAIN "D 0\nC MAIL FROM:<>\nS 250 ok\nC RCPT TO:<x@y>\nS 550 5.1.1 no\n"
+                        "E rcpt 0.0 no RCPT 550 5.1.1\nC RCPT TO:<z@y>\nS 250 ok\nE rcpt 0.1 yes RCPT 250\n"
+                        "C RSET\nS 250 ok\nE done 0\nE ready 1\n"
+                        "D 1\nC MAIL FROM:<p@b>\nS 550 no\nE rcpt 1.0 no MAIL 550\nE done 1\nE ready 1\n"},
+    {"LMTP", .opt = {.lmtp = true}, .messages = PROBES,
+     .script = UP_LMTP "D 0\n" PROBE_0 "S 250 ok\nS 250 2.1.5 ok\nS 550 5.1.1 no\nS 250 ok\n"
+                       "E rcpt 0.0 yes RCPT 250 2.1.5\nE rcpt 0.1 no RCPT 550 5.1.1\nE done 0\nE ready 2\n"},
+    {"421 in the middle", .messages = PROBES,
+     .script = UP_PIPE "D 0\n" PROBE_0 "S 250 ok\nS 250 ok\nS 421 4.3.2 bye\n"
+                       "E rcpt 0.0 yes RCPT 250\nE lost 0\nE failed RCPT 421\n"},
+    {"closed when all is known", .messages = PROBES,
+     .script = UP_PIPE "D 0\n" PROBE_0 "S 250 ok\nS 250 ok\nS 250 ok\nE rcpt 0.0 yes RCPT 250\n"
+                       "E rcpt 0.1 yes RCPT 250\n! closed\nE done 0\nE failed MAIL 0\n"},
+    {"RSET refused", .messages = PROBES,
+     .script = UP_PIPE "D 1\n" PROBE_1 "S 250 ok\nS 250 ok\nS 500 what\n"
+                       "E rcpt 1.0 yes RCPT 250\nE done 1\nE failed MAIL 500\n"},
+    {"neither yes nor no", .messages = PROBES,
+     .script = UP_PIPE "D 1\n" PROBE_1 "S 250 ok\nS 354 what\nE lost 1\nE failed RCPT 0\n"},
+};
+
 static void test_hello(void **state)
 {
     play_all(hello, COUNT_OF(hello));
@@ -522,6 +572,10 @@ static void test_lock_step(void **state)
 static void test_lmtp(void **state)
 {
     play_all(lmtp, COUNT_OF(lmtp));
+}
+static void test_probes(void **state)
+{
+    play_all(probes, COUNT_OF(probes));
 }
 
 static void test_extensions(void **state)
@@ -590,6 +644,37 @@ static void test_many_recipients(void **state)
     smtpc_destroy(r.c);
 }
 
+/* Two probes out at once share the window: what is unanswered stays bounded, and both come to their end. */
+static void test_two_large_probes(void **state)
+{
+    enum { COUNT = 300 };
+    static struct run r;
+    static char told[2 * COUNT * 40];
+    static struct envelope_rcpt rcpts[COUNT];
+    static const struct dialogue d = {"large probes"};
+    static const char up[] = "220 mx\r\n250-mx\r\n250 PIPELINING\r\n";
+    struct smtpc_options opt = {.helo_name = STR("gw.example")};
+    r = (struct run){.dialogue = &d};
+    r.told = SBUF_ON(told);
+    assert_int_equal(smtpc_create(&r.c, &host_ops, &r, &opt), 0);
+    smtpc_start(r.c);
+    for (unsigned i = 0; i < COUNT; i++)
+        rcpts[i].address = STR("x@y");
+    smtpc_input(r.c, (const uint8_t *)up, sizeof up - 1);
+    for (unsigned i = 0; i < 2; i++) {
+        r.txs[i] = (struct smtpc_tx){.rcpts = rcpts, .rcpt_count = COUNT, .probe = true};
+        smtpc_deliver(r.c, &r.txs[i]);
+    }
+    for (unsigned i = 0; i < 2 * (COUNT + 2); i++) {
+        uint32_t answered = r.txs[0].rcpts_answered + r.txs[1].rcpts_answered;
+        assert_true(r.txs[0].rcpts_sent + r.txs[1].rcpts_sent - answered <= 200);
+        smtpc_input(r.c, (const uint8_t *)"250 ok\r\n", 8);
+    }
+    assert_int_equal(r.txs[0].outcome_count + r.txs[1].outcome_count, 2 * COUNT);
+    assert_true(smtpc_idle(r.c));
+    smtpc_destroy(r.c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -599,6 +684,8 @@ int main(void)
         cmocka_unit_test(test_lost),
         cmocka_unit_test(test_lock_step),
         cmocka_unit_test(test_lmtp),
+        cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_two_large_probes),
         cmocka_unit_test(test_extensions),
         cmocka_unit_test(test_starttls_injection),
         cmocka_unit_test(test_one_round_trip_a_message),

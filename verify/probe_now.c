@@ -1,0 +1,238 @@
+/* verify/probe_now.c: what an operator may ask: the backends as they are, and one probe with its dialogue. */
+#include <errno.h>
+
+#include "verify/probeconn_priv.h"
+
+/* --- the transcript --- */
+
+static void line(struct transcript *t, struct loop *l, const char *who, str_t text)
+{
+    char head[32];
+    snprintf(head, sizeof head, "%6llu ms %s ", (unsigned long long)(loop_now_ms(l) - t->began_ms), who);
+    gbuf_cstr(&t->lines, head);
+    gbuf_str(&t->lines, text);
+    gbuf_cstr(&t->lines, "\n");
+}
+
+void transcript_note(struct backend *b, const char *fmt, ...)
+{
+    if (!b->transcript)
+        return;
+    char bytes[400];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(bytes, sizeof bytes, fmt, ap);
+    va_end(ap);
+    line(b->transcript, b->verifier->loop, "--", str_of(bytes, MIN((size_t)MAX(n, 0), sizeof bytes - 1)));
+}
+
+/* What came without its line end, if a line; controls are the peer's own and do not go to terminals. */
+static void lines_of(struct backend *b, const char *who, str_t bytes)
+{
+    str_t one;
+    while (str_cut(bytes, '\n', &one, &bytes)) {
+        char clean[1024];
+        struct sbuf out = SBUF_ON(clean);
+        for (size_t i = 0; i < one.n && out.n < sizeof clean; i++)
+            if (one.p[i] != '\r')
+                sbuf_char(&out, (unsigned char)one.p[i] < ' ' || one.p[i] == 127 ? '?' : one.p[i]);
+        line(b->transcript, b->verifier->loop, who, sbuf_view(&out));
+    }
+}
+
+void transcript_sent(struct backend *b, str_t bytes)
+{
+    if (b->transcript)
+        lines_of(b, "C:", bytes);
+}
+
+void transcript_received(struct backend *b, str_t bytes)
+{
+    struct transcript *t = b->transcript;
+    if (!t)
+        return;
+    gbuf_str(&t->part, bytes);
+    ptrdiff_t end = str_rfind(gbuf_view(&t->part), '\n');
+    if (end < 0)
+        return;
+    size_t whole = (size_t)end + 1;
+    lines_of(b, "S:", str_sub(gbuf_view(&t->part), 0, whole));
+    memmove(t->part.p, t->part.p + whole, t->part.n - whole);
+    t->part.n -= whole;
+}
+
+/* --- one probe --- */
+
+static void close_later(struct backend *b)
+{
+    LIST_EACH(&b->conns, k)
+    {
+        struct probeconn *c = container_of(k, struct probeconn, link);
+        if (c->state == PC_UP && smtpc_idle(c->smtpc))
+            probeconn_close(c);
+    }
+}
+
+void probe_now_ended(struct backend *b, struct probe_now *p, const struct question *q, const struct found *f)
+{
+    struct verifier *v = b->verifier;
+    struct address a;
+    const char *source;
+    bool is_verdict = f->finding == FINDING_KNOWN;
+    const struct cfg_verify *s = address_parse_mailbox(str_of(q->text, q->text_n), &a)
+                                     ? &policy_config(v->policy)->verify
+                                     : policy_verify(v->policy, &a);
+    b->probe_ended = true;
+    p->reply = answer_for(s, f->finding, &f->record, wall_s(), &source);
+    p->result = is_verdict ? verdict_name((enum verdict)f->record.state) : finding_name(f->finding);
+    p->why = f->why;
+    p->ms = (uint32_t)(loop_now_ms(v->loop) - b->transcript->began_ms);
+    p->transcript = gbuf_view(&b->transcript->lines);
+    close_later(b);
+    p->done(p);
+    if (!b->conn_count)
+        backend_kick(b); /* which frees it */
+}
+
+void probe_now_over(struct backend *b)
+{
+    list_remove(&b->idle_link);
+    if (b->transcript) {
+        gbuf_free(&b->transcript->lines);
+        gbuf_free(&b->transcript->part);
+        free(b->transcript);
+    }
+    backend_free(b);
+}
+
+static struct backend *private_backend(struct verifier *v, const struct route *route,
+                                       const struct cfg_verify *s)
+{
+    struct backend *b = backend_new(v, route, s);
+    if (!b)
+        return NULL;
+    list_push_back(&v->private_backends, &b->idle_link);
+    b->transcript = calloc(1, sizeof *b->transcript);
+    if (!b->transcript) {
+        probe_now_over(b);
+        return NULL;
+    }
+    b->transcript->began_ms = loop_now_ms(v->loop);
+    return b;
+}
+
+err_t verifier_probe_now(struct verifier *v, str_t address, struct probe_now *p)
+{
+    struct address a;
+    struct route route;
+    char bytes[VERIFY_KEY_MAX], text_bytes[PROBE_ADDRESS_MAX];
+    struct sbuf b = SBUF_ON(bytes), tb = SBUF_ON(text_bytes);
+    if (address_parse_mailbox(address, &a))
+        return ERR_SYNTAX;
+    if (v->draining)
+        return ERR_CLOSED;
+    const struct cfg_verify *s = policy_verify(v->policy, &a);
+    struct verdict_key_rules rules = verify_key_rules(s);
+    str_t key = verdict_key(&a, &rules, &b), text = address_canonical(&a, &tb);
+    if (!key.n || !text.n)
+        return ERR_SYNTAX;
+    if (policy_verify_route(v->policy, &a, &route))
+        return ERR_NOT_FOUND;
+    struct backend *backend = private_backend(v, &route, s);
+    if (!backend)
+        return -ENOMEM;
+    struct question *q = question_new(backend, backend_domain(backend, a.domain), key, text, RANK_ASKED);
+    if (!q) {
+        probe_now_over(backend);
+        return -ENOMEM;
+    }
+    p->backend = backend;
+    backend->now = p;
+    transcript_note(backend, "asking " STR_FMT, STR_ARG(backend->key));
+    question_enqueue(q, false);
+    return 0;
+}
+
+/* --- the backends --- */
+
+static int64_t ago(uint64_t then_ms, uint64_t now_ms)
+{
+    return then_ms ? (int64_t)(now_ms - then_ms) : -1;
+}
+
+static size_t domains_of(const struct backend *b, struct verifier_domain_info *out, size_t max)
+{
+    uint64_t now = loop_now_ms(b->verifier->loop);
+    size_t n = 0;
+    LIST_EACH((struct list *)&b->watches, k)
+    {
+        const struct domain_watch *d = container_of(k, struct domain_watch, link);
+        if (n == max)
+            break;
+        out[n++] = (struct verifier_domain_info){
+            .domain = str_cstr(d->domain),
+            .state = d->watch.state,
+            .canary_due_ms = d->watch.due_ms ? (int64_t)(d->watch.due_ms - now) : 0,
+            .refused_ago_ms = ago(d->watch.refused_at_ms, now),
+            .good_ago_ms = ago(d->watch.good_at_ms, now),
+        };
+    }
+    return n;
+}
+
+static uint32_t in_flight(const struct backend *b)
+{
+    return (uint32_t)b->questions.used_count > b->queued_count
+               ? (uint32_t)b->questions.used_count - b->queued_count
+               : 0;
+}
+
+static void describe(const struct backend *b, const struct verifier_domain_info *domains, size_t domain_count,
+                     void (*each)(void *ctx, const struct verifier_backend_info *i), void *ctx)
+{
+    char reply[64 + ANSWER_TEXT_MAX];
+    struct sbuf rb = SBUF_ON(reply);
+    uint64_t now = loop_now_ms(b->verifier->loop);
+    const struct found *last = &b->last;
+    if (last->code) {
+        sbuf_printf(&rb, "%d", last->code);
+        if (last->status[0])
+            sbuf_printf(&rb, " %u.%u.%u", last->status[0], last->status[1], last->status[2]);
+    }
+    if (last->text[0])
+        sbuf_printf(&rb, "%s%s", rb.n ? " " : "", last->text);
+    each(ctx, &(struct verifier_backend_info){
+                  .key = b->key,
+                  .worker = b->verifier->worker,
+                  .state = backend_state(b),
+                  .state_for_ms = b->breaker.since_ms ? now - b->breaker.since_ms : 0,
+                  .retry_in_ms = b->breaker.retry_at_ms > now ? b->breaker.retry_at_ms - now : 0,
+                  .connections = b->conn_count,
+                  .in_flight = in_flight(b),
+                  .queued = b->queued_count,
+                  .batch = MIN(b->batch_limit, b->limits.batch),
+                  .sender = b->refuses_empty ? "token" : "empty",
+                  .relay = last->relay[0] ? str_cstr(last->relay) : STR_NONE,
+                  .reply = rb.n ? sbuf_view(&rb) : STR_NONE,
+                  .why = last->why,
+                  .domains = domains,
+                  .domain_count = domain_count,
+              });
+}
+
+void verifier_each_backend(const struct verifier *v,
+                           void (*each)(void *ctx, const struct verifier_backend_info *b), void *ctx)
+{
+    size_t at = 0;
+    str_t key;
+    void *value;
+    while (smap_next(&v->backends, &at, &key, &value)) {
+        const struct backend *b = value;
+        size_t max = b->watches_by_domain.used_count;
+        struct verifier_domain_info *domains = calloc(MAX(max, 1), sizeof *domains); /* an admin's call */
+        if (!domains)
+            continue;
+        describe(b, domains, domains_of(b, domains, max), each, ctx);
+        free(domains);
+    }
+}
