@@ -9,17 +9,12 @@
 
 #define CONNECTIONS_MAX 32 /* a scraper, a console and a few people; each may cost MEMORY_BYTES */
 #define MEMORY_BYTES    ((size_t)32 << 10) /* request line and headers; MHD answers 431 or 414 past it */
-#define IDLE_S          30                 /* a client that says nothing */
 
 /* --- who is inside ---
  *
- * The idle time-out does not end a client that sends a byte now and then; when all places are taken the one
- * that is there longest has to go, so that nobody can keep the next one out. On the door's own thread. */
-
-struct visitor {
-    struct link link;
-    int fd; /* libmicrohttpd's */
-};
+ * Each connection has a thread of its own, which may wait long for the workers. The idle time-out does not
+ * end a client that sends a byte now and then; when all places are taken the one that is there longest has to
+ * go, so that nobody can keep the next one out. */
 
 static void visitor_came(struct door *door, struct MHD_Connection *c, void **state)
 {
@@ -29,9 +24,14 @@ static void visitor_came(struct door *door, struct MHD_Connection *c, void **sta
         return; /* not known, so never asked to go */
     v->fd = info->connect_fd;
     *state = v;
+    pthread_mutex_lock(&door->lock);
     list_push_back(&door->visitors, &v->link);
-    if (++door->visitor_count > CONNECTIONS_MAX)
-        (void)shutdown(container_of(list_first(&door->visitors), struct visitor, link)->fd, SHUT_RDWR);
+    if (++door->visitor_count > CONNECTIONS_MAX) {
+        struct visitor *first = container_of(list_pop_front(&door->visitors), struct visitor, link);
+        door->visitor_count--;
+        (void)shutdown(first->fd, SHUT_RDWR); /* its thread needs a moment to see it */
+    }
+    pthread_mutex_unlock(&door->lock);
 }
 
 static void visitor_left(struct door *door, void **state)
@@ -39,8 +39,14 @@ static void visitor_left(struct door *door, void **state)
     struct visitor *v = *state;
     if (!v)
         return;
-    list_remove(&v->link);
-    door->visitor_count--;
+    pthread_mutex_lock(&door->lock);
+    if (link_in_list(&v->link)) {
+        list_remove(&v->link);
+        door->visitor_count--;
+    }
+    pthread_mutex_unlock(&door->lock);
+    if (v->lease)
+        door->admin->backend.lease_end(door->admin->backend.ctx, v->lease);
     free(v);
     *state = NULL;
 }
@@ -58,14 +64,13 @@ static void connection_changed(void *cls, struct MHD_Connection *c, void **state
 
 static err_t serve(struct door *door, int fd, struct sbuf *error)
 {
-    /* epoll: select() cannot watch descriptors above 1023, of which a busy gateway has many. */
-    list_init(&door->visitors);
-    door->http = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, http_request, door,
-                                  MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT,
-                                  CONNECTIONS_MAX + 1u, MHD_OPTION_NOTIFY_CONNECTION, connection_changed,
-                                  door, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
-                                  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES,
-                                  MHD_OPTION_NOTIFY_COMPLETED, http_completed, NULL, MHD_OPTION_END);
+    /* poll: select() cannot watch descriptors above 1023, of which a busy gateway has many. */
+    const unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL;
+    door->http = MHD_start_daemon(
+        flags, 0, NULL, NULL, http_request, door, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd,
+        MHD_OPTION_CONNECTION_LIMIT, 4u * CONNECTIONS_MAX, MHD_OPTION_NOTIFY_CONNECTION, connection_changed,
+        door, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES,
+        MHD_OPTION_NOTIFY_COMPLETED, http_completed, NULL, MHD_OPTION_END);
     if (door->http)
         return 0; /* which owns the socket from here on */
     close(fd);
@@ -105,9 +110,13 @@ err_t admin_start(struct admin **out, const struct config *c, const struct admin
         return -ENOMEM;
     }
     a->backend = *backend;
-    pthread_mutex_init(&a->backend_lock, NULL);
     a->tcp = (struct door){.admin = a};
-    a->local = (struct door){.admin = a, .may_change = true};
+    a->local = (struct door){.admin = a, .is_local = true};
+    struct door *const doors[] = {&a->tcp, &a->local};
+    for (size_t i = 0; i < COUNT_OF(doors); i++) {
+        pthread_mutex_init(&doors[i]->lock, NULL);
+        list_init(&doors[i]->visitors);
+    }
 
     err_t err = c->admin.socket.n ? open_local(a, c->admin.socket, error) : 0;
     if (!err && c->admin.has_listen)
@@ -129,7 +138,8 @@ void admin_stop(struct admin *a)
     listen_unix_remove(&a->unix_door); /* while we still listen: nobody takes it for one left behind */
     if (a->local.http)
         MHD_stop_daemon(a->local.http);
-    pthread_mutex_destroy(&a->backend_lock);
+    pthread_mutex_destroy(&a->tcp.lock);
+    pthread_mutex_destroy(&a->local.lock);
     free(a);
 }
 

@@ -6,16 +6,25 @@
 
 #include <jansson.h>
 
+#include "admin/queue.h"
 #include "core/config.h"
 
 struct admin;
 
-/* The daemon's side; called on an admin thread, one call at a time; may block up to a few seconds. JSON
+/* The daemon's side; called on admin threads, any number at a time; may block, for a walk over a long queue
+ * up to minutes. JSON
  * results are new references, NULL on failure; their shapes stand in admin/api.md. */
 struct admin_backend {
     json_t *(*status)(void *ctx);
-    /* Newest last; `limit` messages at most. */
-    json_t *(*queue_list)(void *ctx, size_t limit);
+    /* Takes `rq`. Changes are on the disk when it returns. */
+    json_t *(*queue)(void *ctx, struct queue_request *rq);
+    /* One message; `bytes` gets what MESSAGE_HEADERS and MESSAGE_WHOLE ask for. An empty object: it is not
+     * there. */
+    json_t *(*message)(void *ctx, uint64_t id, enum message_part part, struct gbuf *bytes);
+    /* Takes `record` (transfer.h). `parked`: held until it is released. {"result": "queued", "there"
+     * (already), "damaged", "full" or "failed", "held", "error"}. */
+    json_t *(*import)(void *ctx, struct gbuf *record, bool parked);
+    void (*lease_end)(void *ctx, uint64_t lease); /* what it holds goes on */
     json_t *(*destinations)(void *ctx);
     /* Starts giving every ring `bytes` (0: what the configuration says); the status tells how it goes on.
      * What is refused stands in `problems`, a line each. */

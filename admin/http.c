@@ -1,52 +1,47 @@
 /* admin/http.c: requests and answers. The API is one table; what a request may do depends on the door it came
  * through. */
 #include <errno.h>
+#include <pwd.h>
 #include <sys/socket.h>
 
 #include "admin/admin_priv.h"
+#include "admin/transfer.h"
 #include "core/log.h"
 #include "core/metrics.h"
 
-#define BODY_BYTES_MAX                                                                                       \
-    65536 /* few requests need a body; what a client sends with another is read and dropped */
-#define QUEUE_LIMIT     100 /* without ?limit= */
-#define QUEUE_LIMIT_MAX 10000
+#define BODY_BYTES_MAX (128u << 10) /* of most requests: ids, one a line */
 
-#define TYPE_JSON    "application/json"
+#define IMPORT_BYTES_MAX (TRANSFER_JSON_MAX + TRANSFER_DATA_MAX + 256)
+
 #define TYPE_METRICS "text/plain; version=0.0.4; charset=utf-8"
-
-/* One request; made at its first callback, freed by http_completed(). */
-struct request {
-    struct gbuf body; /* owned */
-};
-
-struct answer {
-    unsigned status;
-    const char *type;
-    char *body; /* malloc'd, owned; NULL: out of memory */
-    size_t n;
-};
 
 /* --- answers --- */
 
-/* Takes `json`. */
-static struct answer json_answer(unsigned status, json_t *json)
+struct answer answer_json(unsigned status, json_t *json)
 {
     char *body = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
     return (struct answer){status, TYPE_JSON, body, body ? strlen(body) : 0};
 }
 
-static struct answer error_answer(unsigned status, const char *text)
+struct answer answer_error(unsigned status, const char *text)
 {
-    return json_answer(status, json_pack("{s:s}", "error", text));
+    return answer_json(status, json_pack("{s:s}", "error", text));
 }
 
-static struct answer backend_answer(json_t *json)
+struct answer answer_backend(json_t *json)
 {
     if (!json)
-        return error_answer(MHD_HTTP_SERVICE_UNAVAILABLE, "the workers did not answer in time");
-    return json_answer(MHD_HTTP_OK, json);
+        return answer_error(MHD_HTTP_SERVICE_UNAVAILABLE, "the workers did not answer in time");
+    return answer_json(MHD_HTTP_OK, json);
+}
+
+struct answer answer_bytes(const char *type, struct gbuf *bytes)
+{
+    char *p = bytes->p ? bytes->p : malloc(1);
+    struct answer answer = {MHD_HTTP_OK, type, p, bytes->n};
+    *bytes = (struct gbuf){0};
+    return answer;
 }
 
 static enum MHD_Result reply(struct MHD_Connection *c, struct answer a, const char *allow)
@@ -68,49 +63,67 @@ static enum MHD_Result reply(struct MHD_Connection *c, struct answer a, const ch
     return ok;
 }
 
+/* --- who asks, and for what --- */
+
+const char *request_param(const struct request *rq, const char *key)
+{
+    return MHD_lookup_connection_value(rq->connection, MHD_GET_ARGUMENT_KIND, key);
+}
+
+struct visitor *request_visitor(const struct request *rq)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(rq->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+void request_who(const struct request *rq, struct sbuf *out)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(rq->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+    if (!info || getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0) {
+        sbuf_cstr(out, "unknown");
+        return;
+    }
+    char bytes[4096];
+    struct passwd entry, *found = NULL;
+    if (getpwuid_r(peer.uid, &entry, bytes, sizeof bytes, &found) == 0 && found)
+        sbuf_printf(out, "%s ", found->pw_name);
+    sbuf_printf(out, "uid:%u pid:%d", (unsigned)peer.uid, (int)peer.pid);
+}
+
+void log_change(const struct request *rq, const char *what, const char *result, const char *why)
+{
+    char text[128];
+    struct sbuf who = SBUF_ON(text);
+    request_who(rq, &who);
+    LOG(admin, LF_STR("who", sbuf_view(&who)), LF_CSTR("what", what), LF_CSTR("result", result),
+        LF_STR("why", why && *why ? str_cstr(why) : STR_NONE));
+}
+
 /* --- endpoints --- */
 
-static struct answer get_metrics(struct admin *a, struct MHD_Connection *c, str_t body)
+static struct answer get_metrics(struct request *rq)
 {
     struct gbuf text = {0};
     metrics_write(&text);
     if (text.overflow) {
         gbuf_free(&text);
-        return error_answer(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+        return answer_error(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
     }
-    struct answer answer = {MHD_HTTP_OK, TYPE_METRICS, malloc(text.n + 1), text.n};
-    if (answer.body && text.n)
-        memcpy(answer.body, text.p, text.n);
-    gbuf_free(&text);
-    return answer;
+    return answer_bytes(TYPE_METRICS, &text);
 }
 
-static struct answer get_status(struct admin *a, struct MHD_Connection *c, str_t body)
+static struct answer get_status(struct request *rq)
 {
-    pthread_mutex_lock(&a->backend_lock);
-    json_t *json = a->backend.status(a->backend.ctx);
-    pthread_mutex_unlock(&a->backend_lock);
-    return backend_answer(json);
+    return answer_backend(rq->admin->backend.status(rq->admin->backend.ctx));
 }
 
-static struct answer get_queue(struct admin *a, struct MHD_Connection *c, str_t body)
+static struct answer get_destinations(struct request *rq)
 {
-    const char *given = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "limit");
-    uint64_t limit = QUEUE_LIMIT;
-    if (given && (str_to_u64(str_cstr(given), &limit) || limit < 1 || limit > QUEUE_LIMIT_MAX))
-        return error_answer(MHD_HTTP_BAD_REQUEST, "limit must be a number from 1 to 10000");
-    pthread_mutex_lock(&a->backend_lock);
-    json_t *json = a->backend.queue_list(a->backend.ctx, (size_t)limit);
-    pthread_mutex_unlock(&a->backend_lock);
-    return backend_answer(json);
-}
-
-static struct answer get_destinations(struct admin *a, struct MHD_Connection *c, str_t body)
-{
-    pthread_mutex_lock(&a->backend_lock);
-    json_t *json = a->backend.destinations(a->backend.ctx);
-    pthread_mutex_unlock(&a->backend_lock);
-    return backend_answer(json);
+    return answer_backend(rq->admin->backend.destinations(rq->admin->backend.ctx));
 }
 
 /* The lines quote the configuration file, which may hold any bytes; JSON must be UTF-8. */
@@ -132,76 +145,51 @@ static json_t *lines_of(struct gbuf *text)
     return lines;
 }
 
-static str_t who_asks(struct MHD_Connection *c, struct sbuf *who)
+static struct answer post_scrub(struct request *rq)
 {
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct ucred peer;
-    socklen_t n = sizeof peer;
-    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0)
-        sbuf_printf(who, "uid:%u pid:%d", (unsigned)peer.uid, (int)peer.pid);
-    else
-        sbuf_cstr(who, "unknown");
-    return sbuf_view(who);
+    json_t *json = rq->admin->backend.scrub(rq->admin->backend.ctx);
+    log_change(rq, "scrub", json ? "ok" : "no answer", NULL);
+    return answer_backend(json);
 }
 
-static void log_change(struct MHD_Connection *c, const char *what, const char *result)
+static struct answer post_resize(struct request *rq)
 {
-    char text[48];
-    struct sbuf who = SBUF_ON(text);
-    LOG(admin, LF_STR("who", who_asks(c, &who)), LF_CSTR("what", what), LF_CSTR("result", result));
-}
-
-static struct answer post_scrub(struct admin *a, struct MHD_Connection *c, str_t body)
-{
-    pthread_mutex_lock(&a->backend_lock);
-    json_t *json = a->backend.scrub(a->backend.ctx);
-    pthread_mutex_unlock(&a->backend_lock);
-    log_change(c, "scrub", json ? "ok" : "no answer");
-    return backend_answer(json);
-}
-
-static struct answer post_resize(struct admin *a, struct MHD_Connection *c, str_t body)
-{
-    const char *given = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "size");
+    const char *given = request_param(rq, "size");
     uint64_t bytes = 0;
     struct gbuf problems = {0};
     if (given && (!config_parse_size(str_cstr(given), &bytes) || bytes == 0))
-        return error_answer(MHD_HTTP_BAD_REQUEST, "size must be a size, such as 512MiB or 4GiB");
-    pthread_mutex_lock(&a->backend_lock);
-    json_t *json = a->backend.resize(a->backend.ctx, bytes, &problems);
-    pthread_mutex_unlock(&a->backend_lock);
-    log_change(c, "resize", !json ? "no answer" : problems.n ? "refused" : "ok");
+        return answer_error(MHD_HTTP_BAD_REQUEST, "size must be a size, such as 512MiB or 4GiB");
+    json_t *json = rq->admin->backend.resize(rq->admin->backend.ctx, bytes, &problems);
+    log_change(rq, "resize", !json ? "no answer" : problems.n ? "refused" : "ok", NULL);
     json_t *lines = lines_of(&problems);
     bool refused = problems.n > 0;
     gbuf_free(&problems);
     if (!json || !refused) {
         json_decref(lines);
-        return backend_answer(json);
+        return answer_backend(json);
     }
     json_decref(json);
-    return json_answer(MHD_HTTP_CONFLICT,
+    return answer_json(MHD_HTTP_CONFLICT,
                        json_pack("{s:s, s:o}", "error", "not every ring can be resized", "problems", lines));
 }
 
-static struct answer post_reload(struct admin *a, struct MHD_Connection *c, str_t body)
+static struct answer post_reload(struct request *rq)
 {
     struct gbuf text = {0};
-    pthread_mutex_lock(&a->backend_lock);
-    err_t err = a->backend.reload(a->backend.ctx, &text);
-    pthread_mutex_unlock(&a->backend_lock);
-    log_change(c, "reload", err ? err_text(err) : "ok");
+    err_t err = rq->admin->backend.reload(rq->admin->backend.ctx, &text);
+    log_change(rq, "reload", err ? err_text(err) : "ok", NULL);
 
     json_t *lines = lines_of(&text);
     gbuf_free(&text);
     if (!err)
-        return json_answer(MHD_HTTP_OK, json_pack("{s:s, s:o}", "result", "ok", "warnings", lines));
+        return answer_json(MHD_HTTP_OK, json_pack("{s:s, s:o}", "result", "ok", "warnings", lines));
     if (err == ERR_CONFIG)
-        return json_answer(MHD_HTTP_UNPROCESSABLE_CONTENT,
+        return answer_json(MHD_HTTP_UNPROCESSABLE_CONTENT,
                            json_pack("{s:s, s:o}", "error",
                                      "the configuration was refused, the old one stays in force", "problems",
                                      lines));
     unsigned status = err == ERR_CLOSED ? MHD_HTTP_SERVICE_UNAVAILABLE : MHD_HTTP_INTERNAL_SERVER_ERROR;
-    return json_answer(status, json_pack("{s:s, s:o}", "error",
+    return answer_json(status, json_pack("{s:s, s:o}", "error",
                                          err == ERR_CLOSED ? "posternd is shutting down" : err_text(err),
                                          "problems", lines));
 }
@@ -228,107 +216,164 @@ static bool read_pause(str_t body, json_t **json, str_t *key)
     return is_text;
 }
 
-static struct answer change_pause(struct admin *a, struct MHD_Connection *c, str_t body, bool paused)
+static struct answer change_pause(struct request *rq, bool paused)
 {
     json_t *request, *out = NULL;
     str_t key;
-    char by_text[48], what_text[KEY_BYTES_MAX + 16];
+    char by_text[128], what_text[KEY_BYTES_MAX + 16];
     struct sbuf by = SBUF_ON(by_text), what = SBUF_ON(what_text);
-    if (!read_pause(body, &request, &key)) {
+    if (!read_pause(gbuf_view(&rq->body), &request, &key)) {
         json_decref(request);
-        return error_answer(MHD_HTTP_BAD_REQUEST,
+        return answer_error(MHD_HTTP_BAD_REQUEST,
                             "the body must be empty, for everything, or {\"destination\": KEY} with a key as "
                             "`postern destinations` shows it");
     }
     sbuf_printf(&what, "%s " STR_FMT, paused ? "pause" : "resume", STR_ARG(key.p ? key : STR("all")));
     sbuf_char(&what, '\0');
-    pthread_mutex_lock(&a->backend_lock);
-    err_t err = a->backend.pause(a->backend.ctx, paused, key, who_asks(c, &by), &out);
-    pthread_mutex_unlock(&a->backend_lock);
-    log_change(c, what_text, err ? err_text(err) : "ok");
+    request_who(rq, &by);
+    err_t err = rq->admin->backend.pause(rq->admin->backend.ctx, paused, key, sbuf_view(&by), &out);
+    log_change(rq, what_text, err ? err_text(err) : "ok", NULL);
     json_decref(request);
     if (err == ERR_CLOSED)
-        return error_answer(MHD_HTTP_SERVICE_UNAVAILABLE, "posternd is shutting down");
+        return answer_error(MHD_HTTP_SERVICE_UNAVAILABLE, "posternd is shutting down");
     if (err) {
         json_t *why = json_pack("{s:s+}", "error",
                                 "nothing was changed, it could not be made durable: ", err_text(err));
-        return json_answer(MHD_HTTP_INTERNAL_SERVER_ERROR, why);
+        return answer_json(MHD_HTTP_INTERNAL_SERVER_ERROR, why);
     }
-    return json_answer(MHD_HTTP_OK, out);
+    return answer_json(MHD_HTTP_OK, out);
 }
 
-static struct answer post_pause(struct admin *a, struct MHD_Connection *c, str_t body)
+static struct answer post_pause(struct request *rq)
 {
-    return change_pause(a, c, body, true);
+    return change_pause(rq, true);
 }
 
-static struct answer post_resume(struct admin *a, struct MHD_Connection *c, str_t body)
+static struct answer post_resume(struct request *rq)
 {
-    return change_pause(a, c, body, false);
+    return change_pause(rq, false);
 }
 
-static const struct route {
+static const struct endpoint_row {
     const char *path;
-    bool changes; /* POST, and only through the Unix socket; else GET and HEAD */
-    struct answer (*handle)(struct admin *a, struct MHD_Connection *c, str_t body);
-} ROUTES[] = {
-    {"/metrics", false, get_metrics},
-    {"/api/v1/status", false, get_status},
-    {"/api/v1/queue", false, get_queue},
-    {"/api/v1/destinations", false, get_destinations},
-    {"/api/v1/reload", true, post_reload},
-    {"/api/v1/pause", true, post_pause},
-    {"/api/v1/resume", true, post_resume},
-    {"/api/v1/queue/scrub", true, post_scrub},
-    {"/api/v1/queue/resize", true, post_resize},
+    enum {
+        READS,
+        READS_MAIL,
+        CHANGES
+    } kind; /* READS by GET and HEAD; the others through the Unix socket only,
+               CHANGES by POST */
+    struct answer (*handle)(struct request *rq);
+    size_t body_max; /* 0: BODY_BYTES_MAX */
+} ENDPOINTS[] = {
+    {"/metrics", READS, get_metrics, 0},
+    {"/api/v1/status", READS, get_status, 0},
+    {"/api/v1/queue", READS, get_queue, 0},
+    {"/api/v1/queue/stats", READS, get_queue_stats, 0},
+    {"/api/v1/queue/message", READS, get_message, 0},
+    {"/api/v1/queue/headers", READS_MAIL, get_headers, 0},
+    {"/api/v1/queue/hold", CHANGES, post_hold, 0},
+    {"/api/v1/queue/release", CHANGES, post_release, 0},
+    {"/api/v1/queue/retry", CHANGES, post_retry, 0},
+    {"/api/v1/queue/remove", CHANGES, post_remove, 0},
+    {"/api/v1/queue/lease", CHANGES, post_lease, 0},
+    {"/api/v1/queue/record", READS_MAIL, get_record, 0},
+    {"/api/v1/queue/import", CHANGES, post_import, IMPORT_BYTES_MAX},
+    {"/api/v1/destinations", READS, get_destinations, 0},
+    {"/api/v1/reload", CHANGES, post_reload, 0},
+    {"/api/v1/pause", CHANGES, post_pause, 0},
+    {"/api/v1/resume", CHANGES, post_resume, 0},
+    {"/api/v1/queue/scrub", CHANGES, post_scrub, 0},
+    {"/api/v1/queue/resize", CHANGES, post_resize, 0},
 };
 
 /* --- requests --- */
 
-static const struct route *route_find(const char *path)
+static const struct endpoint_row *endpoint_find(const char *path)
 {
-    for (size_t i = 0; i < COUNT_OF(ROUTES); i++) {
-        if (!strcmp(ROUTES[i].path, path))
-            return &ROUTES[i];
+    for (size_t i = 0; i < COUNT_OF(ENDPOINTS); i++) {
+        if (!strcmp(ENDPOINTS[i].path, path))
+            return &ENDPOINTS[i];
     }
     return NULL;
 }
 
-static enum MHD_Result respond(struct door *door, struct MHD_Connection *c, const char *path,
-                               const char *method, str_t body)
+/* NULL: it may go on, with *row; else a text, *status, and perhaps what the endpoint allows. */
+static const char *refusal(const struct door *door, const char *path, const char *method,
+                           const struct endpoint_row **row, unsigned *status, const char **allow)
 {
-    const struct route *r = route_find(path);
+    const struct endpoint_row *r = endpoint_find(path);
     bool reads = !strcmp(method, MHD_HTTP_METHOD_GET) || !strcmp(method, MHD_HTTP_METHOD_HEAD);
     bool posts = !strcmp(method, MHD_HTTP_METHOD_POST);
-    if (posts && !door->may_change)
-        return reply(c, error_answer(MHD_HTTP_FORBIDDEN, "changes are made through the Unix socket only"),
-                     NULL);
-    if (!r)
-        return reply(c, error_answer(MHD_HTTP_NOT_FOUND, "there is no such endpoint"), NULL);
-    if (r->changes ? !posts : !reads)
-        return reply(c, error_answer(MHD_HTTP_METHOD_NOT_ALLOWED, "this endpoint does not know this method"),
-                     r->changes ? "POST" : "GET, HEAD");
-    return reply(c, r->handle(door->admin, c, body), NULL);
+    *allow = NULL;
+    *row = r;
+    if (posts && !door->is_local) {
+        *status = MHD_HTTP_FORBIDDEN;
+        return "changes are made through the Unix socket only";
+    }
+    if (!r) {
+        *status = MHD_HTTP_NOT_FOUND;
+        return "there is no such endpoint";
+    }
+    if (r->kind == CHANGES ? !posts : !reads) {
+        *status = MHD_HTTP_METHOD_NOT_ALLOWED;
+        *allow = r->kind == CHANGES ? "POST" : "GET, HEAD";
+        return "this endpoint does not know this method";
+    }
+    if (r->kind == READS_MAIL && !door->is_local) {
+        *status = MHD_HTTP_FORBIDDEN;
+        return "mail is shown through the Unix socket only";
+    }
+    return NULL;
+}
+
+/* The workers may take long, which must not count as idle time. */
+static struct answer handle(struct request *rq)
+{
+    MHD_set_connection_option(rq->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    struct answer a = rq->row->handle(rq);
+    const struct visitor *v = request_visitor(rq);
+    if (!v || !v->lease) /* an exporter may be at its disk for long */
+        MHD_set_connection_option(rq->connection, MHD_CONNECTION_OPTION_TIMEOUT, IDLE_S);
+    return a;
+}
+
+static enum MHD_Result respond(struct door *door, struct request *rq, const char *path, const char *method)
+{
+    unsigned status;
+    const char *allow, *text = refusal(door, path, method, &rq->row, &status, &allow);
+    if (text)
+        return reply(rq->connection, answer_error(status, text), allow);
+    return reply(rq->connection, handle(rq), NULL);
+}
+
+static size_t body_max(const struct request *rq)
+{
+    return rq->row && rq->row->body_max ? rq->row->body_max : BODY_BYTES_MAX;
 }
 
 enum MHD_Result http_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
                              const char *version, const char *body, size_t *body_bytes, void **state)
 {
+    struct door *door = cls;
     struct request *rq = *state;
     if (!rq) { /* the headers are there, the body is not */
-        const struct door *door = cls;
-        if (!door->may_change && !strcmp(method, MHD_HTTP_METHOD_POST))
-            return respond(cls, c, url, method, STR_NONE); /* refused; its body is not waited for */
-        *state = calloc(1, sizeof *rq);
-        return *state ? MHD_YES : MHD_NO;
+        rq = *state = calloc(1, sizeof *rq);
+        if (!rq)
+            return MHD_NO;
+        rq->admin = door->admin;
+        rq->connection = c;
+        rq->row = endpoint_find(url);
+        rq->body.max = body_max(rq);
+        if (!door->is_local && !strcmp(method, MHD_HTTP_METHOD_POST))
+            return respond(door, rq, url, method); /* refused; its body is not waited for */
+        return MHD_YES;
     }
     if (*body_bytes) {
         gbuf_put(&rq->body, body, *body_bytes);
         *body_bytes = 0;
-        bool fits = rq->body.n <= BODY_BYTES_MAX && !rq->body.overflow;
-        return fits ? MHD_YES : MHD_NO; /* NO closes the connection */
+        return rq->body.overflow ? MHD_NO : MHD_YES; /* NO closes the connection */
     }
-    return respond(cls, c, url, method, gbuf_view(&rq->body));
+    return respond(door, rq, url, method);
 }
 
 void http_completed(void *cls, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode how)

@@ -9,10 +9,11 @@ struct gateway;
 struct queue;
 void backend_init(struct admin_backend *b, struct gateway *g);
 
-/* For the backend's own files. An array with one element per worker that answered in time; NULL when one did
- * not. `answer` runs on the worker's thread. */
-json_t *ask_workers(struct gateway *g, json_t *(*answer)(struct worker *w, size_t limit), size_t limit);
-json_t *json_time(uint64_t wall_ms); /* null for 0 */
+/* backend_queue.c, for backend_init */
+json_t *backend_queue(void *ctx, struct queue_request *rq);
+json_t *backend_message(void *ctx, uint64_t id, enum message_part part, struct gbuf *bytes);
+json_t *backend_import(void *ctx, struct gbuf *record, bool parked);
+void backend_lease_end(void *ctx, uint64_t lease);
 
 /* backend_ring.c: the ring files. */
 json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/statvfs.h>
 
+#include "daemon/ask.h"
 #include "daemon/backend.h"
 #include "daemon/gateway.h"
 #include "queue/queue.h"
@@ -35,19 +36,26 @@ json_t *ring_resize_error(const struct queue *q)
     return st.err && !st.step ? json_string(resize_text(st.err)) : json_null();
 }
 
-static json_t *worker_size(struct worker *w, size_t unused)
+static void worker_size(struct ask *a)
 {
     struct queue_stats qs;
-    queue_stats(w->queue, &qs);
-    return json_integer((json_int_t)qs.ring_bytes);
+    queue_stats(a->w->queue, &qs);
+    ask_answer(a, json_integer((json_int_t)qs.ring_bytes), NULL);
 }
 
-static json_t *worker_resize(struct worker *w, size_t bytes)
+static void worker_resize(struct ask *a)
 {
-    err_t err = queue_resize(w->queue, bytes);
-    return json_pack("{s:i, s:o}", "id", (int)w->index, "error",
-                     err ? json_string(resize_text(err)) : json_null());
+    const uint64_t *bytes = ask_arg(a);
+    err_t err = queue_resize(a->w->queue, *bytes);
+    ask_answer(a,
+               json_pack("{s:i, s:o}", "id", (int)a->w->index, "error",
+                         err ? json_string(resize_text(err)) : json_null()),
+               NULL);
 }
+
+static const struct ask_kind SIZE = {.begin = worker_size, .patience_s = ASK_PATIENCE_S};
+static const struct ask_kind RESIZE = {
+    .begin = worker_resize, .free_arg = free, .patience_s = ASK_PATIENCE_S};
 
 /* Whether the file system has room is asked here, where it may take a while; the last word is the write's. */
 static void check_disk(const char *directory, const json_t *sizes, uint64_t bytes, struct gbuf *problems)
@@ -79,14 +87,18 @@ json_t *backend_resize(void *ctx, uint64_t bytes, struct gbuf *problems)
     snprintf(directory, sizeof directory, STR_FMT, STR_ARG(c->spool_directory));
     pthread_mutex_unlock(&g->lock);
 
-    json_t *sizes = ask_workers(g, worker_size, 0);
+    json_t *sizes = ask_workers(g, &SIZE, NULL, NULL);
     if (!sizes)
         return NULL;
     check_disk(directory, sizes, bytes, problems);
     if (problems->n > 0)
         return sizes;
     json_decref(sizes);
-    json_t *workers = ask_workers(g, worker_resize, bytes), *w;
+    uint64_t *wanted = malloc(sizeof *wanted);
+    if (!wanted)
+        return NULL;
+    *wanted = bytes;
+    json_t *workers = ask_workers(g, &RESIZE, wanted, NULL), *w;
     size_t i;
     json_array_foreach(workers, i, w)
     {
@@ -105,19 +117,22 @@ json_t *ring_scrub_json(const struct queue *q)
     struct queue_scrub_state st;
     queue_scrub_state(q, &st);
     return json_pack("{s:b, s:b, s:o, s:o, s:I, s:I, s:I, s:I}", "running", st.running, "hurried", st.hurried,
-                     "started", json_time(st.started_ms), "ended", json_time(st.ended_ms), "messages",
+                     "started", json_of_time(st.started_ms), "ended", json_of_time(st.ended_ms), "messages",
                      (json_int_t)st.message_count, "bytes", (json_int_t)st.read_bytes, "damaged",
                      (json_int_t)st.damaged_count, "unreadable", (json_int_t)st.unreadable_count);
 }
 
-static json_t *worker_scrub(struct worker *w, size_t limit)
+static void worker_scrub(struct ask *a)
 {
-    queue_scrub(w->queue);
-    return json_pack("{s:i, s:o}", "id", (int)w->index, "scrub", ring_scrub_json(w->queue));
+    queue_scrub(a->w->queue);
+    ask_answer(a, json_pack("{s:i, s:o}", "id", (int)a->w->index, "scrub", ring_scrub_json(a->w->queue)),
+               NULL);
 }
+
+static const struct ask_kind SCRUB = {.begin = worker_scrub, .patience_s = ASK_PATIENCE_S};
 
 json_t *backend_scrub(void *ctx)
 {
-    json_t *workers = ask_workers(ctx, worker_scrub, 0);
+    json_t *workers = ask_workers(ctx, &SCRUB, NULL, NULL);
     return workers ? json_pack("{s:o}", "workers", workers) : NULL;
 }

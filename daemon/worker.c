@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/metrics.h"
 #include "daemon/memory.h"
+#include "daemon/walk.h"
 
 #define RETIRE_CHECK_MS 1000
 #define GAUGE_MS        1000
@@ -53,6 +54,8 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
     };
 
     *w = (struct worker){.index = index, .current = snapshot_ref(s)};
+    list_init(&w->tasks);
+    list_init(&w->leases);
     err_t err = loop_create(&w->loop, &lo);
     if (err) {
         gbuf_printf(notes, "io_uring: %s\n", loop_create_hint(err));
@@ -328,6 +331,12 @@ static void close_queue(struct worker *w)
     w->state = WORKER_CLOSING_QUEUE;
     timer_disarm(w->loop, &w->gauge_timer);
     timer_disarm(w->loop, &w->retire_timer);
+    LIST_EACH(&w->tasks, k)
+    {
+        struct worker_task *t = container_of(k, struct worker_task, link);
+        t->cancel(t);
+    }
+    lease_end(w, 0);
     relay_destroy(w->relay);
     w->relay = NULL;
     smtpd_service_destroy(w->service);

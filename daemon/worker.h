@@ -22,6 +22,12 @@ enum worker_state {
 /* Generations still used by open transactions; with more, the newest waits until one of them is free. */
 #define WORKER_RETIRED_MAX 64
 
+/* Something that uses the queue for a while on behalf of an admin. Embedded in its owner. */
+struct worker_task {
+    void (*cancel)(struct worker_task *t); /* the worker ends: end at once, and leave the list */
+    struct link link;
+};
+
 struct worker {
     unsigned index;
     pthread_t thread;
@@ -46,6 +52,8 @@ struct worker {
     size_t recovered_count, recovered_cap;
     bool recovered_overflow; /* no memory to remember them all */
 
+    struct list tasks;  /* struct worker_task */
+    struct list leases; /* messages that an exporter holds (walk_verbs.c) */
     struct mail start, reload, pause, drain, hurry, step;
     bool step_posted, relay_idle, hurried;
     struct timer retire_timer, gauge_timer;

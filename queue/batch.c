@@ -173,6 +173,7 @@ static void batch_durable(struct queue *q, struct qbatch *b)
     struct list commits;
     list_init(&commits);
     list_remove(&b->link);
+    q->durable_batch = b->sequence + 1;
     q->commits++;
     q->written_bytes += b->bytes;
     metric_inc(M_queue_commits);
@@ -187,6 +188,7 @@ static void batch_durable(struct queue *q, struct qbatch *b)
     qindex_advance_tail(q);
     metric_set(M_queue_bytes_used, (int64_t)(qbatch_head(q) - q->tail_segment * q->segment_bytes));
     qwriter_durable(q, &commits); /* last: the callbacks may do anything */
+    qsync_durable(q);
 }
 
 /* The commit records of messages that are refused now must not come to life when the batch is written after
@@ -252,6 +254,7 @@ void qring_failed(struct queue *q, err_t err)
     if (q->open)
         batch_void_commits(q, q->open, err);
     qwriter_fail_all_waiting(q, err);
+    qsync_fail_all(q, err);
     if (!q->closing) {
         timer_arm(q->loop, &q->retry_timer, q->retry_ms);
         q->retry_ms = MIN(q->retry_ms * 2, (uint64_t)RETRY_LAST_MS);
@@ -347,9 +350,12 @@ static void write_if_due(struct queue *q)
         qbatch_seal(q);
         q->urgent = false;
         q->delay_over = false;
+        qsync_sealed(q);
     }
     if (!list_empty(&q->sealed))
         write_start(q);
+    else
+        qsync_durable(q); /* there was nothing to write */
 }
 
 static void at_tick_end(struct tick_hook *h)

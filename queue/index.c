@@ -153,10 +153,23 @@ void qindex_drop(struct queue *q, struct qmsg *m)
     qindex_advance_tail(q);
 }
 
+/* The one that stands before it in the list, or NULL. */
+static struct qmsg *older(const struct queue *q, const struct qmsg *m)
+{
+    struct link *k = m->all_link.prev;
+    return k == &q->messages.head ? NULL : container_of(k, struct qmsg, all_link);
+}
+
 void qindex_remove(struct queue *q, struct qmsg *m)
 {
     must(m->flags & QMSG_LIVE && !(m->flags & QMSG_REMOVED));
     m->flags |= QMSG_REMOVED;
+    LIST_EACH(&q->cursors, k)
+    {
+        struct queue_cursor *c = container_of(k, struct queue_cursor, link);
+        if (c->next == m)
+            c->next = older(q, m);
+    }
     qscrub_forget(q, m);
     list_remove(&m->all_link);
     q->message_count--;
@@ -262,4 +275,24 @@ void queue_each(const struct queue *q, bool (*each)(void *ctx, struct qmsg *m), 
     LIST_EACH(&q->messages, k)
     if (!each(ctx, container_of(k, struct qmsg, all_link)))
         return;
+}
+
+void queue_cursor_start(struct queue *q, struct queue_cursor *c)
+{
+    struct link *k = q->messages.head.prev;
+    c->next = k == &q->messages.head ? NULL : container_of(k, struct qmsg, all_link);
+    list_push_back(&q->cursors, &c->link);
+}
+
+struct qmsg *queue_cursor_next(struct queue *q, struct queue_cursor *c)
+{
+    struct qmsg *m = c->next;
+    if (m)
+        c->next = older(q, m);
+    return m;
+}
+
+void queue_cursor_end(struct queue_cursor *c)
+{
+    list_remove(&c->link);
 }

@@ -140,3 +140,8 @@ void queue_remove(struct queue *q, struct qmsg *m)
     qindex_remove(q, m);
     qprogress_mark(q, m);
 }
+
+bool queue_is_removed(const struct qmsg *m)
+{
+    return m->flags & QMSG_REMOVED;
+}

@@ -20,9 +20,9 @@
 
 static void lists_init(struct queue *q)
 {
-    struct list *const lists[] = {&q->sealed,         &q->blocks_free,     &q->blocks_used,
-                                  &q->writers,        &q->writers_waiting, &q->commits_waiting,
-                                  &q->commits_failed, &q->messages,        &q->dirty};
+    struct list *const lists[] = {&q->sealed,          &q->blocks_free,     &q->blocks_used,    &q->writers,
+                                  &q->writers_waiting, &q->commits_waiting, &q->commits_failed, &q->messages,
+                                  &q->cursors,         &q->dirty,           &q->syncs};
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         list_init(lists[i]);
 }
@@ -258,6 +258,7 @@ err_t queue_open(struct queue **out, const struct queue_options *opt, void (*liv
 void queue_start(struct queue *q, struct loop *l)
 {
     q->loop = l;
+    q->durable_batch = q->next_batch;
     qbatch_start_loop(q);
     qsuper_start_loop(q);
     qprogress_start_loop(q);

@@ -95,7 +95,10 @@ void queue_discard(struct queue *q);
 err_t queue_check_space(struct queue *q, uint64_t bytes);
 /* An id for a message to come, never given out again, whether it is used or not; 0: none can be had now. */
 uint64_t queue_new_id(struct queue *q);
-/* As queue_begin, for an id of queue_new_id (0: a new one). */
+/* May a message of another spool come in under its own id? Not when it is here, and not when we may give that
+ * id to another one some day. */
+bool queue_may_take_id(const struct queue *q, uint64_t id);
+/* As queue_begin, for an id of queue_new_id (0: a new one), or one of another spool. */
 err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out) WARN_UNUSED;
 err_t queue_begin(struct queue *q, struct queue_writer **out) WARN_UNUSED; /* ERR_FULL, -ENOMEM */
 /* For a message that lets another one go, as a report does. It may use a segment that is kept from mail: a
@@ -113,6 +116,10 @@ struct queue_commit {
     uint32_t rcpt_count;
     uint64_t arrived_ms;
     uint64_t due_ms; /* 0 = now */
+    /* Of a message that was queued elsewhere before; all zero for a new one. */
+    const uint8_t *states; /* enum rcpt_state, one a recipient, some of them open; NULL: all pending */
+    uint32_t attempts;
+    bool held, warned;
     /* On the loop, when the commit is durable (err 0, m is live) or failed (m NULL; nothing is kept).
      * Everything above was copied before queue_commit returned. The writer is gone by then. */
     void (*done)(void *ctx, err_t err, struct qmsg *m);
@@ -187,6 +194,17 @@ void queue_set_held(struct queue *q, struct qmsg *m, bool held);
 void queue_set_warned(struct queue *q, struct qmsg *m); /* for good */
 /* Ends the message whatever its recipients' states; m is gone when its last pin goes. */
 void queue_remove(struct queue *q, struct qmsg *m);
+bool queue_is_removed(const struct qmsg *m); /* for who has a pin on it */
+
+/* A point after which all progress made before it is on the disk. Embedded in its owner. */
+struct queue_sync {
+    void (*done)(struct queue_sync *s,
+                 err_t err); /* set by the owner; on the loop, never from inside queue_sync */
+    uint64_t batch;          /* queue-private: durable when all before this one are; 0 = not in one yet */
+    struct link link;
+};
+void queue_sync(struct queue *q, struct queue_sync *s);
+void queue_sync_cancel(struct queue_sync *s); /* `done` is not called; any time */
 
 /* --- resize --- */
 
@@ -229,6 +247,15 @@ struct queue_stats {
 };
 void queue_stats(const struct queue *q, struct queue_stats *out);
 struct qmsg *queue_find(const struct queue *q, uint64_t id);
+/* A walk from the newest message to the oldest that may be interrupted: messages may come (they are not
+ * visited) and go meanwhile. Embedded in its owner; must be ended. */
+struct queue_cursor {
+    struct qmsg *next; /* queue-private */
+    struct link link;
+};
+void queue_cursor_start(struct queue *q, struct queue_cursor *c);
+struct qmsg *queue_cursor_next(struct queue *q, struct queue_cursor *c); /* NULL: that was all */
+void queue_cursor_end(struct queue_cursor *c);
 /* Every live message, oldest first; stop when `each` returns false. No change of the queue meanwhile. */
 void queue_each(const struct queue *q, bool (*each)(void *ctx, struct qmsg *m), void *ctx);
 

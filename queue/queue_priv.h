@@ -199,6 +199,12 @@ void qprogress_mark(struct queue *q, struct qmsg *m);
 void qprogress_append(struct queue *q); /* all that is marked, into the open batch, as far as there is room */
 void qprogress_start_loop(struct queue *q);
 
+/* ---- who waits for progress to be durable ---- */
+
+void qsync_sealed(struct queue *q);  /* all batches were sealed; is all progress in them? */
+void qsync_durable(struct queue *q); /* durable_batch moved; callbacks run: a caller's last act */
+void qsync_fail_all(struct queue *q, err_t err);
+
 /* ---- records ---- */
 
 uint32_t qrecord_crc(const struct queue *q, uint64_t position, const struct disk_record *r,
@@ -412,6 +418,7 @@ struct queue {
 
     uint64_t head; /* where the next batch starts */
     uint64_t next_batch;
+    uint64_t durable_batch; /* all before this one are on the disk */
     struct qbatch *open;
     struct list sealed;
     struct qbatch *writing; /* the first of `sealed` */
@@ -447,7 +454,9 @@ struct queue {
 
     struct map64 index;
     struct list messages; /* all that are live, oldest first */
+    struct list cursors;  /* walks over them */
     struct list dirty;    /* progress not yet in a batch */
+    struct list syncs;    /* who waits for it to be durable */
     struct timer progress_timer;
     uint64_t live_bytes, message_count, pending_rcpt_count;
 

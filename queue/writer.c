@@ -88,6 +88,12 @@ uint64_t queue_new_id(struct queue *q)
     return id;
 }
 
+bool queue_may_take_id(const struct queue *q, uint64_t id)
+{
+    bool is_ours_to_come = id >> 38 == q->next_id >> 38 && id >= q->next_id;
+    return id && !map64_get(&q->index, id) && !is_ours_to_come;
+}
+
 err_t queue_begin_as(struct queue *q, uint64_t id, struct queue_writer **out)
 {
     if (q->error)
@@ -294,6 +300,8 @@ static void commit_serialise(uint8_t *to, const struct queue_writer *w, const st
     struct disk_commit head = {.arrived_ms = c->arrived_ms,
                                .due_ms = c->due_ms,
                                .body_bytes = w->body_bytes + w->staged_bytes,
+                               .attempts = c->attempts,
+                               .flags = (c->held ? COMMIT_HELD : 0u) | (c->warned ? COMMIT_WARNED : 0u),
                                .extent_count = extent_count,
                                .rcpt_count = c->rcpt_count,
                                .meta_bytes = (uint32_t)c->meta.n,
@@ -304,7 +312,10 @@ static void commit_serialise(uint8_t *to, const struct queue_writer *w, const st
         at = put(at, &n, sizeof n);
         head.blobs_bytes += n;
     }
-    memset(at, RCPT_PENDING, c->rcpt_count);
+    if (c->states)
+        memcpy(at, c->states, c->rcpt_count);
+    else
+        memset(at, RCPT_PENDING, c->rcpt_count);
     at = put(at + c->rcpt_count, c->meta.p, c->meta.n);
     at = put(at, c->trace.p, c->trace.n);
     for (uint32_t i = 0; i < c->rcpt_count; i++)
@@ -388,11 +399,18 @@ static err_t commit_begin(struct queue_writer *w, const struct queue_commit *c)
     if (bytes > q->commit_max)
         return ERR_LIMIT;
     must(c->rcpt_count > 0);
+    if (map64_get(&q->index, w->id)) /* it came in twice at the same time */
+        return -EEXIST;
     struct qmsg *m = qindex_new(q, w->id, c->rcpt_count);
     if (!m)
         return -ENOMEM;
     m->arrived_ms = c->arrived_ms;
     m->due_ms = c->due_ms;
+    m->attempts = c->attempts;
+    m->held = c->held;
+    m->warned = c->warned;
+    if (c->states)
+        qindex_take_states(m, c->states);
     m->body_bytes = w->body_bytes + w->staged_bytes;
     w->commit.m = m;
     w->commit.bytes = (uint32_t)bytes;

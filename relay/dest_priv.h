@@ -51,6 +51,7 @@ struct dest {
 struct dest *dest_get(struct relay *r, const struct route *route); /* NULL: out of memory */
 void dest_add_job(struct dest *d, struct job *j);                  /* may end it at once */
 struct job *dest_take_job(struct dest *d);                         /* NULL: none */
+bool dest_drop_job(struct dest *d, struct job *j);                 /* false: it waits here no longer */
 struct job *dest_take_last_job(struct dest *d);                    /* the one that came last; NULL: none */
 void dest_put_back(struct dest *d, struct job *j);                 /* in front: it waited already */
 void dest_job_ended(struct dest *d);

@@ -143,6 +143,15 @@ struct job *dest_take_job(struct dest *d)
     return container_of(k, struct job, link);
 }
 
+bool dest_drop_job(struct dest *d, struct job *j)
+{
+    if (j->conn || !link_in_list(&j->link))
+        return false;
+    list_remove(&j->link);
+    d->ready_count--;
+    return true;
+}
+
 struct job *dest_take_last_job(struct dest *d)
 {
     if (list_empty(&d->ready))

@@ -175,7 +175,7 @@ static void judge(struct outconn *c, struct job *j)
         log_duplicate_window(c, j);
         j->msg->attempted = true;
         job_fail(j, RES_DEFERRED, &c->why.a, &hop);
-    } else if (c->relay->draining) {
+    } else if (c->relay->draining || message_is_stopped(j->msg)) {
         job_cancel(j);
     } else if (!c->timed_out && j->lost_count < RELAY_LOST_MAX) {
         /* Mostly a warm connection that the server closed just now, or after so many messages: no attempt at

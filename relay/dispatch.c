@@ -137,7 +137,7 @@ static bool have_candidates(struct dest *d)
         now.answer = (struct answer){.code = 451, .status = {4, 3, 0}, .text = str_cstr(err_text(err))};
     }
     take_resolution(d, &now);
-    return d->candidates.count && !d->gate.down && d->ready_count;
+    return d->candidates.count && d->ready_count; /* also for the trial of one that is down */
 }
 
 /* Jobs wait for a slot. Should the server be slow to free one, another connection is opened for them in a

@@ -121,6 +121,17 @@ err_t message_group(struct message *msg)
     return err;
 }
 
+err_t message_refuse(struct message *msg)
+{
+    static const struct answer a = {
+        .code = 550, .status = {5, 7, 1}, .text = STR("removed by the administrator")};
+    err_t err = collect(msg);
+    for (uint32_t i = 0; i < msg->rcpt_count && !err; i++)
+        if (msg->rcpts[i].result == RES_NONE)
+            rcpt_settle(msg, &msg->rcpts[i], NULL, RES_BOUNCED, &a, &(struct hop){0});
+    return err;
+}
+
 void message_start_jobs(struct message *msg)
 {
     msg->jobs_open = 1; /* ours: a destination may end its job at once */
@@ -130,5 +141,16 @@ void message_start_jobs(struct message *msg)
         next = j->next;
         dest_add_job(j->dest, j);
     }
+    message_job_gone(msg);
+}
+
+void message_drop_waiting(struct message *msg)
+{
+    if (!msg->jobs_open) /* its report is being made */
+        return;
+    msg->jobs_open++;
+    for (struct job *j = msg->jobs; j; j = j->next)
+        if (dest_drop_job(j->dest, j))
+            job_cancel(j);
     message_job_gone(msg);
 }

@@ -68,7 +68,8 @@ static struct qmsg *message_release(struct message *msg, struct note *note)
 {
     struct qmsg *m = msg->m;
     m->owner = note;
-    m->owner_flags = msg->told ? OWNER_TOLD : 0;
+    m->owner_flags =
+        (m->owner_flags & ~(uint32_t)(OWNER_PLACES | OWNER_TOLD)) | (msg->told ? OWNER_TOLD : 0u);
     if (msg->note && msg->note != note)
         note_put(msg->note);
     if (msg->aside && !m->held)
@@ -81,7 +82,8 @@ static void message_put_back(struct message *msg, struct note *note, uint64_t du
 {
     struct relay *r = msg->relay;
     struct qmsg *m = message_release(msg, note);
-    schedule_put(r, m, due_ms);
+    if (!m->held || m->owner_flags & OWNER_BOUNCE) /* it may have been held meanwhile */
+        schedule_put(r, m, due_ms);
 }
 
 /* What cannot be read is kept, not sent and not dropped: for a person to look at. */
@@ -115,9 +117,16 @@ static void load_failed(struct message *msg, err_t err)
 
 static void loaded(struct message *msg)
 {
+    bool refused = msg->m->owner_flags & OWNER_BOUNCE;
+    if (message_is_stopped(msg) && !refused) { /* while it was loaded */
+        called_is_here(msg);
+        msg->cancelled = true;
+        message_finish(msg);
+        return;
+    }
     err_t err = envelope_decode(msg->load.meta, &msg->env);
     if (!err)
-        err = message_group(msg);
+        err = refused ? message_refuse(msg) : message_group(msg);
     if (err) {
         load_failed(msg, err);
         return;
@@ -157,7 +166,7 @@ void message_activate(struct relay *r, struct qmsg *m, struct dest *called_by)
         dest_in_use(called_by);
     }
     m->owner = msg;
-    m->owner_flags = OWNER_ACTIVE;
+    m->owner_flags = (m->owner_flags & ~(uint32_t)OWNER_PLACES) | OWNER_ACTIVE;
     list_push_back(&r->active, &msg->link);
     r->active_count++;
     msg->load.done = load_done;
@@ -239,11 +248,11 @@ static struct note *deferral_note(struct message *msg)
     return msg->note;
 }
 
-static void message_done(struct message *msg)
+static void message_done(struct message *msg, const char *reason)
 {
     struct qmsg *m = msg->m;
     uint64_t now = wall_ms();
-    LOG(removed, LF_QID("id", m->id), LF_CSTR("reason", "done"),
+    LOG(removed, LF_QID("id", m->id), LF_CSTR("reason", reason),
         LF_U64("age_s", now > m->arrived_ms ? (now - m->arrived_ms) / 1000 : 0));
     note_put(msg->note);
     m->owner = NULL;
@@ -269,7 +278,12 @@ void message_finish(struct message *msg)
     struct relay *r = msg->relay;
     struct qmsg *m = msg->m;
     if (m->rcpt_pending == 0) {
-        message_done(msg);
+        message_done(msg, "done");
+        return;
+    }
+    if (m->owner_flags & OWNER_REMOVE) { /* message_free unpins it: then it is gone */
+        queue_remove(r->queue, m);
+        message_done(msg, "removed by the administrator");
         return;
     }
     /* A destination that takes no more costs no attempt and no record: after a restart everything is tried at

@@ -62,6 +62,12 @@ struct message {
     struct note *note; /* why it waited before this attempt; may be NULL */
 };
 
+/* An operator wants no further transaction of it. */
+static inline bool message_is_stopped(const struct message *msg)
+{
+    return msg->m->held || msg->m->owner_flags & OWNER_REMOVE;
+}
+
 /* message.c: one attempt from the heap to the heap */
 void message_activate(struct relay *r, struct qmsg *m, struct dest *called_by); /* NULL: it was due */
 void message_job_gone(
@@ -73,6 +79,11 @@ void message_free_spares(struct relay *r);
 /* Recipients into jobs; ERR_CORRUPT, ERR_VERSION, -ENOMEM: nothing was started. */
 err_t message_group(struct message *msg) WARN_UNUSED;
 void message_start_jobs(struct message *msg);
+/* Every pending recipient bounces, since an operator removed the message. Errors: as message_group. */
+err_t message_refuse(struct message *msg) WARN_UNUSED;
+/* What waits for a connection does so no longer; the attempt may end, and the message be gone, in the call.
+ */
+void message_drop_waiting(struct message *msg);
 
 /* outcome.c */
 struct hop { /* for the log; absent texts are left out. NULL: nothing was tried */

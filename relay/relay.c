@@ -122,6 +122,7 @@ void relay_destroy(struct relay *r)
     for (size_t i = 0; i < COUNT_OF(timers); i++)
         timer_disarm(r->loop, timers[i]);
     list_remove(&r->hook.link); /* a kick may be on its way */
+    note_put(r->held_note);
     smap_free(&r->destinations);
     LIST_EACH(&r->notes, k)
     free(container_of(k, struct note, link));
@@ -250,6 +251,8 @@ void relay_message_info(const struct relay *r, const struct qmsg *m, struct rela
         out->last_text = note_text(n);
         out->destination = n->key_n ? note_key(n) : STR_NONE;
     }
+    if (m->owner_flags & OWNER_LEASED)
+        out->state = "leased";
 }
 
 void relay_each_destination(const struct relay *r,

@@ -35,12 +35,34 @@ void relay_set_pauses(struct relay *r, struct pauses *p);
  * waited for, since the resolver holds their memory: up to dns.timeout longer. */
 void relay_drain(struct relay *r, uint32_t timeout_ms, void (*drained)(void *ctx), void *ctx);
 
+/* --- what an operator may do (steer.c). None of it may be called from inside a callback of the relay. --- */
+
+/* Being tried: in a server's hands, or about to be. What is done to it takes effect when the attempt ends. */
+bool relay_is_busy(const struct qmsg *m);
+bool relay_is_leased(const struct qmsg *m);
+/* No attempts until it is released, over restarts too. `text` says why, to people. */
+void relay_hold(struct relay *r, struct qmsg *m, str_t text);
+void relay_release(struct relay *r, struct qmsg *m); /* tried at once */
+/* Due now; the back-off of where it last failed ends. Not of one that is held. */
+void relay_retry(struct relay *r, struct qmsg *m);
+/* The back-off of one destination ends. False: there is no such destination. */
+bool relay_retry_destination(struct relay *r, str_t key);
+/* Out of the queue, at once unless it is busy; m may be gone. With `bounce`, its sender gets a report first.
+ * What takes time is held meanwhile, so that nothing of it is delivered after a restart. */
+void relay_remove(struct relay *r, struct qmsg *m, bool bounce);
+/* Left alone, for who takes it elsewhere, until it is removed or the lease ends; not over restarts. False: it
+ * is busy, or leased. */
+bool relay_lease(struct relay *r, struct qmsg *m);
+void relay_lease_end(struct relay *r, struct qmsg *m);
+/* Where a recipient would go now: the destination's key, in `route`; absent: nowhere. */
+str_t relay_destination_of(const struct relay *r, str_t address, struct route *route);
+
 /* For `postern queue list` and status; a snapshot of one message. Texts are valid until the next call on the
  * relay. */
 struct relay_message_info {
     uint64_t id, arrived_ms, due_ms, bytes;
     uint32_t attempts, rcpt_count, rcpt_pending;
-    const char *state; /* "active", "deferred", "held" */
+    const char *state; /* "active", "deferred", "held", "leased" */
     str_t last_text;   /* why it waits; absent if it never failed since start */
     str_t destination; /* of its first pending recipient, if known */
 };

@@ -34,11 +34,11 @@
 #define RELAY_LOST_MAX       2   /* broken connections a job survives without being deferred */
 #define RELAY_TRIAL_JOBS_MAX 16  /* messages that wait on the trial of a destination that was down */
 #define RELAY_INFLIGHT_MAX                                                                                   \
-    ((size_t)512 << 10)               /* body bytes given to a socket and not yet taken by the kernel */
-#define RELAY_CONN_AGE_MS       300000
-#define RELAY_TRIES_MAX         5 /* addresses tried for one connection */
-#define RELAY_DEST_LINGER_MS    300000 /* an unused destination is forgotten after this long */
-#define RELAY_DEST_IDLE_MAX     2000   /* of them at most */
+    ((size_t)512 << 10) /* body bytes given to a socket and not yet taken by the kernel */
+#define RELAY_CONN_AGE_MS    300000
+#define RELAY_TRIES_MAX      5      /* addresses tried for one connection */
+#define RELAY_DEST_LINGER_MS 300000 /* an unused destination is forgotten after this long */
+#define RELAY_DEST_IDLE_MAX  2000   /* of them at most */
 
 struct relay;
 struct message;
@@ -78,7 +78,7 @@ struct relay {
     struct queue *queue;
     const struct policy *policy;
     uint64_t policy_generation;
-    struct pauses *pauses; /* counted; NULL: nothing is paused */
+    struct pauses *pauses;                /* counted; NULL: nothing is paused */
     struct tls_context *tls, *tls_verify; /* counted; may be NULL */
     unsigned worker;
     struct settings settings;
@@ -89,11 +89,12 @@ struct relay {
     struct list active;      /* messages */
     uint32_t active_count, active_max, loads_pending;
     size_t active_bytes;
-    struct list hungry; /* dest.hungry_link: have messages aside, and perhaps room for them */
+    struct list hungry;         /* dest.hungry_link: have messages aside, and perhaps room for them */
     struct list spare_messages; /* with a warm arena */
     uint32_t spare_count;
     struct pool message_pool, conn_pool, piece_pool;
     struct list notes;
+    struct note *held_note; /* the last one given to a held message: the next has the same reason, likely */
     struct budget budget;
 
     struct smap destinations; /* owned values */
@@ -107,8 +108,8 @@ struct relay {
     struct tick_hook hook;
     struct resolver resolver;
     uint32_t conn_count;
-    struct list conns;                 /* outconn.relay_link */
-    struct list pumps;                 /* outconn.pump_link: have room for more of a body at the tick's end */
+    struct list conns; /* outconn.relay_link */
+    struct list pumps; /* outconn.pump_link: have room for more of a body at the tick's end */
 
     bool draining;
     struct timer drain_timer;
@@ -116,12 +117,17 @@ struct relay {
     void *drained_ctx;
 };
 
-/* qmsg.owner_flags; qmsg.owner: the message if active, the destination if aside, else its note or NULL. */
+/* qmsg.owner_flags: where it is, and what an operator wants of it; qmsg.owner: the message if active, the
+ * destination if aside, else its note or NULL. */
 enum {
     OWNER_SCHEDULED = 1, /* in the heap */
     OWNER_ACTIVE = 2,
-    OWNER_ASIDE = 4, /* in dest.aside; in the heap too, for its lifetime and other destinations' sake */
-    OWNER_TOLD = 8,  /* the log said why it waits */
+    OWNER_ASIDE = 4,   /* in dest.aside; in the heap too, for its lifetime and other destinations' sake */
+    OWNER_TOLD = 8,    /* the log said why it waits */
+    OWNER_LEASED = 16, /* left alone until relay_lease_end() */
+    OWNER_PLACES = OWNER_SCHEDULED | OWNER_ACTIVE | OWNER_ASIDE | OWNER_LEASED,
+    OWNER_REMOVE = 32, /* as soon as its attempt ends */
+    OWNER_BOUNCE = 64, /* it is not delivered any more but reported to its sender */
 };
 
 static inline uint64_t wall_ms(void)

@@ -176,6 +176,8 @@ static str_t discreet_text(const struct answer *a)
     bool is_expired = a->status[1] == 4 && a->status[2] == 7;
     if (a->mta.p && a->code && !is_expired)
         return STR_NONE;
+    if (!a->mta.p && a->status[1] == 7) /* policy: our own words, which name nobody */
+        return a->text;
     return is_expired ? STR("not delivered within the time that mail is kept here")
                       : STR("the recipient's mail system does not take the message at the moment");
 }

@@ -29,7 +29,8 @@ void schedule_forget(struct relay *r, struct qmsg *m)
 static bool rescan_one(void *ctx, struct qmsg *m)
 {
     struct relay *r = ctx;
-    if (!(m->owner_flags & (OWNER_SCHEDULED | OWNER_ACTIVE)) && !m->held && m->rcpt_pending)
+    bool is_wanted = !m->held || m->owner_flags & OWNER_BOUNCE;
+    if (!(m->owner_flags & (OWNER_SCHEDULED | OWNER_ACTIVE | OWNER_LEASED)) && is_wanted && m->rcpt_pending)
         schedule_put(r, m, m->due_ms);
     return !r->rescan;
 }

@@ -5,9 +5,15 @@
 
 #include <curl/curl.h>
 
-#define CONNECT_S  5L
-#define EXCHANGE_S 60L /* a reload resolves names and may wait for a slow resolver */
-#define URL_BYTES  256
+#define CONNECT_S      5L
+#define EXCHANGE_S     660L              /* a walk over a long queue takes minutes */
+#define BODY_BYTES_MAX ((size_t)2 << 30) /* one message at most, in an export */
+
+struct client {
+    CURL *curl;                 /* owned */
+    const char *socket_path;    /* not owned */
+    struct curl_slist *headers; /* owned */
+};
 
 static size_t take(char *p, size_t size, size_t n, void *ctx)
 {
@@ -16,19 +22,41 @@ static size_t take(char *p, size_t size, size_t n, void *ctx)
     return body->overflow ? 0 : size * n; /* 0 ends the transfer */
 }
 
-static bool set_options(CURL *c, const char *socket_path, const char *url, const char *post,
-                        struct client_reply *r)
+static bool set_options(struct client *k)
 {
-    return !curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, socket_path) &&
-           !curl_easy_setopt(c, CURLOPT_URL, url) && !curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http") &&
+    CURL *c = k->curl;
+    /* No "Expect: 100-continue": the server waits for nothing. */
+    k->headers = curl_slist_append(NULL, "Expect:");
+    return k->headers && !curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, k->socket_path) &&
+           !curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http") &&
+           !curl_easy_setopt(c, CURLOPT_HTTPHEADER, k->headers) &&
            !curl_easy_setopt(c, CURLOPT_NOPROXY, "*") && /* http_proxy in the environment is not for us */
            !curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L) &&
            !curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, CONNECT_S) &&
            !curl_easy_setopt(c, CURLOPT_TIMEOUT, EXCHANGE_S) &&
-           !curl_easy_setopt(c, CURLOPT_ERRORBUFFER, r->error) &&
-           !curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take) &&
-           !curl_easy_setopt(c, CURLOPT_WRITEDATA, &r->body) &&
-           (!post || !curl_easy_setopt(c, CURLOPT_COPYPOSTFIELDS, post));
+           !curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take);
+}
+
+struct client *client_open(const char *socket_path)
+{
+    struct client *k = calloc(1, sizeof *k);
+    if (!k)
+        return NULL;
+    k->socket_path = socket_path;
+    k->curl = curl_easy_init();
+    if (k->curl && set_options(k))
+        return k;
+    client_close(k);
+    return NULL;
+}
+
+void client_close(struct client *c)
+{
+    if (!c)
+        return;
+    curl_easy_cleanup(c->curl);
+    curl_slist_free_all(c->headers);
+    free(c);
 }
 
 static err_t perform(CURL *c, struct client_reply *r)
@@ -48,19 +76,30 @@ static err_t perform(CURL *c, struct client_reply *r)
     return rc == CURLE_OPERATION_TIMEDOUT ? ERR_TIMEOUT : ERR_EOF;
 }
 
-err_t client_ask(const char *socket_path, const char *path, const char *post, struct client_reply *out)
+static bool set_request(CURL *c, const char *url, str_t content, struct client_reply *r)
 {
-    char url[URL_BYTES];
+    bool ok = !curl_easy_setopt(c, CURLOPT_URL, url) && !curl_easy_setopt(c, CURLOPT_ERRORBUFFER, r->error) &&
+              !curl_easy_setopt(c, CURLOPT_WRITEDATA, &r->body);
+    if (!content.p)
+        return ok && !curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
+    return ok && !curl_easy_setopt(c, CURLOPT_POST, 1L) &&
+           !curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)content.n) &&
+           !curl_easy_setopt(c, CURLOPT_POSTFIELDS, content.p);
+}
+
+err_t client_ask(struct client *c, const char *path, str_t content, struct client_reply *out)
+{
+    struct gbuf url = {0};
     _Static_assert(sizeof out->error >= CURL_ERROR_SIZE, "curl writes its text there");
-    *out = (struct client_reply){0};
-    snprintf(url, sizeof url, "http://localhost%s", path);
-    CURL *c = curl_easy_init();
+    *out = (struct client_reply){.body.max = BODY_BYTES_MAX};
+    gbuf_printf(&url, "http://localhost%s%c", path, '\0');
     err_t err = -ENOMEM;
-    if (c && set_options(c, socket_path, url, post, out))
-        err = perform(c, out);
+    if (!url.overflow && set_request(c->curl, url.p, content, out))
+        err = perform(c->curl, out);
     else
-        snprintf(out->error, sizeof out->error, "out of memory, or a libcurl that cannot do this");
-    curl_easy_cleanup(c);
+        snprintf(out->error, sizeof out->error, "out of memory");
+    curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, NULL); /* the caller's, which may go */
+    gbuf_free(&url);
     return err;
 }
 

@@ -5,16 +5,13 @@
 #include <sysexits.h>
 
 #include <curl/curl.h>
-#include <jansson.h>
 
 #include "admin/cli/cli.h"
-#include "admin/cli/client.h"
 #include "admin/cli/show.h"
 #include "core/clock.h"
 
 #define SOCKET_DEFAULT  "/run/postern/admin.sock"
 #define SPOOL_DEFAULT   "/var/spool/postern"
-#define LIMIT_DEFAULT   100
 #define LIMIT_MAX       10000
 #define HTTP_ERROR_FROM 400
 
@@ -22,26 +19,47 @@ static const char USAGE[] =
     "Usage: postern [-s SOCKET] [--json] COMMAND\n"
     "\n"
     "  status                  what the gateway is doing: sessions, queue, rings\n"
-    "  queue list [--limit N]  the newest messages of the queue (N: 1 to 10000, default 100)\n"
-    "  queue pause [--destination KEY]\n"
-    "                          send nothing, or nothing to one destination; mail is taken in and waits\n"
-    "  queue resume [--destination KEY]\n"
-    "                          send again what `queue pause` stopped\n"
-    "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
-    "  queue salvage [--to DIRECTORY] [FILE|DIRECTORY]\n"
-    "                          what can be had of damaged mail in a spool's corrupt/, or of a ring file\n"
-    "                          (default: " SPOOL_DEFAULT "); with --to: writes it there as .eml\n"
-    "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
     "  metrics                 all metrics in Prometheus' text format\n"
     "  version                 of this command and of the running posternd\n"
     "  help                    this text\n"
     "\n"
+    "  queue list [ID...]      the newest messages, why they wait and until when (--limit N: 1 to 10000, "
+    "else 100)\n"
+    "  queue show ID...        all that is known of a message: envelope, a state for each recipient\n"
+    "  queue headers ID        the header lines of a message\n"
+    "  queue stats             how many wait, since when and for which destination\n"
+    "  queue destinations      as destinations\n"
+    "  queue hold [ID...]      no delivery until it is released\n"
+    "  queue release [ID...]   held messages are tried at once\n"
+    "  queue retry [ID...]     waiting messages are tried now; ends the back-off of their destinations\n"
+    "  queue remove [ID...]    out of the queue, for ever; --bounce: their senders get a report\n"
+    "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
+    "  queue salvage [--to DIRECTORY] [FILE|DIRECTORY]\n"
+    "                          what can be had of damaged mail in a spool's corrupt/, or of a ring file\n"
+    "                          (default: " SPOOL_DEFAULT "); with --to: writes it there as .eml\n"
+    "  queue scrub             read and check all queued mail now, and tell the result\n"
+    "  queue pause             send nothing, or nothing to one --destination; mail is taken in and waits\n"
+    "  queue resume            send again what `queue pause` stopped\n"
+    "  queue export -o FILE [ID...]   messages into a file, and out of the queue; --keep: they stay in it\n"
+    "  queue import FILE...    what was exported, into this queue; \"-\" is the standard input\n"
+    "\n"
+    "  Which messages: ids, or all for which each of these holds ('*' in them stands for anything)\n"
+    "      --sender ADDRESS    \"<>\" for reports\n"
+    "      --recipient ADDRESS, --domain DOMAIN    of a recipient that is still to be delivered\n"
+    "      --destination KEY   as `postern destinations` names them\n"
+    "      --older AGE, --younger AGE              45s, 10m, 3h, 2d\n"
+    "      --state STATE       active, deferred, held, leased; several with commas between\n"
+    "      --all               every message\n"
+    "  -y, --yes               do not ask before many are changed\n"
+    "      --why TEXT          for the log: why it is done\n"
+    "\n"
     "  -s, --socket SOCKET     posternd's admin.socket (else $POSTERN_SOCKET, else " SOCKET_DEFAULT ")\n"
     "      --json              the answer as JSON, for programs\n"
     "\n"
-    "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 69 posternd cannot be reached.\n";
+    "Exit status: 0 done, 1 refused, failed, or no message matched, 2 wrong usage, 69 posternd cannot be "
+    "reached.\n";
 
 /* --- asking --- */
 
@@ -54,24 +72,31 @@ static void explain_unreachable(const struct cli *cli, const struct client_reply
         fprintf(stderr, "Is posternd running? Tried %s; give another with -s.\n", cli->socket_path);
 }
 
+void cli_explain(const struct cli *cli, err_t err, const struct client_reply *r, int *status)
+{
+    *status = err == ERR_CLOSED ? EX_UNAVAILABLE : EXIT_REFUSED;
+    if (err == ERR_CLOSED)
+        explain_unreachable(cli, r);
+    else
+        fprintf(stderr, "postern: no answer from posternd: %s\n", r->error);
+}
+
 void cli_write_json(const json_t *json)
 {
     json_dumpf(json, stdout, JSON_INDENT(2));
     fputc('\n', stdout);
 }
 
-json_t *cli_ask(const struct cli *cli, const char *path, const char *post, int *status)
+json_t *cli_ask(const struct cli *cli, const char *path, str_t content, int *status)
 {
     struct client_reply r;
     json_error_t bad;
     json_t *json = NULL;
-    err_t err = client_ask(cli->socket_path, path, post, &r);
+    err_t err = client_ask(cli->client, path, content, &r);
 
-    *status = err == ERR_CLOSED ? EX_UNAVAILABLE : EXIT_REFUSED;
-    if (err == ERR_CLOSED) {
-        explain_unreachable(cli, &r);
-    } else if (err) {
-        fprintf(stderr, "postern: no answer from posternd: %s\n", r.error);
+    *status = EXIT_REFUSED;
+    if (err) {
+        cli_explain(cli, err, &r, status);
     } else {
         json = json_loadb(r.body.p ? r.body.p : "", r.body.n, 0, &bad);
         if (r.status >= HTTP_ERROR_FROM) {
@@ -90,7 +115,7 @@ json_t *cli_ask(const struct cli *cli, const char *path, const char *post, int *
     return json;
 }
 
-static int shown(err_t err)
+int cli_shown(err_t err)
 {
     if (!err)
         return EXIT_SUCCESS;
@@ -98,31 +123,29 @@ static int shown(err_t err)
     return EX_OSERR;
 }
 
+void cli_encode(struct gbuf *out, const char *key, const char *value)
+{
+    gbuf_printf(out, "&%s=", key);
+    for (const char *p = value; *p; p++) {
+        bool plain = (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+                     strchr("-_.~", *p);
+        if (plain)
+            gbuf_put(out, p, 1);
+        else
+            gbuf_printf(out, "%%%02X", (unsigned)(unsigned char)*p);
+    }
+}
+
 /* --- commands --- */
 
 static int do_status(const struct cli *cli)
 {
     int status;
-    json_t *json = cli_ask(cli, "/api/v1/status", NULL, &status);
+    json_t *json = cli_ask(cli, "/api/v1/status", STR_NONE, &status);
     if (json && cli->json)
         cli_write_json(json);
     else if (json)
-        status = shown(show_status(json, stdout));
-    json_decref(json);
-    return status;
-}
-
-static int do_queue(const struct cli *cli)
-{
-    char path[64];
-    int status;
-    uint64_t limit = cli->limit ? cli->limit : LIMIT_DEFAULT;
-    snprintf(path, sizeof path, "/api/v1/queue?limit=%u", (unsigned)limit);
-    json_t *json = cli_ask(cli, path, NULL, &status);
-    if (json && cli->json)
-        cli_write_json(json);
-    else if (json)
-        status = shown(show_queue(json, limit, clock_wall_ns(), stdout));
+        status = cli_shown(show_status(json, stdout));
     json_decref(json);
     return status;
 }
@@ -130,11 +153,11 @@ static int do_queue(const struct cli *cli)
 static int do_destinations(const struct cli *cli)
 {
     int status;
-    json_t *json = cli_ask(cli, "/api/v1/destinations", NULL, &status);
+    json_t *json = cli_ask(cli, "/api/v1/destinations", STR_NONE, &status);
     if (json && cli->json)
         cli_write_json(json);
     else if (json)
-        status = shown(show_destinations(json, clock_wall_ns(), stdout));
+        status = cli_shown(show_destinations(json, clock_wall_ns(), stdout));
     json_decref(json);
     return status;
 }
@@ -142,7 +165,7 @@ static int do_destinations(const struct cli *cli)
 static int do_reload(const struct cli *cli)
 {
     int status;
-    json_t *json = cli_ask(cli, "/api/v1/reload", "", &status);
+    json_t *json = cli_ask(cli, "/api/v1/reload", STR(""), &status);
     if (json && cli->json) {
         cli_write_json(json);
     } else if (json) {
@@ -157,12 +180,9 @@ static int do_metrics(const struct cli *cli)
 {
     struct client_reply r;
     int status = EXIT_REFUSED;
-    err_t err = client_ask(cli->socket_path, "/metrics", NULL, &r);
-    if (err == ERR_CLOSED) {
-        explain_unreachable(cli, &r);
-        status = EX_UNAVAILABLE;
-    } else if (err) {
-        fprintf(stderr, "postern: no answer from posternd: %s\n", r.error);
+    err_t err = client_ask(cli->client, "/metrics", STR_NONE, &r);
+    if (err) {
+        cli_explain(cli, err, &r, &status);
     } else if (r.status >= HTTP_ERROR_FROM) {
         show_error(NULL, r.status, stderr);
     } else {
@@ -178,7 +198,7 @@ static int do_version(const struct cli *cli)
 {
     struct client_reply r;
     json_t *json = NULL;
-    if (client_ask(cli->socket_path, "/api/v1/status", NULL, &r) == 0 && r.status < HTTP_ERROR_FROM &&
+    if (client_ask(cli->client, "/api/v1/status", STR_NONE, &r) == 0 && r.status < HTTP_ERROR_FROM &&
         r.body.n)
         json = json_loadb(r.body.p, r.body.n, 0, NULL);
     const char *running = json_string_value(json_object_get(json, "version"));
@@ -200,41 +220,66 @@ static int do_help(const struct cli *cli)
     return EXIT_SUCCESS;
 }
 
+enum { ANY_NUMBER = -1, SOME = -2, MAYBE_ONE = -3 }; /* of operands */
+
 static const struct command {
     const char *words[2];
-    bool takes_limit, takes_destination, takes_operand;
+    int operands;   /* how many, or one of the above */
+    unsigned takes; /* of enum takes */
     int (*run)(const struct cli *cli);
 } COMMANDS[] = {
-    {{"status"}, false, false, false, do_status},
-    {{"queue", "list"}, true, false, false, do_queue},
-    {{"queue"}, true, false, false, do_queue},
-    {{"queue", "pause"}, false, true, false, cli_pause},
-    {{"queue", "resume"}, false, true, false, cli_resume},
-    {{"queue", "resize"}, false, false, true, cli_resize},
-    {{"queue", "salvage"}, false, false, true, cli_salvage},
-    {{"queue", "scrub"}, false, false, false, cli_scrub},
-    {{"destinations"}, false, false, false, do_destinations},
-    {{"reload"}, false, false, false, do_reload},
-    {{"metrics"}, false, false, false, do_metrics},
-    {{"version"}, false, false, false, do_version},
-    {{"help"}, false, false, false, do_help},
+    {{"status"}, 0, 0, do_status},
+    {{"queue", "list"}, ANY_NUMBER, TAKES_LIMIT | TAKES_WHICH, cli_queue_list},
+    {{"queue", "show"}, SOME, 0, cli_queue_show},
+    {{"queue", "headers"}, 1, 0, cli_queue_headers},
+    {{"queue", "stats"}, 0, TAKES_WHICH, cli_queue_stats},
+    {{"queue", "destinations"}, 0, 0, do_destinations},
+    {{"queue", "hold"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, cli_queue_hold},
+    {{"queue", "release"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, cli_queue_release},
+    {{"queue", "retry"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY, cli_queue_retry},
+    {{"queue", "remove"}, ANY_NUMBER, TAKES_WHICH | TAKES_YES | TAKES_WHY | TAKES_BOUNCE, cli_queue_remove},
+    {{"queue", "export"}, ANY_NUMBER, TAKES_WHICH | TAKES_OUTPUT | TAKES_KEEP, cli_queue_export},
+    {{"queue", "import"}, SOME, 0, cli_queue_import},
+    {{"queue", "resize"}, MAYBE_ONE, 0, cli_resize},
+    {{"queue", "salvage"}, MAYBE_ONE, TAKES_TO, cli_salvage},
+    {{"queue", "scrub"}, 0, 0, cli_scrub},
+    {{"queue", "pause"}, 0, TAKES_DESTINATION, cli_pause},
+    {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},
+    {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, cli_queue_list},
+    {{"destinations"}, 0, 0, do_destinations},
+    {{"reload"}, 0, 0, do_reload},
+    {{"metrics"}, 0, 0, do_metrics},
+    {{"version"}, 0, 0, do_version},
+    {{"help"}, 0, 0, do_help},
 };
 
 /* --- the command line --- */
+
+static int word_count(const struct command *c)
+{
+    return c->words[1] ? 2 : 1;
+}
+
+static bool takes_count(const struct command *c, int operands)
+{
+    if (c->operands == MAYBE_ONE)
+        return operands <= 1;
+    return c->operands == ANY_NUMBER || (c->operands == SOME && operands > 0) || c->operands == operands;
+}
 
 static const struct command *command_find(int count, char *const words[])
 {
     for (size_t i = 0; i < COUNT_OF(COMMANDS); i++) {
         const struct command *c = &COMMANDS[i];
-        int wanted = c->words[1] ? 2 : 1;
-        if ((count == wanted || (c->takes_operand && count == wanted + 1)) &&
-            !strcmp(words[0], c->words[0]) && (wanted == 1 || !strcmp(words[1], c->words[1])))
+        int wanted = word_count(c);
+        if (count >= wanted && !strcmp(words[0], c->words[0]) &&
+            (wanted == 1 || !strcmp(words[1], c->words[1])))
             return c;
     }
     return NULL;
 }
 
-PRINTF_LIKE(1, 2) static int usage(const char *fmt, ...)
+int cli_usage(const char *fmt, ...)
 {
     va_list args;
     fputs("postern: ", stderr);
@@ -245,56 +290,139 @@ PRINTF_LIKE(1, 2) static int usage(const char *fmt, ...)
     return EXIT_USAGE;
 }
 
+/* Those behind OPTION_FILTERS are parameters of the API under the same name. */
+enum {
+    OPTION_JSON = 256,
+    OPTION_LIMIT,
+    OPTION_ALL,
+    OPTION_WHY,
+    OPTION_BOUNCE,
+    OPTION_KEEP,
+    OPTION_TO,
+    OPTION_FILTERS
+};
+
+static const struct option OPTIONS[] = {
+    {"socket", required_argument, NULL, 's'},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"limit", required_argument, NULL, OPTION_LIMIT},
+    {"sender", required_argument, NULL, OPTION_FILTERS},
+    {"recipient", required_argument, NULL, OPTION_FILTERS},
+    {"domain", required_argument, NULL, OPTION_FILTERS},
+    {"destination", required_argument, NULL, OPTION_FILTERS},
+    {"older", required_argument, NULL, OPTION_FILTERS},
+    {"younger", required_argument, NULL, OPTION_FILTERS},
+    {"state", required_argument, NULL, OPTION_FILTERS},
+    {"all", no_argument, NULL, OPTION_ALL},
+    {"yes", no_argument, NULL, 'y'},
+    {"why", required_argument, NULL, OPTION_WHY},
+    {"bounce", no_argument, NULL, OPTION_BOUNCE},
+    {"keep", no_argument, NULL, OPTION_KEEP},
+    {"output", required_argument, NULL, 'o'},
+    {"to", required_argument, NULL, OPTION_TO},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {0},
+};
+
+/* -1: go on; else the exit status. */
+static int take_option(struct cli *cli, int option, const char *name)
+{
+    switch (option) {
+    case 's': cli->socket_path = optarg; break;
+    case OPTION_JSON: cli->json = true; break;
+    case OPTION_LIMIT:
+        if (str_to_u64(str_cstr(optarg), &cli->limit) || cli->limit < 1 || cli->limit > LIMIT_MAX)
+            return cli_usage("--limit %s: it must be a number from 1 to 10000", optarg);
+        cli->given |= TAKES_LIMIT;
+        break;
+    case OPTION_FILTERS:
+        cli_encode(&cli->filter, name, optarg);
+        cli->given |= strcmp(name, "destination") ? TAKES_FILTER : TAKES_DESTINATION;
+        if (!strcmp(name, "destination"))
+            cli->destination = optarg;
+        if (!*optarg && cli->given & TAKES_DESTINATION)
+            return cli_usage("--destination: it must be a key as `postern destinations` shows it");
+        break;
+    case OPTION_ALL:
+        cli->all = true;
+        cli->given |= TAKES_FILTER;
+        break;
+    case 'y':
+        cli->yes = true;
+        cli->given |= TAKES_YES;
+        break;
+    case OPTION_WHY:
+        cli->why = optarg;
+        cli->given |= TAKES_WHY;
+        break;
+    case OPTION_BOUNCE:
+        cli->bounce = true;
+        cli->given |= TAKES_BOUNCE;
+        break;
+    case OPTION_KEEP:
+        cli->keep = true;
+        cli->given |= TAKES_KEEP;
+        break;
+    case 'o':
+        cli->output = optarg;
+        cli->given |= TAKES_OUTPUT;
+        break;
+    case OPTION_TO:
+        cli->to = optarg;
+        cli->given |= TAKES_TO;
+        break;
+    case 'h': return do_help(cli);
+    case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
+    default: return EXIT_USAGE; /* getopt has told */
+    }
+    return -1;
+}
+
+static const char *option_name(unsigned takes)
+{
+    static const char *const names[] = {"--limit", "filter",   "--yes",         "--why", "--bounce",
+                                        "--keep",  "--output", "--destination", "--to"};
+    size_t i = 0;
+    while (i + 1 < COUNT_OF(names) && !(takes & 1u << i))
+        i++;
+    return names[i];
+}
+
 static int run(struct cli *cli, int argc, char *argv[])
 {
-    enum { OPTION_JSON = 256, OPTION_LIMIT, OPTION_DESTINATION, OPTION_TO };
-    static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'},
-        {"json", no_argument, NULL, OPTION_JSON},
-        {"limit", required_argument, NULL, OPTION_LIMIT},
-        {"destination", required_argument, NULL, OPTION_DESTINATION},
-        {"to", required_argument, NULL, OPTION_TO},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {0},
-    };
-    const struct command *command = NULL;
-    int option;
-    while ((option = getopt_long(argc, argv, "s:hV", options, NULL)) != -1) {
-        switch (option) {
-        case 's': cli->socket_path = optarg; break;
-        case OPTION_JSON: cli->json = true; break;
-        case OPTION_LIMIT:
-            if (str_to_u64(str_cstr(optarg), &cli->limit) || cli->limit < 1 || cli->limit > LIMIT_MAX)
-                return usage("--limit %s: it must be a number from 1 to 10000", optarg);
-            break;
-        case OPTION_DESTINATION:
-            cli->destination = optarg;
-            if (!*optarg)
-                return usage("--destination: it must be a key as `postern destinations` shows it");
-            break;
-        case OPTION_TO: cli->to = optarg; break;
-        case 'h': return do_help(cli);
-        case 'V': printf("postern %s\n", POSTERN_VERSION); return EXIT_SUCCESS;
-        default: return EXIT_USAGE; /* getopt has told */
-        }
+    int option, index = 0;
+    while ((option = getopt_long(argc, argv, "s:o:yhV", OPTIONS, &index)) != -1) {
+        int status = take_option(cli, option, OPTIONS[index].name);
+        if (status >= 0)
+            return status;
     }
     if (optind == argc) {
         fputs(USAGE, stderr);
         return EXIT_USAGE;
     }
-    command = command_find(argc - optind, argv + optind);
-    if (!command)
-        return usage("there is no command \"%s%s%s\"", argv[optind], optind + 1 < argc ? " " : "",
-                     optind + 1 < argc ? argv[optind + 1] : "");
-    if (cli->limit && !command->takes_limit)
-        return usage("%s takes no --limit", command->words[0]);
-    if (cli->destination && !command->takes_destination)
-        return usage("%s takes no --destination", command->words[0]);
-    if (cli->to && command->run != cli_salvage)
-        return usage("%s takes no --to", command->words[0]);
-    cli->operand = command->takes_operand && argc - optind == 3 ? argv[optind + 2] : NULL;
-    return command->run(cli);
+    const struct command *c = command_find(argc - optind, argv + optind);
+    int operands = c ? argc - optind - word_count(c) : 0;
+    if (!c || (c->operands == 0 && operands > 0))
+        return cli_usage("there is no command \"%s%s%s\"", argv[optind], optind + 1 < argc ? " " : "",
+                         optind + 1 < argc ? argv[optind + 1] : "");
+    const char *second = c->words[1] ? c->words[1] : "";
+    if (c->operands == MAYBE_ONE && !takes_count(c, operands))
+        return cli_usage("%s %s takes one word more at most", c->words[0], second);
+    if (!takes_count(c, operands))
+        return cli_usage("%s%s%s: say the id of %s", c->words[0], *second ? " " : "", second,
+                         c->operands == 1 ? "one message" : "a message, or of several");
+    if (cli->given & ~c->takes)
+        return cli_usage("%s%s%s takes no %s", c->words[0], *second ? " " : "", second,
+                         option_name(cli->given & ~c->takes));
+    cli->operands = argv + optind + word_count(c);
+    cli->operand_count = operands;
+    cli->client = client_open(cli->socket_path);
+    if (!cli->client) {
+        fputs("postern: out of memory, or a libcurl that cannot do this\n", stderr);
+        return EX_OSERR;
+    }
+    return c->run(cli);
 }
 
 int main(int argc, char *argv[])
@@ -307,6 +435,8 @@ int main(int argc, char *argv[])
         return EX_OSERR;
     }
     int status = run(&cli, argc, argv);
+    client_close(cli.client);
+    gbuf_free(&cli.filter);
     curl_global_cleanup();
     if (fflush(stdout) || ferror(stdout)) {
         fprintf(stderr, "postern: cannot write: %s\n", strerror(errno));

@@ -11,7 +11,7 @@ static int change(const struct cli *cli, const char *path, json_t **out)
     if (cli->destination && !body)
         fputs("postern: the destination's key is not UTF-8\n", stderr);
     else
-        *out = cli_ask(cli, path, body ? body : "", &status);
+        *out = cli_ask(cli, path, body ? str_cstr(body) : STR(""), &status);
     free(body);
     json_decref(request);
     if (*out && cli->json)

@@ -76,19 +76,20 @@ static int show_sizes(const json_t *status)
 
 int cli_resize(const struct cli *cli)
 {
+    const char *operand = cli->operand_count ? cli->operands[0] : NULL;
     int status;
     char path[96];
-    if (cli->operand && strspn(cli->operand, "0123456789KMGTiB") != strlen(cli->operand)) {
-        fprintf(stderr, "postern: %s is no size; write 512MiB or 4GiB\n", cli->operand);
+    if (operand && strspn(operand, "0123456789KMGTiB") != strlen(operand)) {
+        fprintf(stderr, "postern: %s is no size; write 512MiB or 4GiB\n", operand);
         return EXIT_USAGE;
     }
-    snprintf(path, sizeof path, "/api/v1/queue/resize%s%.40s", cli->operand ? "?size=" : "",
-             cli->operand ? cli->operand : "");
-    json_t *json = cli_ask(cli, path, "", &status);
+    snprintf(path, sizeof path, "/api/v1/queue/resize%s%.40s", operand ? "?size=" : "",
+             operand ? operand : "");
+    json_t *json = cli_ask(cli, path, STR(""), &status);
     bool is_watched = isatty(STDERR_FILENO);
     json_decref(json);
     while (json) {
-        json = cli_ask(cli, "/api/v1/status", NULL, &status);
+        json = cli_ask(cli, "/api/v1/status", STR_NONE, &status);
         if (!json || !is_resizing(json))
             break;
         if (is_watched)
@@ -154,11 +155,11 @@ int cli_scrub(const struct cli *cli)
     int status;
     json_int_t bytes;
     char text[32];
-    json_t *json = cli_ask(cli, "/api/v1/queue/scrub", "", &status);
+    json_t *json = cli_ask(cli, "/api/v1/queue/scrub", STR(""), &status);
     bool is_watched = isatty(STDERR_FILENO);
     json_decref(json);
     while (json) {
-        json = cli_ask(cli, "/api/v1/status", NULL, &status);
+        json = cli_ask(cli, "/api/v1/status", STR_NONE, &status);
         if (!json || !is_running(json, &bytes))
             break;
         if (is_watched)

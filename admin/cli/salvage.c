@@ -360,7 +360,7 @@ static void sum_up(const struct job *j)
 
 int cli_salvage(const struct cli *cli)
 {
-    const char *path = cli->operand ? cli->operand : SPOOL_DEFAULT;
+    const char *path = cli->operand_count ? cli->operands[0] : SPOOL_DEFAULT;
     struct job j = {.cli = cli, .json = cli->json ? json_array() : NULL};
     struct stat st;
     if (cli->to && mkdir(cli->to, 0700) < 0 && errno != EEXIST) {

@@ -201,18 +201,6 @@ err_t show_status(const json_t *status, FILE *out)
 
 /* --- queue --- */
 
-static bool any_sender(const json_t *messages)
-{
-    size_t i;
-    const json_t *m;
-    json_array_foreach(messages, i, m)
-    {
-        if (json_is_string(json_object_get(m, "sender")))
-            return true;
-    }
-    return false;
-}
-
 static void cell_recipients(struct table *t, const json_t *m)
 {
     char text[48];
@@ -228,14 +216,27 @@ static void cell_sender(struct table *t, const json_t *m)
     table_cell(t, sender.p && sender.n == 0 ? STR("<>") : sender);
 }
 
-err_t show_queue(const json_t *messages, uint64_t limit, uint64_t now_wall_ns, FILE *out)
+/* The first recipient that is still to be delivered, and how many more there are. */
+static void cell_to(struct table *t, const json_t *m)
+{
+    const json_t *first = json_array_get(json_object_get(m, "to"), 0);
+    uint64_t more = count_of(m, "pending");
+    struct gbuf b = {0};
+    if (json_is_string(first))
+        gbuf_put(&b, json_string_value(first), json_string_length(first));
+    if (b.n && more > 1)
+        gbuf_printf(&b, " +%llu", (unsigned long long)(more - 1));
+    table_cell(t, gbuf_view(&b));
+    gbuf_free(&b);
+}
+
+err_t show_queue(const json_t *messages, bool cut, bool filtered, uint64_t now_wall_ns, FILE *out)
 {
     struct table t = {0};
     size_t i, count = json_array_size(messages);
-    bool senders = any_sender(messages);
     const json_t *m;
     if (count == 0) {
-        fputs("The queue is empty.\n", out);
+        fputs(filtered ? "No message matches.\n" : "The queue is empty.\n", out);
         return 0;
     }
     table_column(&t, "ID", false);
@@ -245,8 +246,8 @@ err_t show_queue(const json_t *messages, uint64_t limit, uint64_t now_wall_ns, F
     table_column(&t, "TRIES", true);
     table_column(&t, "STATE", false);
     table_column(&t, "NEXT", false);
-    if (senders)
-        table_column(&t, "SENDER", false);
+    table_column(&t, "SENDER", false);
+    table_column(&t, "TO", false);
     table_column(&t, "DESTINATION", false);
     table_column(&t, "REASON", false);
     json_array_foreach(messages, i, m)
@@ -258,16 +259,155 @@ err_t show_queue(const json_t *messages, uint64_t limit, uint64_t now_wall_ns, F
         cell_count(&t, m, "attempts");
         table_cell(&t, is_true(m, "damaged") ? STR("damaged") : text_of(m, "state"));
         cell_until(&t, m, "due", now_wall_ns);
-        if (senders)
-            cell_sender(&t, m);
+        cell_sender(&t, m);
+        cell_to(&t, m);
         table_cell(&t, text_of(m, "destination"));
         table_cell(&t, text_of(m, "reason"));
     }
     err_t err = table_write(&t, out);
     table_free(&t);
-    if (!err && count >= limit)
+    if (!err && cut)
         fprintf(out, "These are the newest %zu; --limit N shows more.\n", count);
     return err;
+}
+
+/* --- figures of the queue --- */
+
+static void row_figures(struct table *t, str_t name, const json_t *f, uint64_t now_wall_ns)
+{
+    char text[32];
+    struct sbuf b = SBUF_ON(text);
+    double oldest_s = (double)now_wall_ns / 1e9 - number_of(f, "oldest_ms") / 1e3;
+    table_cell(t, name);
+    cell_count(t, f, "messages");
+    cell_count(t, f, "recipients");
+    cell_size(t, f, "bytes");
+    text_age(&b, oldest_s);
+    table_cell(t, sbuf_view(&b));
+}
+
+static err_t table_of_figures(const char *heading, const json_t *rows, uint64_t now_wall_ns, FILE *out)
+{
+    struct table t = {0};
+    const char *key;
+    json_t *f;
+    table_column(&t, heading, false);
+    table_column(&t, "MESSAGES", true);
+    table_column(&t, "RECIPIENTS", true);
+    table_column(&t, "SIZE", true);
+    table_column(&t, "OLDEST", true);
+    json_object_foreach((json_t *)(uintptr_t)rows, key, f) row_figures(&t, str_cstr(key), f, now_wall_ns);
+    err_t err = table_write(&t, out);
+    table_free(&t);
+    return err;
+}
+
+err_t show_stats(const json_t *stats, uint64_t now_wall_ns, FILE *out)
+{
+    static const char *const ages[][2] = {{"5m", "up to 5m"}, {"1h", "up to 1h"}, {"6h", "up to 6h"},
+                                          {"1d", "up to 1d"}, {"3d", "up to 3d"}, {"more", "older"}};
+    const json_t *states = json_object_get(stats, "states");
+    if (json_object_size(states) == 0) {
+        fputs("The queue is empty.\n", out);
+        return 0;
+    }
+    err_t err = table_of_figures("STATE", states, now_wall_ns, out);
+    fputc('\n', out);
+    if (!err)
+        err = table_of_figures("DESTINATION", json_object_get(stats, "destinations"), now_wall_ns, out);
+    fputc('\n', out);
+    struct table t = {0};
+    table_column(&t, "AGE", false);
+    table_column(&t, "MESSAGES", true);
+    for (size_t i = 0; i < COUNT_OF(ages); i++) {
+        table_cell(&t, str_cstr(ages[i][1]));
+        cell_count(&t, json_object_get(stats, "ages"), ages[i][0]);
+    }
+    if (!err)
+        err = table_write(&t, out);
+    table_free(&t);
+    return err;
+}
+
+/* --- one message --- */
+
+static void write_age(FILE *out, const json_t *m)
+{
+    char text[96];
+    struct sbuf b = SBUF_ON(text);
+    sbuf_str(&b, str_sub(text_of(m, "arrived"), 0, 40));
+    sbuf_cstr(&b, " (");
+    text_age(&b, number_of(m, "age_s"));
+    sbuf_cstr(&b, " ago)");
+    write_line(out, "arrived", sbuf_view(&b));
+}
+
+static void write_next(FILE *out, const json_t *m, uint64_t now_wall_ns)
+{
+    char text[96];
+    struct sbuf b = SBUF_ON(text);
+    str_t due = text_of(m, "due");
+    if (due.n)
+        text_until(&b, due, now_wall_ns);
+    write_line(out, "next try", sbuf_view(&b));
+    b.n = 0;
+    sbuf_u64(&b, count_of(m, "attempts"));
+    write_line(out, "tries", sbuf_view(&b));
+}
+
+err_t show_message(const json_t *m, uint64_t now_wall_ns, FILE *out)
+{
+    struct table t = {0};
+    char size[32];
+    struct sbuf b = SBUF_ON(size);
+    str_t sender = text_of(m, "sender");
+    size_t i;
+    const json_t *r;
+    write_line(out, "id", text_of(m, "id"));
+    write_age(out, m);
+    write_line(out, "state", text_of(m, "state"));
+    write_line(out, "reason", text_of(m, "reason"));
+    write_next(out, m, now_wall_ns);
+    write_line(out, "sender", sender.p && !sender.n ? STR("<>") : sender);
+    write_line(out, "client", text_of(m, "client"));
+    write_line(out, "helo", text_of(m, "helo"));
+    text_size(&b, count_of(m, "size"));
+    write_line(out, "size", sbuf_view(&b));
+    if (text_of(m, "error").n)
+        write_line(out, "damage", text_of(m, "error"));
+    fputc('\n', out);
+    table_column(&t, "RECIPIENT", false);
+    table_column(&t, "STATE", false);
+    table_column(&t, "DESTINATION", false);
+    json_array_foreach(json_object_get(m, "recipients"), i, r)
+    {
+        table_cell(&t, text_of(r, "address"));
+        table_cell(&t, text_of(r, "state"));
+        table_cell(&t, text_of(r, "destination"));
+    }
+    err_t err = table_write(&t, out);
+    table_free(&t);
+    return err;
+}
+
+void show_text(str_t text, FILE *out)
+{
+    str_t line;
+    while (text.n) {
+        str_cut(text, '\n', &line, &text);
+        if (line.n && line.p[line.n - 1] == '\r')
+            line.n--;
+        str_t head;
+        for (bool first = true; first || line.n; first = false) { /* tabs are fine, text_safe has none */
+            bool tab = str_cut(line, '\t', &head, &line);
+            write_safe(out, head);
+            if (tab)
+                fputc('\t', out);
+            if (!tab)
+                break;
+        }
+        fputc('\n', out);
+    }
 }
 
 /* --- destinations --- */

@@ -16,7 +16,7 @@ def send(gateway, subject, to="bob@example.com", client=None):
 
 
 def reasons(gateway):
-    return [m["reason"] for m in json.loads(gateway.cli("--json", "queue", "list").stdout)]
+    return [m["reason"] for m in json.loads(gateway.cli("--json", "queue", "list").stdout)["messages"]]
 
 
 @pytest.mark.sanitized
@@ -32,7 +32,7 @@ def test_one_destination_paused_the_others_go_on(pair):
     eventually(lambda: reasons(gateway) == [REASON], "the message says why it waits")
     assert internal.messages() == []
     assert key in gateway.cli("status").stdout
-    assert json.loads(gateway.cli("--json", "status").stdout)["paused"]["destinations"][0]["by"].startswith("uid:")
+    assert json.loads(gateway.cli("--json", "status").stdout)["paused"]["destinations"][0]["by"].find("uid:") >= 0
     assert gateway.metric("postern_destination_paused", destination=key) == 1
     assert "paused" in gateway.cli("destinations").stdout
     assert [e["what"] for e in gateway.events("admin")] == [f"pause {key}"] * 2

@@ -18,7 +18,10 @@ static char directory[64], socket_path[96];
 
 static struct {
     bool silent; /* the workers do not answer */
-    size_t limit;
+    enum queue_verb verb;
+    size_t limit, id_count;
+    bool dry;
+    char who[128], why[256];
     unsigned reload_count;
     err_t reload_err;
     const char *reload_text;
@@ -32,10 +35,31 @@ static json_t *backend_status(void *ctx)
     return backend_state.silent ? NULL : json_pack("{s:s, s:i}", "version", "1.2.3", "pid", 77);
 }
 
-static json_t *backend_queue(void *ctx, size_t limit)
+static json_t *backend_queue(void *ctx, struct queue_request *rq)
 {
-    backend_state.limit = limit;
-    return backend_state.silent ? NULL : json_pack("[{s:s}]", "id", "0000000000001");
+    backend_state.verb = rq->verb;
+    backend_state.limit = rq->limit;
+    backend_state.dry = rq->dry;
+    backend_state.id_count = rq->filter.id_count;
+    snprintf(backend_state.who, sizeof backend_state.who, "%s", rq->who);
+    snprintf(backend_state.why, sizeof backend_state.why, "%s", rq->why);
+    queue_request_free(rq);
+    return backend_state.silent ? NULL
+                                : json_pack("{s:[{s:s}], s:i, s:i}", "messages", "id", "0000000000001",
+                                            "matched", 3, "done", 2);
+}
+
+static json_t *backend_message(void *ctx, uint64_t id, enum message_part part, struct gbuf *bytes)
+{
+    if (backend_state.silent)
+        return NULL;
+    if (part != MESSAGE_ENVELOPE)
+        gbuf_cstr(bytes, "Subject: x\r\n");
+    return id == 1 ? json_pack("{s:s}", "id", "0000000000001") : json_object();
+}
+
+static void backend_lease_end(void *ctx, uint64_t lease)
+{
 }
 
 static json_t *backend_destinations(void *ctx)
@@ -68,14 +92,23 @@ static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t *
     struct sbuf b = SBUF_ON(backend_state.pause);
     sbuf_printf(&b, "%s " STR_FMT, paused ? "pause" : "resume", STR_ARG(key.p ? key : STR("all")));
     sbuf_char(&b, '\0');
-    assert_true(str_istarts(by, STR("uid:")));
+    char text[128];
+    snprintf(text, sizeof text, STR_FMT, STR_ARG(by));
+    assert_non_null(strstr(text, "uid:"));
     *out = backend_state.pause_err ? NULL : json_pack("{s:s}", "result", "ok");
     return backend_state.pause_err;
 }
 
-static const struct admin_backend backend = {backend_status, backend_queue, backend_destinations,
-                                             backend_resize, backend_scrub, backend_reload,
-                                             backend_pause,  &backend_state};
+static const struct admin_backend backend = {.status = backend_status,
+                                             .queue = backend_queue,
+                                             .message = backend_message,
+                                             .lease_end = backend_lease_end,
+                                             .destinations = backend_destinations,
+                                             .resize = backend_resize,
+                                             .scrub = backend_scrub,
+                                             .reload = backend_reload,
+                                             .pause = backend_pause,
+                                             .ctx = &backend_state};
 
 /* --- starting and asking --- */
 
@@ -209,6 +242,23 @@ static void test_routes(void **state)
         {false, "GET", "/api/v1/status", 200, "Content-Type: application/json"},
         {false, "GET", "/api/v1/queue", 200, "0000000000001"},
         {false, "GET", "/api/v1/queue?limit=5", 200, "0000000000001"},
+        {false, "GET", "/api/v1/queue?limit=5&sender=a*&older=3h&state=held,deferred", 200, "0000000000001"},
+        {false, "GET", "/api/v1/queue?older=soon", 400, "45s"},
+        {false, "GET", "/api/v1/queue?state=asleep", 400, "deferred"},
+        {false, "GET", "/api/v1/queue?colour=red", 400, "colour"},
+        {false, "GET", "/api/v1/queue?id=12345", 400, "13 letters"},
+        {false, "GET", "/api/v1/queue/stats", 200, "{"},
+        {false, "GET", "/api/v1/queue/message?id=0000000000001", 200, "0000000000001"},
+        {false, "GET", "/api/v1/queue/message?id=0000000000002", 404, "error"},
+        {false, "GET", "/api/v1/queue/message", 400, "id"},
+        {false, "GET", "/api/v1/queue/headers?id=0000000000001", 200, "Subject: x"},
+        {false, "POST", "/api/v1/queue/hold?id=0000000000001", 200, "matched"},
+        {false, "POST", "/api/v1/queue/hold", 400, "all=1"},
+        {false, "POST", "/api/v1/queue/remove?all=1&dry=1", 200, "matched"},
+        {false, "GET", "/api/v1/queue/remove?all=1", 405, "Allow: POST"},
+        {true, "GET", "/api/v1/queue/message?id=0000000000001", 200, "0000000000001"},
+        {true, "GET", "/api/v1/queue/headers?id=0000000000001", 403, "Unix socket"},
+        {true, "POST", "/api/v1/queue/remove?all=1", 403, "Unix socket"},
         {false, "GET", "/api/v1/destinations", 200, "[]"},
         {false, "GET", "/metrics", 200, "text/plain; version=0.0.4"},
         {false, "GET", "/metrics", 200, "# TYPE postern_sessions_total counter"},
@@ -256,9 +306,29 @@ static void test_limit_reaches_the_backend(void **state)
     assert_int_equal(backend_state.limit, 100);
 }
 
+static void test_changes_reach_the_backend(void **state)
+{
+    const char *ids = "0000000000001\n0000000000002\r\n0000000000001\n";
+    char request[512];
+    int n = snprintf(request, sizeof request,
+                     "POST /api/v1/queue/remove?dry=1&why=too%%20old HTTP/1.1\r\nHost: localhost\r\n"
+                     "Connection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                     strlen(ids), ids);
+    assert_int_equal(ask_raw(dial_unix(), request, (size_t)n)->status, 200);
+    assert_int_equal(backend_state.verb, QUEUE_REMOVE);
+    assert_int_equal(backend_state.id_count, 2);
+    assert_true(backend_state.dry);
+    assert_string_equal(backend_state.why, "too old");
+    char pid[32];
+    snprintf(pid, sizeof pid, "pid:%d", (int)getpid());
+    assert_non_null(strstr(backend_state.who, pid));
+    assert_non_null(strstr(backend_state.who, "uid:"));
+}
+
 static void test_silent_workers(void **state)
 {
-    static const char *const paths[] = {"/api/v1/status", "/api/v1/queue", "/api/v1/destinations"};
+    static const char *const paths[] = {"/api/v1/status", "/api/v1/queue", "/api/v1/queue/stats",
+                                        "/api/v1/queue/message?id=0000000000001", "/api/v1/destinations"};
     backend_state.silent = true;
     for (size_t i = 0; i < COUNT_OF(paths); i++) {
         const struct reply *r = ask(dial_unix(), "GET", paths[i]);
@@ -463,6 +533,7 @@ int main(void)
         WITH_SERVER(test_routes),
         WITH_SERVER(test_head_has_no_body),
         WITH_SERVER(test_limit_reaches_the_backend),
+        WITH_SERVER(test_changes_reach_the_backend),
         WITH_SERVER(test_silent_workers),
         WITH_SERVER(test_reload),
         WITH_SERVER(test_pause),
