@@ -146,8 +146,25 @@ static void ask_refused(struct world *w)
     ask(w, "a@one.example");
 }
 
+static void check_info(void *ctx, const struct verifier_backend_info *b)
+{
+    struct world *w = ctx;
+    w->mark++;
+    assert_int_equal(b->state, BREAKER_REFUSES_US);
+    assert_true(str_eq(b->reply, STR("550 5.7.1 bad name")));
+    assert_true(str_starts(b->relay, STR("127.0.0.1:")));
+    assert_string_equal(b->sender, "empty");
+    assert_true(b->retry_in_ms > 0);
+    assert_int_equal(b->domain_count, 1);
+    assert_true(str_eq(b->domains[0].domain, STR("one.example")));
+    assert_int_equal(b->domains[0].good_ago_ms, -1);
+}
+
 static void check_refused(struct world *w)
 {
+    for (unsigned i = 0; i < 2; i++)
+        verifier_each_backend(w->verifiers[i], check_info, w);
+    assert_int_equal(w->mark, 1);
     assert_answer(w, "a@one.example", R_backend_refuses, "refuses-us");
     assert_int_equal(backend_of(w, "one.example")->breaker.state, BREAKER_REFUSES_US);
     struct verdict_record r;

@@ -198,6 +198,138 @@ static void too_many_are_answered_at_once(void **state)
     world_run(&w, ", waiting: 10", steps);
 }
 
+/* --- lists --- */
+
+static void ask_lists(struct world *w)
+{
+    struct recipient_list *list;
+    struct diag d = {.file = "recipients"};
+    struct verdict_key_rules rules = {.fold_case = true};
+    assert_int_equal(recipient_list_parse(&list, STR("Listed@one.example\n@two.example\n"), &rules, &d), 0);
+    diag_free(&d);
+    ask(w, "early@one.example"); /* before the list could be read */
+    assert_answer(w, "early@one.example", R_rcpt_temp, "list");
+    struct verify_list l = {.path = STR("/etc/recipients"), .rules = rules, .list = list};
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(verifier_set_lists(w->verifiers[i], &l, 1), 0);
+    recipient_list_unref(list);
+    ask(w, "listed@one.example");
+    ask(w, "other@one.example");
+    ask(w, "whoever@two.example");
+    assert_answer(w, "listed@one.example", R_rcpt_ok, "list");
+    assert_answer(w, "other@one.example", R_unknown_user, "list");
+    assert_answer(w, "whoever@two.example", R_rcpt_ok, "list");
+    assert_int_equal(verifier_set_lists(w->verifiers[0], NULL, 0), 0);
+    ask(w, "listed@one.example");
+    assert_answer(w, "listed@one.example", R_rcpt_temp, "list");
+}
+
+static void lists_answer_at_once(void **state)
+{
+    static const struct step steps[] = {{ask_lists, all_answered}, {0}};
+    static struct world w;
+    world_start(&w);
+    w.mode = "listed";
+    world_run(&w, ", list: /etc/recipients", steps);
+}
+
+static void pin(struct world *w)
+{
+    struct verdict_record good = {.pin = PIN_GOOD}, unknown = {.pin = PIN_UNKNOWN, .state = VERDICT_GOOD};
+    verdict_cache_load(w->shared.cache, STR("a@one.example"), &good, wall_s());
+    verdict_cache_load(w->shared.cache, STR("b@one.example"), &unknown, wall_s());
+    ask(w, "a@one.example");
+    ask(w, "b@one.example");
+    assert_answer(w, "a@one.example", R_rcpt_ok, "pin");
+    assert_answer(w, "b@one.example", R_unknown_user, "pin");
+}
+
+static void pins_are_stronger_than_all(void **state)
+{
+    static const struct step steps[] = {{pin, all_answered}, {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
+}
+
+/* --- hints, reload --- */
+
+static void hint(struct world *w)
+{
+    struct address a;
+    str_t text = STR("next@one.example");
+    sink_start(&w->one);
+    assert_int_equal(address_parse_mailbox(text, &a), 0);
+    struct verify_query q = {
+        .address = &a, .text = text, .sender = STR("s@far.example"), .policy = w->policy};
+    verifier_hint(w->verifiers[0], &q);
+    verifier_hint(w->verifiers[0], &q);
+    ask(w, "next@one.example");
+}
+
+static void check_hint(struct world *w)
+{
+    assert_answer(w, "next@one.example", R_rcpt_ok, "probe");
+    assert_int_equal(seen(&w->one, "RCPT"), 1);
+}
+
+static void a_hint_starts_the_probe(void **state)
+{
+    static const struct step steps[] = {{hint, all_answered}, {check_hint, NULL}, {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
+}
+
+static const struct rule held[] = {{"RCPT", "", false}, {"RSET", "", false}, {0}};
+
+static void ask_held(struct world *w)
+{
+    w->one.rules = held;
+    sink_start(&w->one);
+    ask(w, "a@one.example");
+}
+
+static bool is_held(struct world *w)
+{
+    return seen(&w->one, "RSET") == 1;
+}
+
+/* What is under way goes on; the session's own snapshot judges its answer. */
+static void reload(struct world *w)
+{
+    w->next_policy = world_policy(w, ", connections: 1");
+    for (unsigned i = 0; i < 2; i++)
+        verifier_set_policy(w->verifiers[i], w->next_policy);
+    w->one.rules = NULL;
+    LIST_EACH(&w->one.peers, k)
+    sink_say(container_of(k, struct sink_peer, link), "250 2.1.5 ok\r\n250 ok\r\n");
+}
+
+static void ask_under_the_new_one(struct world *w)
+{
+    assert_answer(w, "a@one.example", R_rcpt_ok, "probe");
+    ask(w, "b@one.example");
+}
+
+static void check_new_limits(struct world *w)
+{
+    assert_answer(w, "b@one.example", R_rcpt_ok, "probe");
+    assert_int_equal(backend_of(w, "one.example")->limits.connections, 1);
+}
+
+static void a_reload_loses_nothing(void **state)
+{
+    static const struct step steps[] = {{ask_held, is_held},
+                                        {reload, all_answered},
+                                        {ask_under_the_new_one, all_answered},
+                                        {check_new_limits, NULL},
+                                        {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
+}
+
 /* --- waiting --- */
 
 static const struct rule silent[] = {{"RCPT", "", false}, {"RSET", "", false}, {0}};
@@ -489,6 +621,10 @@ int main(void)
         cmocka_unit_test(learns_how_many_a_server_takes),
         cmocka_unit_test(servers_that_count_errors_are_asked_to_the_end),
         cmocka_unit_test(too_many_are_answered_at_once),
+        cmocka_unit_test(lists_answer_at_once),
+        cmocka_unit_test(pins_are_stronger_than_all),
+        cmocka_unit_test(a_hint_starts_the_probe),
+        cmocka_unit_test(a_reload_loses_nothing),
         cmocka_unit_test(the_probe_goes_on_when_the_wait_is_over),
         cmocka_unit_test(utf8_recipients_need_smtputf8),
         cmocka_unit_test(good_ones_fall_at_the_second_refusal),

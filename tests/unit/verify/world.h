@@ -44,6 +44,8 @@ struct world {
     enum client_class class; /* of the next asks */
     const char *sender;
     struct ip client;
+    const char *mode; /* default: unverified */
+    struct policy *next_policy;
     const char *wait;   /* of strangers */
     const char *canary; /* how often; default never */
     unsigned at;        /* the verifier that is asked next */
@@ -71,7 +73,7 @@ static struct policy *world_policy(const struct world *w, const char *verify)
     sbuf_printf(&b,
                 "hostname: gw.example.com\n"
                 "listeners: [ { address: \"127.0.0.1:1\" } ]\n"
-                "verify: { mode: unverified, rate: 0, canary: %s%s }\n"
+                "verify: { mode: %s, rate: 0, canary: %s%s }\n"
                 "domains:\n"
                 "  - { name: one.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
                 "  - { name: two.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
@@ -81,8 +83,8 @@ static struct policy *world_policy(const struct world *w, const char *verify)
                 "  - { name: lmtp.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off, "
                 "protocol: lmtp } }\n"
                 "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: %s }\n",
-                w->canary ? w->canary : "0s", verify, w->one.at.port, w->two.at.port, w->one.at.port,
-                w->two.at.port, w->one.at.port, w->wait ? w->wait : "50s");
+                w->mode ? w->mode : "unverified", w->canary ? w->canary : "0s", verify, w->one.at.port,
+                w->two.at.port, w->one.at.port, w->two.at.port, w->one.at.port, w->wait ? w->wait : "50s");
     struct diag d = {.file = "test.yaml"};
     struct config *c;
     struct policy *p = NULL;
@@ -282,6 +284,7 @@ __attribute__((unused)) static void world_run(struct world *w, const char *verif
     timer_arm(w->loop, &w->timer, 0);
     loop_run(w->loop);
     policy_free(w->policy);
+    policy_free(w->next_policy);
     loop_destroy(w->loop);
     sink_free(&w->one);
     sink_free(&w->two);
