@@ -130,6 +130,7 @@ struct config {
     uint32_t
         commit_delay_us; /* spool.commit_delay: wait at most this long for company, default 0, at most 2000 */
     uint32_t scrub_period_s;     /* spool.scrub, default 7 days; 0: off */
+    uint64_t spool_memory_bytes; /* spool.memory: per worker, default 16MiB */
     uint32_t high_water_percent; /* spool.high_water, default 90 */
 
     enum destination_mode destination_mode; /* default dns */

@@ -47,6 +47,7 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
         .directory = c->spool_directory,
         .ring_index = index,
         .ring_bytes = c->ring_size_bytes,
+        .hot_bytes = c->spool_memory_bytes,
         .commit_delay_us = c->commit_delay_us,
         .high_water_percent = c->high_water_percent,
         .scrub_period_s = c->scrub_period_s,
@@ -177,6 +178,8 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_recipients, (int64_t)qs.pending_rcpt_count);
     metric_set(M_queue_bytes_used, (int64_t)qs.used_bytes);
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
+    metric_set(M_queue_segments_free, qs.free_segment_count);
+    metric_set(M_queue_segments_total, qs.segment_count);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
     atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);
 }

@@ -54,6 +54,7 @@ static void ring_free(struct queue *q)
         pool_free(pools[i]);
     fsio_close(&q->file);
     free(q->segments);
+    qreclaim_free(q);
     free(q->super.disk);
     free(q->directory);
     free(q);

@@ -251,6 +251,9 @@ struct qread *qread_start(struct queue *q, uint64_t position, uint32_t bytes, en
                           uint64_t id, void (*done)(void *ctx, struct qread *r, err_t err),
                           void *ctx); /* NULL: no memory */
 void qread_forget(struct qread *r);   /* NULL is fine */
+/* The record at p, which has `bytes`, when it is the one that is meant and whole; else NULL. */
+const struct disk_record *qread_check(const struct queue *q, const uint8_t *p, uint64_t position,
+                                      uint32_t bytes, enum record_type type, uint64_t id);
 const struct disk_record *qread_record(const struct qread *r);
 /* Blocking, for boot: reads and checks; *buffer is for qbuffer_put. */
 err_t qread_blocking(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type, uint64_t id,
@@ -266,6 +269,16 @@ struct qmove {
     uint64_t at, lowest_segment;
 };
 
+/* A unit of the log, read in one piece: its records are moved one after the other. */
+struct qunit {
+    struct fsio_io io;
+    struct queue *q;
+    uint8_t *p;      /* owned */
+    uint64_t at;     /* position; UINT64_MAX: none */
+    uint64_t bad_at; /* could not be read in one piece: its records are read one by one */
+    bool reading;
+};
+
 struct qreclaim {
     struct tick_hook hook;
     struct qmsg *m;         /* being moved; the payload of its commit record is in `payload` */
@@ -276,6 +289,7 @@ struct qreclaim {
     struct qread *reading;
     struct qread *arrived; /* owned */
     err_t arrived_err;
+    struct qunit *unit;   /* owned; what lies around there, in one read */
     uint32_t error_count; /* reads that failed in a row; `pause` before the next one */
     struct timer pause;
     uint64_t budget_bytes; /* may still be moved */
@@ -290,6 +304,7 @@ bool qreclaim_can_gain(const struct queue *q);
 void qreclaim_forget_writer(struct queue *q, struct queue_writer *w);
 void qreclaim_moved(struct queue *q, struct qmove *mv); /* durable */
 void qreclaim_stop(struct queue *q);                    /* at close */
+void qreclaim_free(struct queue *q);
 
 /* ---- resize ---- */
 

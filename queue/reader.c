@@ -33,16 +33,20 @@ static bool place_is_possible(const struct queue *q, uint64_t position, uint32_t
     return position % 8 == 0 && bytes <= q->unit_bytes - position % q->unit_bytes;
 }
 
-/* The record found is the one that was meant, or NULL. */
-static const struct disk_record *record_check(const struct queue *q, const uint8_t *buffer, uint64_t position,
-                                              uint32_t bytes, enum record_type type, uint64_t id)
+const struct disk_record *qread_check(const struct queue *q, const uint8_t *p, uint64_t position,
+                                      uint32_t bytes, enum record_type type, uint64_t id)
 {
-    const uint8_t *p = buffer + position % FSIO_ALIGN;
     if (!qrecord_is_valid(q, p, bytes, position))
         return NULL;
     const struct disk_record *r = (const struct disk_record *)(const void *)p;
     bool same = r->type == type && r->id == id && qrecord_bytes(r->bytes) == bytes;
     return same && !(r->flags & RECORD_DAMAGED) ? r : NULL;
+}
+
+static const struct disk_record *record_check(const struct queue *q, const uint8_t *buffer, uint64_t position,
+                                              uint32_t bytes, enum record_type type, uint64_t id)
+{
+    return qread_check(q, buffer + position % FSIO_ALIGN, position, bytes, type, id);
 }
 
 static void read_done(struct fsio_io *io, err_t err)

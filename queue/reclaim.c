@@ -57,7 +57,8 @@ static bool is_wanted(const struct queue *q)
 void qreclaim_kick(struct queue *q)
 {
     struct qreclaim *rc = &q->reclaim;
-    if (!q->loop || q->closing || q->error || rc->reading || rc->space_short || timer_armed(&rc->pause))
+    bool is_reading = rc->reading || (rc->unit && rc->unit->reading);
+    if (!q->loop || q->closing || q->error || is_reading || rc->space_short || timer_armed(&rc->pause))
         return;
     if (rc->m || rc->w || (is_wanted(q) && qreclaim_can_gain(q)))
         loop_at_tick_end(q->loop, &rc->hook);
@@ -94,6 +95,53 @@ static void arrived_free(struct qreclaim *rc)
     rc->arrived = NULL;
 }
 
+static void unit_arrived(struct fsio_io *io, err_t err)
+{
+    struct qunit *u = container_of(io, struct qunit, io);
+    struct queue *q = u->q;
+    u->reading = false;
+    q->reads_inflight--;
+    if (err) {
+        metric_inc(M_queue_errors);
+        u->bad_at = u->at;
+        u->at = UINT64_MAX;
+    }
+    qreclaim_kick(q);
+    qclose_step(q);
+}
+
+/* 0: it is there; ERR_PENDING: it is being read; else the record has to be read by itself. */
+static err_t unit_want(struct queue *q, uint64_t position, uint32_t bytes)
+{
+    struct qunit *u = q->reclaim.unit;
+    uint64_t at = ALIGN_DOWN(position, q->unit_bytes);
+    bool is_written = at + q->unit_bytes <= qbatch_unwritten(q); /* else more may come into it */
+    if (!u || at == u->bad_at || !is_written || bytes > at + q->unit_bytes - position)
+        return ERR_NOT_FOUND;
+    if (u->reading)
+        return ERR_PENDING;
+    if (at == u->at)
+        return 0;
+    u->at = at;
+    u->reading = true;
+    q->reads_inflight++;
+    fsio_read_async(&u->io, q->loop, &q->file, u->p, q->unit_bytes, qfile_at(q, at));
+    return ERR_PENDING;
+}
+
+static void unit_init(struct queue *q)
+{
+    struct qunit *u = calloc(1, sizeof *u);
+    if (!u || !(u->p = aligned_alloc(FSIO_ALIGN, q->unit_bytes))) {
+        free(u); /* then record by record */
+        return;
+    }
+    u->q = q;
+    u->at = u->bad_at = UINT64_MAX;
+    u->io.done = unit_arrived;
+    q->reclaim.unit = u;
+}
+
 /* A record where it is hot, or as it was just read. ERR_PENDING: being read. Else damaged: *raw has its bytes
  * if they could be read at all. The block is pinned: the caller unpins. */
 static err_t fetch(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type, uint64_t id,
@@ -108,7 +156,17 @@ static err_t fetch(struct queue *q, uint64_t position, uint32_t bytes, enum reco
         *out = hot;
         return 0;
     }
-    if (!rc->arrived || rc->arrived->position != position) {
+    bool is_here = rc->arrived && rc->arrived->position == position;
+    err_t err = is_here ? ERR_NOT_FOUND : unit_want(q, position, bytes);
+    if (err == ERR_PENDING)
+        return err;
+    if (!err) {
+        const uint8_t *p = rc->unit->p + position % q->unit_bytes;
+        *out = qread_check(q, p, position, bytes, type, id);
+        *raw = p;
+        return *out ? 0 : ERR_CORRUPT;
+    }
+    if (!is_here) {
         arrived_free(rc);
         rc->reading = qread_start(q, position, bytes, type, id, read_arrived, q);
         return ERR_PENDING; /* out of memory: the next kick tries again */
@@ -439,7 +497,8 @@ static void run(struct tick_hook *h)
     struct qreclaim *rc = &q->reclaim;
     uint64_t stop_at = q->reappended_bytes + BYTES_PER_TICK;
     for (uint32_t steps = 0; steps < STEPS_PER_TICK && q->reappended_bytes < stop_at; steps++) {
-        if (rc->reading || rc->space_short || timer_armed(&rc->pause) || q->error || q->closing)
+        if (rc->reading || (rc->unit && rc->unit->reading) || rc->space_short || timer_armed(&rc->pause) ||
+            q->error || q->closing)
             return;
         if (!work_is_there(q)) {
             flush_moved(q);
@@ -467,6 +526,7 @@ static void pause_over(struct timer *t)
 
 void qreclaim_start_loop(struct queue *q)
 {
+    unit_init(q);
     q->reclaim.hook.run = run;
     q->reclaim.pause.fire = pause_over;
     qreclaim_kick(q);
@@ -483,4 +543,11 @@ void qreclaim_stop(struct queue *q)
     rc->w = NULL;
     list_remove(&rc->hook.link);
     timer_disarm(q->loop, &rc->pause);
+}
+
+void qreclaim_free(struct queue *q)
+{
+    if (q->reclaim.unit)
+        free(q->reclaim.unit->p);
+    free(q->reclaim.unit);
 }
