@@ -32,7 +32,7 @@ struct admin_backend {
     /* Starts a scrub of every ring; how it goes on is part of the status. */
     json_t *(*scrub)(void *ctx);
     /* 0 (warnings in `text`), or ERR_CONFIG with the problems in `text`, or another error. */
-    err_t (*reload)(void *ctx, struct gbuf *text);
+    err_t (*reload)(void *ctx, bool shrunk_lists_ok, struct gbuf *text);
     /* Of everything, or of one destination (`key` present), known or not. 0: durable and in force, *out tells
      * what is paused now. */
     err_t (*pause)(void *ctx, bool paused, str_t key, str_t by, json_t **out);

@@ -176,7 +176,8 @@ static struct answer post_resize(struct request *rq)
 static struct answer post_reload(struct request *rq)
 {
     struct gbuf text = {0};
-    err_t err = rq->admin->backend.reload(rq->admin->backend.ctx, &text);
+    err_t err =
+        rq->admin->backend.reload(rq->admin->backend.ctx, request_param(rq, "shrunk-lists") != NULL, &text);
     log_change(rq, "reload", err ? err_text(err) : "ok", NULL);
 
     json_t *lines = lines_of(&text);

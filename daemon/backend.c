@@ -134,9 +134,9 @@ static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t *
     return err;
 }
 
-static err_t backend_reload(void *ctx, struct gbuf *text)
+static err_t backend_reload(void *ctx, bool shrunk_lists_ok, struct gbuf *text)
 {
-    return gateway_reload(ctx, text);
+    return gateway_reload(ctx, shrunk_lists_ok, text);
 }
 
 void backend_init(struct admin_backend *b, struct gateway *g)

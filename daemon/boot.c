@@ -348,7 +348,7 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
         diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
         return refuse(g, notes, &d, err);
     }
-    err = snapshot_build(&g->current, c, g->dns, &g->names, 1, &d);
+    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, false, &d);
     if (err)
         return refuse(g, notes, &d, err);
     gbuf_str(notes, gbuf_view(&d.text)); /* warnings */

@@ -67,10 +67,10 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
 }
 
 /* Under the lock. `text` is the configuration file's. */
-static err_t make_current(struct gateway *g, str_t text, struct diag *d)
+static err_t make_current(struct gateway *g, str_t text, bool shrunk_lists_ok, struct diag *d)
 {
     struct snapshot *s;
-    err_t err = snapshot_load(&s, text, g->config_path, g->dns, &g->names, g->current->generation + 1, d);
+    err_t err = snapshot_load(&s, text, g->config_path, g->dns, &g->names, g->current, shrunk_lists_ok, d);
     if (err)
         return err;
     warn_restart_needed(policy_config(g->current->policy), policy_config(s->policy), d);
@@ -78,12 +78,12 @@ static err_t make_current(struct gateway *g, str_t text, struct diag *d)
     return 0;
 }
 
-static err_t reload_locked(struct gateway *g, struct diag *d)
+static err_t reload_locked(struct gateway *g, bool shrunk_lists_ok, struct diag *d)
 {
     struct gbuf text = {0};
     err_t err = g->draining ? ERR_CLOSED : config_read_file(g->config_path, &text, d);
     if (!err)
-        err = make_current(g, gbuf_view(&text), d);
+        err = make_current(g, gbuf_view(&text), shrunk_lists_ok, d);
     if (err) {
         gbuf_free(&text);
         return err;
@@ -93,12 +93,12 @@ static err_t reload_locked(struct gateway *g, struct diag *d)
     return 0;
 }
 
-err_t gateway_reload(struct gateway *g, struct gbuf *text)
+err_t gateway_reload(struct gateway *g, bool shrunk_lists_ok, struct gbuf *text)
 {
     struct diag d = {.file = g->config_path};
 
     pthread_mutex_lock(&g->lock);
-    err_t err = reload_locked(g, &d);
+    err_t err = reload_locked(g, shrunk_lists_ok, &d);
     metric_inc(err ? M_reloads_refused : M_reloads_ok);
     log_lines(err ? EV_reload_refused : EV_boot_note, gbuf_view(&d.text));
     if (!err)
@@ -120,7 +120,7 @@ static void refresh_names(struct gateway *g)
 
     pthread_mutex_lock(&g->lock);
     if (has_named_networks(policy_config(g->current->policy))) {
-        (void)make_current(g, gbuf_view(&g->config_text), &d); /* else what is known stays */
+        (void)make_current(g, gbuf_view(&g->config_text), false, &d); /* else what is known stays */
         log_lines(EV_boot_note, gbuf_view(&d.text));
     }
     pthread_mutex_unlock(&g->lock);
@@ -239,7 +239,7 @@ int gateway_run(struct gateway *g)
 {
     for (int event; !is_end(event = next_event(g, NAMES_REFRESH_MS));) {
         if (event == SIGHUP)
-            (void)gateway_reload(g, NULL);
+            (void)gateway_reload(g, false, NULL);
         else
             refresh_names(g);
     }

@@ -37,7 +37,8 @@ int gateway_run(struct gateway *g);
 /* Ends what runs and frees what there is, whether boot came to its end or not; the log is stopped last. A
  * second SIGTERM or SIGINT cuts the drain short. */
 void gateway_end(struct gateway *g);
-/* Any thread. The configuration file again; on errors the old one stays and `text` says why. */
-err_t gateway_reload(struct gateway *g, struct gbuf *text);
+/* Any thread. The configuration file again; on errors the old one stays and `text` says why. A list of
+ * recipients that shrank much is an error, unless that is fine. */
+err_t gateway_reload(struct gateway *g, bool shrunk_lists_ok, struct gbuf *text);
 
 #endif

@@ -37,7 +37,7 @@ static err_t try_config(const char *path, struct diag *d)
         config_free(c);
         return err;
     }
-    err = snapshot_build(&s, c, dns, &names, 1, d);
+    err = snapshot_build(&s, c, dns, &names, NULL, false, d);
     snapshot_unref(s);
     names_free(&names);
     dns_stop(dns);

@@ -209,6 +209,22 @@ static void start_on_loop(struct mail *m)
         listener_start(w->listeners[i], w->loop, &listener_ops, w);
 }
 
+static void set_lists(struct worker *w)
+{
+    err_t err = verifier_set_lists(w->verifier, w->current->lists, w->current->list_count);
+    if (err)
+        LOG(internal, LF_CSTR("text", "lists of recipients"), LF_ERR("err", err));
+}
+
+static void delivery_taught(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,
+                            bool accepted)
+{
+    const struct worker *w = ctx;
+    struct address a;
+    if (!address_parse_mailbox(rcpt, &a) && policy_domain_is_local(w->current->policy, a.domain))
+        verifier_learn_delivery(w->verifier, &a, at, reply, accepted);
+}
+
 /* Before the thread: all belong to it once it runs. */
 static err_t create_services(struct worker *w, struct verify_shared *shared, struct pauses *pauses)
 {
@@ -226,6 +242,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
     if (err)
         return err;
     shared->workers[w->index] = w->verifier;
+    set_lists(w);
     struct relay_options ro = {
         .loop = w->loop,
         .queue = w->queue,
@@ -234,6 +251,8 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .tls = w->tls_client,
         .tls_verify = w->tls_client_verify,
         .worker = w->index,
+        .learned = delivery_taught,
+        .learned_ctx = w,
     };
     struct smtpd_service_options so = {
         .loop = w->loop,
@@ -279,6 +298,7 @@ static void take_next(struct worker *w)
             smtpd_service_set_policy(w->service, s->policy, s->tls_server);
             relay_set_policy(w->relay, s->policy);
             verifier_set_policy(w->verifier, s->policy);
+            set_lists(w);
             queue_set_scrub(w->queue, policy_config(s->policy)->scrub_period_s);
         }
     }

@@ -33,6 +33,8 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     struct answer a = answer_of_reply(reply, outconn_mta(c));
     struct hop hop = outconn_hop(c);
     c->progress_ms = loop_now_ms(c->relay->loop);
+    if (reply && c->relay->learned)
+        c->relay->learned(c->relay->learned_ctx, rc->to.address, at, reply, accepted);
     if (accepted) {
         j->sent_count++;
         rcpt_settle(j->msg, rc, c->dest, RES_SENT, &a, &hop);

@@ -74,6 +74,8 @@ err_t relay_create(struct relay **out, const struct relay_options *opt)
     r->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
     r->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
     r->worker = opt->worker;
+    r->learned = opt->learned;
+    r->learned_ctx = opt->learned_ctx;
     r->active_max = opt->active_max ? opt->active_max : RELAY_ACTIVE_MAX;
     r->destinations.fold_case = true;
     struct list *lists[] = {&r->active, &r->spare_messages, &r->notes, &r->dirty, &r->idle,

@@ -7,6 +7,7 @@
 #include "policy/policy.h"
 #include "queue/queue.h"
 #include "relay/pauses.h"
+#include "smtp/client/client.h"
 
 struct relay;
 
@@ -17,6 +18,10 @@ struct relay_options {
     const struct policy *policy;
     struct tls_context *tls, *tls_verify; /* client contexts; may be NULL (then TLS_MAY means off) */
     unsigned worker;
+    /* Optional: what a server said of a recipient, at RCPT or after the content. */
+    void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,
+                    bool accepted);
+    void *learned_ctx;
     uint32_t active_max; /* messages in work at a time; 0 = 20000. For tests */
 };
 

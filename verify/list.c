@@ -194,7 +194,7 @@ static err_t check_shrink(const struct recipient_list *previous, const struct re
     diag_error(d, (struct mark){0},
                "%llu of the list's %llu entries are missing, more than the %u %% that verify.list_shrink "
                "allows; the list that was loaded before stays in force. If the new one is meant: "
-               "postern reload --shrunk-lists",
+               "postern reload shrunk-lists",
                (unsigned long long)lost, (unsigned long long)previous->count, max_percent);
     return ERR_LIMIT;
 }

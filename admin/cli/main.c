@@ -21,6 +21,7 @@ static const char USAGE[] =
     "  status                  what the gateway is doing: sessions, queue, rings\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
+    "  reload shrunk-lists     the same, and lists of recipients that lost many are taken\n"
     "  metrics                 all metrics in Prometheus' text format\n"
     "  version                 of this command and of the running posternd\n"
     "  help                    this text\n"
@@ -162,10 +163,10 @@ static int do_destinations(const struct cli *cli)
     return status;
 }
 
-static int do_reload(const struct cli *cli)
+static int reload(const struct cli *cli, const char *path)
 {
     int status;
-    json_t *json = cli_ask(cli, "/api/v1/reload", STR(""), &status);
+    json_t *json = cli_ask(cli, path, STR(""), &status);
     if (json && cli->json) {
         cli_write_json(json);
     } else if (json) {
@@ -174,6 +175,16 @@ static int do_reload(const struct cli *cli)
     }
     json_decref(json);
     return status;
+}
+
+static int do_reload(const struct cli *cli)
+{
+    return reload(cli, "/api/v1/reload");
+}
+
+static int do_reload_shrunk_lists(const struct cli *cli)
+{
+    return reload(cli, "/api/v1/reload?shrunk-lists=1");
 }
 
 static int do_metrics(const struct cli *cli)
@@ -247,6 +258,7 @@ static const struct command {
     {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},
     {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, cli_queue_list},
     {{"destinations"}, 0, 0, do_destinations},
+    {{"reload", "shrunk-lists"}, 0, 0, do_reload_shrunk_lists},
     {{"reload"}, 0, 0, do_reload},
     {{"metrics"}, 0, 0, do_metrics},
     {{"version"}, 0, 0, do_version},

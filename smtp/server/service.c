@@ -90,7 +90,8 @@ static void client_subtract(struct smtpd_service *s, const struct ip *ip)
     if (left == 0)
         map64_remove(&s->clients, service_client_key(ip));
     else
-        must(map64_put(&s->clients, service_client_key(ip), (void *)left) == 0); /* replaces: needs no memory */
+        must(map64_put(&s->clients, service_client_key(ip), (void *)left) ==
+             0); /* replaces: needs no memory */
 }
 
 static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)

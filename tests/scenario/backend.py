@@ -109,7 +109,7 @@ class Backend:
                 return
             line = line.decode("utf-8").rstrip("\r\n")
             verb = line.split(" ")[0].upper()
-            if verb in ("EHLO", "LHLO"):
+            if verb in ("EHLO", "LHLO", "HELO"):
                 with self.lock:
                     self.helos.append(line[5:])
                 say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions] + ["250 ENHANCEDSTATUSCODES"]))

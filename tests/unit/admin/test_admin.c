@@ -67,7 +67,7 @@ static json_t *backend_destinations(void *ctx)
     return backend_state.silent ? NULL : json_array();
 }
 
-static err_t backend_reload(void *ctx, struct gbuf *text)
+static err_t backend_reload(void *ctx, bool shrunk_lists_ok, struct gbuf *text)
 {
     backend_state.reload_count++;
     if (backend_state.reload_text)

@@ -231,7 +231,7 @@ static void test_message_of_refusal(void **state)
         want, sizeof want,
         "%s: error: 5 of the list's 10 entries are missing, more than the 20 %% that verify.list_shrink "
         "allows; the list that was loaded before stays in force. If the new one is meant: postern reload "
-        "--shrunk-lists\n",
+        "shrunk-lists\n",
         f->path);
     assert_text(&d, want);
     recipient_list_unref(before);
