@@ -63,6 +63,7 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
         worker_set_snapshot(&g->workers[i], s);
     const struct config *c = policy_config(s->policy);
     log_set(c->log.format, c->log.level);
+    verification_configured(&g->verify, c);
     snapshot_unref(old);
 }
 

@@ -5,7 +5,21 @@
 
 #include "core/rng.h"
 
-static err_t open_store(struct verify_shared *v, const struct config *c, struct gbuf *notes)
+void verification_configured(struct verify_shared *v, const struct config *c)
+{
+    uint32_t good_s = c->verify.good_keep_s, unknown_s = c->verify.unknown_keep_s;
+    for (size_t i = 0; i < c->domain_count; i++) {
+        if (!c->domains[i].has_verify)
+            continue;
+        good_s = MAX(good_s, c->domains[i].verify.good_keep_s);
+        unknown_s = MAX(unknown_s, c->domains[i].verify.unknown_keep_s);
+    }
+    if (v->store)
+        verdict_store_set_keep(v->store, good_s, unknown_s);
+}
+
+/* Without a store verdicts last until the process ends: no reason not to start. */
+static void open_store(struct verify_shared *v, const struct config *c, struct gbuf *notes)
 {
     char path[4096];
     struct sbuf b = SBUF_ON(path);
@@ -17,11 +31,16 @@ static err_t open_store(struct verify_shared *v, const struct config *c, struct 
     err_t err = b.overflow
                     ? -ENAMETOOLONG
                     : verdict_store_open(&v->store, sbuf_view(&b), c->verdicts.entries, v->cache, notes);
-    if (!err)
+    if (!err) {
+        verification_configured(v, c);
         err = verdict_store_start(v->store);
-    if (err)
-        gbuf_printf(notes, "verdicts.store: " STR_FMT ": %s\n", STR_ARG(sbuf_view(&b)), err_text(err));
-    return err;
+    }
+    if (!err)
+        return;
+    verdict_store_close(v->store);
+    v->store = NULL;
+    gbuf_printf(notes, "verdicts.store: " STR_FMT ": %s; what is known of recipients will not be kept\n",
+                STR_ARG(sbuf_view(&b)), err_text(err));
 }
 
 err_t verification_open(struct verify_shared *v, const struct config *c, unsigned worker_count,
@@ -35,7 +54,8 @@ err_t verification_open(struct verify_shared *v, const struct config *c, unsigne
         gbuf_printf(notes, "verdicts.entries: no memory for %u: %s\n", c->verdicts.entries, err_text(err));
         return err;
     }
-    return open_store(v, c, notes);
+    open_store(v, c, notes);
+    return 0;
 }
 
 void verification_close(struct verify_shared *v)

@@ -8,6 +8,8 @@
 /* Boot, blocking, before the workers run. On errors text in `notes`. */
 err_t verification_open(struct verify_shared *v, const struct config *c, unsigned worker_count,
                         struct gbuf *notes) WARN_UNUSED;
+/* Reload: how long verdicts are to be kept. */
+void verification_configured(struct verify_shared *v, const struct config *c);
 /* After the workers are gone: writes what is pending. A zeroed one is fine. */
 void verification_close(struct verify_shared *v);
 

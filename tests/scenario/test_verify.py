@@ -336,6 +336,13 @@ def test_verdicts_survive_kill_9(scene):
     assert s.rcpt(GOOD).code == 250 and s.rcpt(BAD).code == 550
 
 
+def test_store_that_cannot_be_written_costs_no_start(scene, tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    s = scene(verdicts={"store": str(tmp_path / "file" / "verdicts")})
+    assert s.rcpt(GOOD).code == 250 and s.rcpt(BAD).code == 550
+    assert any("will not be kept" in e["text"] for e in s.gateway.events("boot_note"))
+
+
 def test_good_recipient_falls_only_when_refused_twice(scene):
     s = scene(verify={"good_fresh": 1, "good_refresh": 1, "confirm": 1})
     assert s.rcpt(GOOD).code == 250
