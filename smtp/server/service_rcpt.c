@@ -64,9 +64,11 @@ static void decide(struct session *s, enum reply_id reply, str_t reference)
 static void decide_late(struct rcpt_wait *w)
 {
     struct session *s = w->session;
-    struct rcpt_wait kept = *w;
+    enum reply_id reply = w->reply;
+    char reference[sizeof w->reference];
+    memcpy(reference, w->reference, sizeof reference);
     service_rcpt_cancel(s);
-    decide(s, kept.reply, str_cstr(kept.reference));
+    decide(s, reply, str_cstr(reference));
     if (s->closed)
         return;
     conn_resume(session_conn(s));
@@ -179,8 +181,8 @@ static void verify(struct session *s, const struct smtpd_rcpt *r)
     }
 }
 
-/* R_ok: it is to be verified. */
-static enum reply_id judge(struct session *s, const struct smtpd_rcpt *r)
+/* R_ok: it is to be verified. Asked for recipients seen ahead as well, so it changes nothing. */
+static enum reply_id judge(const struct session *s, const struct smtpd_rcpt *r)
 {
     struct route route;
     err_t err = policy_route(smtpd_policy(s->engine), &r->address, &route);
@@ -190,8 +192,8 @@ static enum reply_id judge(struct session *s, const struct smtpd_rcpt *r)
         str_ieq(r->address.local, STR("postmaster"))) /* RFC 5321 4.5.1: it exists */
         return R_rcpt_ok;
     switch (level_of(s)) {
-    case HARVEST_DISCONNECT: metric_inc(M_sessions_harvest); return R_too_many_unknown;
-    case HARVEST_DEFER: count_against(s); return R_rcpt_temp;
+    case HARVEST_DISCONNECT: return R_too_many_unknown;
+    case HARVEST_DEFER: return R_rcpt_temp;
     default: return R_ok;
     }
 }
@@ -200,10 +202,15 @@ void service_rcpt(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
     enum reply_id reply = judge(s, r);
-    if (reply == R_ok)
+    if (reply == R_ok) {
         verify(s, r);
-    else
-        decide(s, reply, STR_NONE);
+        return;
+    }
+    if (reply == R_rcpt_temp)
+        count_against(s);
+    else if (reply == R_too_many_unknown)
+        metric_inc(M_sessions_harvest);
+    decide(s, reply, STR_NONE);
 }
 
 void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r)

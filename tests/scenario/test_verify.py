@@ -270,6 +270,17 @@ def test_harvester_is_slowed_deferred_and_sent_away(scene):
     assert s.gateway.metric("postern_sessions_harvest_total") == 1
 
 
+def test_recipients_seen_ahead_are_counted_once(scene):
+    """What is pipelined behind a late answer is looked at early: that must not count against the client a second time."""
+    s = scene(harvest={"tarpit_after": 2, "tarpit": "200ms", "defer_after": 2, "disconnect_after": 7})
+    assert s.rcpt(BAD, EDGE).code == 550, "the cache knows it"
+    c = s.gateway.smtp(STRANGER)
+    c.ehlo()
+    c.say("MAIL FROM:<>")
+    c.write(f"RCPT TO:<{BAD}>\r\n" * 6)
+    assert [c.reply().code for _ in range(6)] == [550, 550, 450, 450, 450, 450]
+
+
 def test_edge_may_ask_for_as_many_as_it_likes(scene):
     s = scene(limits={"errors": 3})
     c = s.gateway.smtp(EDGE)
