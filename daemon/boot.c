@@ -242,6 +242,18 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
     }
 }
 
+/* All know each other before one runs. */
+static err_t launch_workers(struct gateway *g)
+{
+    err_t err = 0;
+    for (unsigned i = 0; i < g->worker_count && !err; i++)
+        err = worker_prepare(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify, &g->verify,
+                             g->pause.now);
+    for (unsigned i = 0; i < g->worker_count && !err; i++)
+        err = worker_launch(&g->workers[i]);
+    return err;
+}
+
 /* The admin side first, as it may fail, and a worker takes mail from its first moment on. */
 static int start_services(struct gateway *g, struct gbuf *notes)
 {
@@ -262,15 +274,10 @@ static int start_services(struct gateway *g, struct gbuf *notes)
         gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
         return EX_UNAVAILABLE;
     }
-    for (unsigned i = 0; i < 2 * g->worker_count; i++) { /* all know each other before one runs */
-        struct worker *w = &g->workers[i % g->worker_count];
-        err = i < g->worker_count
-                  ? worker_prepare(w, g->dns, g->tls_client, g->tls_client_verify, &g->verify, g->pause.now)
-                  : worker_launch(w);
-        if (err) {
-            gbuf_printf(notes, "cannot start worker %u: %s\n", i % g->worker_count, err_text(err));
-            return EX_OSERR;
-        }
+    err = launch_workers(g);
+    if (err) {
+        gbuf_printf(notes, "cannot start the workers: %s\n", err_text(err));
+        return EX_OSERR;
     }
     return 0;
 }

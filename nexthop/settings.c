@@ -92,3 +92,15 @@ uint32_t stage_ms(const struct stage_times *t, enum smtpc_stage stage)
     }
     return t->data_done_ms;
 }
+
+#define DRIP_FACTOR                                                                                          \
+    4 /* a peer that sends something now and then but never gets on has this many time-outs                  \
+       */
+
+uint64_t stage_left_ms(uint64_t now_ms, uint64_t progress_ms, uint64_t wait_ms)
+{
+    uint64_t limit_ms = progress_ms + wait_ms * DRIP_FACTOR;
+    if (now_ms + wait_ms <= limit_ms)
+        return wait_ms;
+    return limit_ms > now_ms ? limit_ms - now_ms : 0;
+}

@@ -14,6 +14,9 @@ struct stage_times {
 };
 /* How long the server may take for what is waited for. */
 uint32_t stage_ms(const struct stage_times *t, enum smtpc_stage stage);
+/* How long from now: any sign of life starts the stage's time-out anew, but a peer that only drips runs into
+ * the limit on time without progress. */
+uint64_t stage_left_ms(uint64_t now_ms, uint64_t progress_ms, uint64_t wait_ms);
 
 struct hop_settings {
     char hostname[256];

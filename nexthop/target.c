@@ -39,6 +39,15 @@ bool target_copy(struct target *out, const struct route *route, struct arena *a)
     return !a->overflow;
 }
 
+void candidates_replace(struct candidates *c, struct candidates *fresh)
+{
+    uint32_t generation = c->generation + 1;
+    candidates_free(c);
+    *c = *fresh;
+    c->generation = generation;
+    *fresh = (struct candidates){0};
+}
+
 void candidates_free(struct candidates *c)
 {
     free(c->list);

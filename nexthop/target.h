@@ -35,8 +35,10 @@ struct candidate {
 struct candidates {
     struct candidate *list; /* owned */
     uint32_t count;
+    uint32_t generation; /* counts what was put in place of what */
 };
 void candidates_free(struct candidates *c);
+void candidates_replace(struct candidates *c, struct candidates *fresh); /* takes what is in `fresh` */
 
 /* The next one to try: in order, those that did not fail lately first; with nothing else to hope for, the
  * others too. -1: none. */

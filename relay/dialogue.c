@@ -78,7 +78,7 @@ static void on_tx_done(void *host, struct smtpc_tx *tx)
     take_from_engine(c, j);
     c->message_count++;
     c->is_ready = true; /* also when the engine refused it by itself, without a word to the server */
-    dest_moved(c->dest, str_cstr(c->relay_text));
+    dest_moved(c->dest, str_cstr(c->to.relay));
     if (j->sent_count) {
         metric_inc(M_messages_out);
         metric_add(M_bytes_out, (int64_t)j->bytes);
@@ -99,13 +99,13 @@ static void on_ready(void *host)
     c->spoke = true;
     c->progress_ms = loop_now_ms(c->relay->loop);
     c->dest->gate.speaking++;
-    dest_spoke(c->dest, str_cstr(c->relay_text));
+    dest_spoke(c->dest, str_cstr(c->to.relay));
 }
 
 static void on_starttls(void *host)
 {
     struct outconn *c = host;
-    conn_starttls(c->conn, c->tls, candidate_server_name(str_cstr(c->host), c->dest->tls));
+    conn_starttls(c->conn, c->to.tls, candidate_server_name(str_cstr(c->to.host), c->dest->tls));
 }
 
 static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
@@ -128,15 +128,14 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
     if (reply) {
         a = answer_of_reply(reply, outconn_mta(c));
     } else {
-        sbuf_printf(&b, "%s: %s (%s)", c->relay_text, c->timed_out ? "timed out" : "connection lost",
+        sbuf_printf(&b, "%s: %s (%s)", c->to.relay, c->timed_out ? "timed out" : "connection lost",
                     smtpc_stage_name(at));
         a.text = sbuf_view(&b);
     }
     /* An idle connection may end at any time; and one that moved messages was good for something. */
     c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count;
-    struct candidate *to = outconn_candidate(c);
-    if (at == STAGE_TLS && c->dest->tls == TLS_MAY && to && !to->tls_broken)
-        to->tls_broken = c->tls_broke = true; /* opportunistic: better in the clear than not at all */
+    if (at == STAGE_TLS)
+        attempt_tls_failed(&c->to, &c->dest->candidates, c->dest->tls);
     outconn_doom(c, &a);
 }
 
@@ -167,7 +166,7 @@ static void log_duplicate_window(const struct outconn *c, const struct job *j)
 
 static void judge(struct outconn *c, struct job *j)
 {
-    struct hop hop = {.relay = str_cstr(c->relay_text)};
+    struct hop hop = {.relay = str_cstr(c->to.relay)};
     if (j->damaged) {
         j->msg->damaged = true;
         job_ended(j);

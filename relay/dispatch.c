@@ -97,9 +97,7 @@ static void take_resolution(struct dest *d, struct resolution *res)
     uint64_t now = loop_now_ms(d->relay->loop);
     switch (res->kind) {
     case RESOLVED:
-        candidates_free(&d->candidates);
-        d->candidates = res->candidates;
-        d->candidates_generation++;
+        candidates_replace(&d->candidates, &res->candidates);
         d->fresh_until_ms = now + MAX(MIN((uint64_t)res->ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
         break;
     case RESOLVE_LATER:

@@ -6,10 +6,6 @@
 #include "core/metrics.h"
 #include "relay/outconn_priv.h"
 
-#define DRIP_FACTOR                                                                                          \
-    4 /* a peer that sends something now and then but never gets on has this many time-outs                  \
-       */
-
 static void stage_timeout(struct timer *t);
 static const struct conn_ops socket_ops;
 
@@ -20,68 +16,42 @@ size_t outconn_bytes(void)
 
 str_t outconn_mta(const struct outconn *c)
 {
-    return str_cstr(c->host[0] ? c->host : c->relay_text);
+    return str_cstr(c->to.host[0] ? c->to.host : c->to.relay);
 }
 
 struct hop outconn_hop(const struct outconn *c)
 {
     const struct tls_info *tls = conn_tls(c->conn);
-    return (struct hop){str_cstr(c->relay_text), tls ? str_cstr(tls->version) : STR_NONE,
+    return (struct hop){str_cstr(c->to.relay), tls ? str_cstr(tls->version) : STR_NONE,
                         smtpc_features(c->smtpc)->dsn};
 }
 
 /* --- where to --- */
 
-static int pick(const struct dest *d, const struct outconn *c)
-{
-    bool is_only = d->gate.connections == (c->in_gate ? 1 : 0);
-    return candidates_pick(&d->candidates, c->tried, is_only, loop_now_ms(d->relay->loop));
-}
-
-struct candidate *outconn_candidate(struct outconn *c)
-{
-    struct dest *d = c->dest;
-    return c->candidates_generation == d->candidates_generation ? &d->candidates.list[c->candidate_index]
-                                                                : NULL;
-}
-
 static bool dial(struct outconn *c)
 {
     struct dest *d = c->dest;
     struct relay *r = c->relay;
-    if (c->candidates_generation != d->candidates_generation) { /* the bits are of another list */
-        c->candidates_generation = d->candidates_generation;
-        c->tried = 0;
-    }
-    int i = c->try_count < RELAY_TRIES_MAX ? pick(d, c) : -1;
-    if (i < 0)
-        return false;
-    const struct candidate *to = &d->candidates.list[i];
-    enum smtpc_tls level;
-    if (!candidate_tls(to, d->tls, r->tls, r->tls_verify, &c->tls, &level)) {
+    bool is_only = d->gate.connections == (c->in_gate ? 1 : 0);
+    struct attempt_rules rules = {d->tls, r->tls, r->tls_verify, is_only};
+    enum attempt_step step = attempt_next(&c->to, &d->candidates, &rules, loop_now_ms(r->loop));
+    if (step == ATTEMPT_NO_TLS)
         dest_shut(d, &(struct answer){.status = {4, 7, 4},
                                       .text = STR("the route requires TLS, which is not available here")});
+    if (step != ATTEMPT_GO)
         return false;
-    }
-    struct smtpc_options o = {
-        .helo_name = str_cstr(r->settings.hop.hostname), .lmtp = d->protocol == ROUTE_LMTP, .tls = level};
+    struct smtpc_options o = {.helo_name = str_cstr(r->settings.hop.hostname),
+                              .lmtp = d->protocol == ROUTE_LMTP,
+                              .tls = c->to.level};
     err_t err = smtpc_create(&c->smtpc, &outconn_dialogue, c, &o);
     if (err) {
-        if (d->gate.connections == (c->in_gate ? 1 : 0))
+        if (is_only)
             dest_shut(d, &(struct answer){.status = {4, 3, 0}, .text = str_cstr(err_text(err))});
         return false;
     }
-    c->candidate_index = (uint32_t)i;
-    c->tried |= UINT32_C(1) << i;
-    c->try_count++;
-    c->at = to->at;
-    memcpy(c->host, to->host, sizeof c->host);
-    struct sbuf text = {c->relay_text, 0, sizeof c->relay_text - 1, false};
-    endpoint_format(&c->at, &text);
-    c->relay_text[text.n] = '\0';
     c->state = OC_DIALING;
-    c->failed = c->timed_out = c->is_ready = c->tls_broke = c->useless = false;
-    conn_dial(c->conn, r->loop, &c->at, NULL, r->settings.hop.times.connect_ms, &socket_ops, c);
+    c->failed = c->timed_out = c->is_ready = c->useless = false;
+    conn_dial(c->conn, r->loop, &c->to.at, NULL, r->settings.hop.times.connect_ms, &socket_ops, c);
     return true;
 }
 
@@ -141,14 +111,6 @@ void outconn_leave_gate(struct outconn *c)
 
 /* --- the end --- */
 
-static void candidate_failed(struct outconn *c, const struct answer *why)
-{
-    struct candidate *to = outconn_candidate(c);
-    if (to && candidates_failed(&c->dest->candidates, to, loop_now_ms(c->relay->loop)))
-        LOG(host_failed, LF_STR("dest", c->dest->key), LF_CSTR("relay", c->relay_text),
-            LF_STR("text", why->text));
-}
-
 void outconn_doom(struct outconn *c, const struct answer *why)
 {
     must(c->state != OC_DOOMED);
@@ -158,10 +120,9 @@ void outconn_doom(struct outconn *c, const struct answer *why)
     c->is_ready = false;
     stream_drop(c);
     timer_disarm(c->relay->loop, &c->timer);
-    if (c->tls_broke)
-        c->tried &= ~(UINT32_C(1) << c->candidate_index);
-    else if (!c->spoke)
-        candidate_failed(c, why);
+    if (attempt_failed(&c->to, &c->dest->candidates, c->spoke, loop_now_ms(c->relay->loop)))
+        LOG(host_failed, LF_STR("dest", c->dest->key), LF_CSTR("relay", c->to.relay),
+            LF_STR("text", why->text));
     if (c->spoke)
         outconn_leave_gate(c);
     else
@@ -174,7 +135,7 @@ static void doom_undialed(struct outconn *c, err_t err)
 {
     char text[160];
     struct sbuf b = SBUF_ON(text);
-    sbuf_printf(&b, "cannot connect to %s: %s", c->relay_text, err_text(err));
+    sbuf_printf(&b, "cannot connect to %s: %s", c->to.relay, err_text(err));
     struct answer a = {.status = {4, 4, 1}, .text = sbuf_view(&b)};
     metric_inc(M_outbound_connect_failures);
     outconn_doom(c, &a);
@@ -197,7 +158,7 @@ static void on_closed(struct conn *conn, err_t err)
         return;
     leave_books(c);
     if (c->failed && c->useless && !r->draining)
-        dest_conn_failed(d, c->spoke, &c->why.a, str_cstr(c->relay_text));
+        dest_conn_failed(d, c->spoke, &c->why.a, str_cstr(c->to.relay));
     else
         dest_mark_dirty(d);
     pool_put(&r->conn_pool, c);
@@ -247,14 +208,11 @@ static void stage_timeout(struct timer *t)
     }
 }
 
-/* Any sign of life starts the stage's time-out anew, but a peer that only drips runs into the limit on time
- * without progress. */
 static void arm(struct outconn *c)
 {
     struct relay *r = c->relay;
-    uint64_t now = loop_now_ms(r->loop), ms = stage_ms(&r->settings.hop.times, smtpc_stage(c->smtpc));
-    uint64_t limit = c->progress_ms + ms * DRIP_FACTOR;
-    timer_arm(r->loop, &c->timer, now + ms <= limit ? ms : limit > now ? limit - now : 0);
+    uint32_t ms = stage_ms(&r->settings.hop.times, smtpc_stage(c->smtpc));
+    timer_arm(r->loop, &c->timer, stage_left_ms(loop_now_ms(r->loop), c->progress_ms, ms));
 }
 
 /* --- work --- */

@@ -9,6 +9,7 @@
 #ifndef RELAY_OUTCONN_PRIV_H
 #define RELAY_OUTCONN_PRIV_H
 
+#include "nexthop/attempt.h"
 #include "relay/dest_priv.h"
 
 enum outconn_state { OC_DIALING, OC_TALKING, OC_UP, OC_QUITTING, OC_DOOMED };
@@ -23,14 +24,8 @@ struct outconn {
     struct timer timer;  /* of the stage */
     uint64_t opened_ms, progress_ms, busy_since_ms;
 
-    /* Where to. */
-    struct endpoint at;
-    char host[DNS_NAME_MAX + 1];
-    char relay_text[64]; /* `at`, for the log */
-    uint32_t candidate_index, candidates_generation;
-    uint32_t tried, try_count; /* tried: a bit per candidate */
+    struct attempt to;
     uint32_t options_generation;
-    struct tls_context *tls; /* NULL: in the clear */
 
     struct list given; /* jobs the engine has, in order */
     struct list lost;  /* handed back by it, judged when it said why */
@@ -42,7 +37,6 @@ struct outconn {
     bool in_gate;  /* the destination's gate counts it */
     bool spoke;    /* its dialogue was up */
     bool timed_out, failed;
-    bool tls_broke;         /* the handshake failed, the same address will do in the clear */
     bool is_settling;       /* outconn_settle is on the stack */
     bool useless;           /* ended before it moved anything */
     struct kept_answer why; /* of a failure */
@@ -62,7 +56,6 @@ void outconn_take(struct outconn *c);
 void outconn_leave_gate(struct outconn *c);
 /* Ends the connection for a reason that the jobs and the destination will be told. */
 void outconn_doom(struct outconn *c, const struct answer *why);
-struct candidate *outconn_candidate(struct outconn *c); /* NULL: resolved anew since */
 str_t outconn_mta(const struct outconn *c);
 struct hop outconn_hop(const struct outconn *c);
 

@@ -25,7 +25,7 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     c->answered_count++;
     c->refused_count += !accepted;
     backend_count(c->backend, !accepted);
-    question_answered(q, at, reply, str_cstr(c->relay));
+    question_answered(q, at, reply, str_cstr(c->to.relay));
 }
 
 static void take_from_engine(struct probeconn *c, struct batch *batch)
@@ -57,7 +57,7 @@ static void on_ready(void *host)
 static void on_starttls(void *host)
 {
     struct probeconn *c = host;
-    conn_starttls(c->conn, c->tls, candidate_server_name(str_cstr(c->host), c->backend->tls));
+    conn_starttls(c->conn, c->to.tls, candidate_server_name(str_cstr(c->to.host), c->backend->tls));
 }
 
 static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
@@ -71,12 +71,12 @@ static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
 static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *reply)
 {
     struct probeconn *c = host;
-    found_fill(&c->why, at, reply, str_cstr(c->relay), c->timed_out ? "timed out" : "connection lost");
+    found_fill(&c->why, at, reply, str_cstr(c->to.relay), c->timed_out ? "timed out" : "connection lost");
     if (!reply)
-        snprintf(c->why.text, sizeof c->why.text, "%s: %s (%s)", c->relay, c->why.why, smtpc_stage_name(at));
-    struct candidate *to = probeconn_candidate(c);
-    if (at == STAGE_TLS && c->backend->tls == TLS_MAY && to && !to->tls_broken)
-        to->tls_broken = c->tls_broke = true; /* opportunistic: better in the clear than not at all */
+        snprintf(c->why.text, sizeof c->why.text, "%s: %s (%s)", c->to.relay, c->why.why,
+                 smtpc_stage_name(at));
+    if (at == STAGE_TLS)
+        attempt_tls_failed(&c->to, &c->backend->candidates, c->backend->tls);
     probeconn_doom(c);
 }
 

@@ -30,9 +30,7 @@ static void take_resolution(struct backend *b, struct resolution *res)
 {
     uint64_t now = loop_now_ms(b->verifier->loop);
     if (res->kind == RESOLVED) {
-        candidates_free(&b->candidates);
-        b->candidates = res->candidates;
-        b->candidates_generation++;
+        candidates_replace(&b->candidates, &res->candidates);
         b->fresh_until_ms = now + MAX(MIN((uint64_t)res->ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
     } else if (b->candidates.count) {
         b->fresh_until_ms = now + FRESH_MS_MIN; /* old addresses go on serving when DNS is in trouble */
@@ -227,7 +225,7 @@ static bool can_ask(const struct probeconn *c, struct question *q)
         return true;
     take_off_queue(q);
     struct found f = {.finding = FINDING_NO_SMTPUTF8, .probed = true, .why = "the server has no SMTPUTF8"};
-    memcpy(f.relay, c->relay, sizeof f.relay);
+    memcpy(f.relay, c->to.relay, sizeof f.relay);
     question_end(q, &f);
     return false;
 }

@@ -78,6 +78,14 @@ void lookup_send(struct lookup *l, const struct route *route)
     loop_post(l->request.to->loop, &l->request.mail);
 }
 
+void verifier_enforce(const struct cfg_verify *s, struct verify_answer *out)
+{
+    if (s->enforce || out->reply == R_rcpt_ok)
+        return;
+    out->shadow = true;
+    out->reply = R_rcpt_ok;
+}
+
 void verifier_conclude(const struct cfg_verify *s, enum finding f, const struct verdict_record *record,
                        const char *reference, struct verify_answer *out)
 {
@@ -86,10 +94,7 @@ void verifier_conclude(const struct cfg_verify *s, enum finding f, const struct 
     if (out->reply == R_rcpt_ok)
         return;
     memcpy(out->reference, reference, sizeof out->reference);
-    if (!s->enforce) {
-        out->shadow = true;
-        out->reply = R_rcpt_ok;
-    }
+    verifier_enforce(s, out);
 }
 
 static const struct cfg_verify *settings_for(const struct lookup *l, const struct policy *p)

@@ -7,9 +7,6 @@
 #include "core/rng.h"
 #include "verify/probeconn_priv.h"
 
-#define DRIP_FACTOR                                                                                          \
-    4 /* a peer that sends something now and then but never gets on has this many time-outs                  \
-       */
 #define OPEN_PAUSE_MS 30000 /* after a refused extra connection */
 
 static const struct conn_ops socket_ops;
@@ -20,53 +17,30 @@ size_t probeconn_bytes(void)
     return ALIGN_UP(sizeof(struct probeconn), 64) + conn_size();
 }
 
-struct candidate *probeconn_candidate(const struct probeconn *c)
-{
-    struct backend *b = c->backend;
-    return c->candidates_generation == b->candidates_generation ? &b->candidates.list[c->candidate_index]
-                                                                : NULL;
-}
-
 /* --- where to --- */
 
 static bool dial(struct probeconn *c)
 {
     struct backend *b = c->backend;
     struct verifier *v = b->verifier;
-    if (c->candidates_generation != b->candidates_generation) { /* the bits are of another list */
-        c->candidates_generation = b->candidates_generation;
-        c->tried = 0;
-    }
     bool is_only = !b->speaking_count && b->dialing_count <= 1;
-    int i = c->try_count < PROBE_TRIES_MAX
-                ? candidates_pick(&b->candidates, c->tried, is_only, loop_now_ms(v->loop))
-                : -1;
-    if (i < 0)
-        return false;
-    const struct candidate *to = &b->candidates.list[i];
-    enum smtpc_tls level;
-    if (!candidate_tls(to, b->tls, v->tls, v->tls_verify, &c->tls, &level)) {
+    struct attempt_rules rules = {b->tls, v->tls, v->tls_verify, is_only};
+    enum attempt_step step = attempt_next(&c->to, &b->candidates, &rules, loop_now_ms(v->loop));
+    if (step == ATTEMPT_NO_TLS)
         found_fill(&c->why, STAGE_TLS, NULL, STR_NONE, "the route requires TLS, which is not available here");
+    if (step != ATTEMPT_GO)
         return false;
-    }
     struct smtpc_options o = {
-        .helo_name = str_cstr(v->hop.hostname), .lmtp = b->protocol == ROUTE_LMTP, .tls = level};
+        .helo_name = str_cstr(v->hop.hostname), .lmtp = b->protocol == ROUTE_LMTP, .tls = c->to.level};
     if (smtpc_create(&c->smtpc, &probe_dialogue, c, &o)) {
         found_fill(&c->why, STAGE_CONNECT, NULL, STR_NONE, "out of memory for a connection");
         return false;
     }
-    c->candidate_index = (uint32_t)i;
-    c->tried |= UINT32_C(1) << i;
-    c->try_count++;
-    c->at = to->at;
-    memcpy(c->host, to->host, sizeof c->host);
-    struct sbuf text = {c->relay, 0, sizeof c->relay - 1, false};
-    endpoint_format(&c->at, &text);
-    c->relay[text.n] = '\0';
     c->state = PC_DIALING;
-    c->failed = c->timed_out = c->tls_broke = false;
-    transcript_note(b, "connecting to %s", c->relay);
-    conn_dial(c->conn, v->loop, &c->at, NULL, MIN(v->hop.times.connect_ms, PROBE_CONNECT_MS), &socket_ops, c);
+    c->failed = c->timed_out = false;
+    transcript_note(b, "connecting to %s", c->to.relay);
+    conn_dial(c->conn, v->loop, &c->to.at, NULL, MIN(v->hop.times.connect_ms, PROBE_CONNECT_MS), &socket_ops,
+              c);
     return true;
 }
 
@@ -164,19 +138,16 @@ void probeconn_doom(struct probeconn *c)
     c->failed = true;
     c->state = PC_DOOMED;
     timer_disarm(b->verifier->loop, &c->timer);
-    struct candidate *to = probeconn_candidate(c);
-    if (c->tls_broke)
-        c->tried &= ~(UINT32_C(1) << c->candidate_index);
-    else if (!c->spoke && to && candidates_failed(&b->candidates, to, loop_now_ms(b->verifier->loop)))
-        LOG(host_failed, LF_STR("dest", b->key), LF_CSTR("relay", c->relay), LF_CSTR("text", c->why.text));
+    if (attempt_failed(&c->to, &b->candidates, c->spoke, loop_now_ms(b->verifier->loop)))
+        LOG(host_failed, LF_STR("dest", b->key), LF_CSTR("relay", c->to.relay), LF_CSTR("text", c->why.text));
     transcript_note(b, "%s", c->why.text);
     conn_close(c->conn, 0);
 }
 
 static void doom_undialed(struct probeconn *c, err_t err)
 {
-    found_fill(&c->why, STAGE_CONNECT, NULL, str_cstr(c->relay), "cannot connect");
-    snprintf(c->why.text, sizeof c->why.text, "cannot connect to %s: %s", c->relay, err_text(err));
+    found_fill(&c->why, STAGE_CONNECT, NULL, str_cstr(c->to.relay), "cannot connect");
+    snprintf(c->why.text, sizeof c->why.text, "cannot connect to %s: %s", c->to.relay, err_text(err));
     probeconn_doom(c);
 }
 
@@ -263,8 +234,7 @@ void probeconn_settle(struct probeconn *c)
     }
     if (!is_idle)
         ms = MIN(ms, PROBE_STAGE_MS);
-    uint64_t limit = is_idle ? now + ms : c->progress_ms + ms * DRIP_FACTOR;
-    timer_arm(v->loop, &c->timer, now + ms <= limit ? ms : limit > now ? limit - now : 0);
+    timer_arm(v->loop, &c->timer, is_idle ? ms : stage_left_ms(now, c->progress_ms, ms));
 }
 
 /* --- work --- */

@@ -10,6 +10,7 @@
 #define VERIFY_PROBECONN_PRIV_H
 
 #include "net/conn.h"
+#include "nexthop/attempt.h"
 #include "verify/verifier_priv.h"
 
 enum probeconn_state { PC_DIALING, PC_TALKING, PC_UP, PC_QUITTING, PC_DOOMED };
@@ -23,19 +24,14 @@ struct probeconn {
     struct timer timer;  /* of the stage */
     uint64_t progress_ms, busy_since_ms;
 
-    struct endpoint at;
-    char host[DNS_NAME_MAX + 1];
-    char relay[64]; /* `at`, for the log */
-    uint32_t candidate_index, candidates_generation;
-    uint32_t tried, try_count;
-    struct tls_context *tls;
+    struct attempt to;
 
     struct list batches; /* the engine's; batch.link */
     struct list lost;    /* handed back by it, judged when it said why */
     uint32_t batch_count;
     uint32_t refused_count;
     uint32_t answered_count; /* recipients */
-    bool spoke, failed, timed_out, tls_broke;
+    bool spoke, failed, timed_out;
     struct found why; /* of a failure */
 };
 
@@ -47,6 +43,5 @@ void probeconn_close(struct probeconn *c);     /* shutdown: what it was asked fo
 extern const struct smtpc_host probe_dialogue; /* dialogue.c */
 void probeconn_doom(struct probeconn *c);      /* c->why says why */
 void probeconn_settle(struct probeconn *c);    /* arms the time-out of what it waits for now */
-struct candidate *probeconn_candidate(const struct probeconn *c); /* NULL: resolved anew since */
 
 #endif

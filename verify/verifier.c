@@ -209,10 +209,7 @@ static bool refuse_unlisted(const struct cfg_verify *s, const struct recipient_l
                             struct verify_answer *out)
 {
     say(out, l ? R_unknown_user : R_rcpt_temp, "list");
-    if (!s->enforce) {
-        out->shadow = true;
-        out->reply = R_rcpt_ok;
-    }
+    verifier_enforce(s, out);
     return true;
 }
 
@@ -353,10 +350,10 @@ void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enu
     struct sbuf b = SBUF_ON(bytes), tb = SBUF_ON(text_bytes);
     const struct cfg_verify *s;
     str_t key = learnable(v, rcpt, &s, &b);
-    enum triage t = accepted ? TRIAGE_GOOD : triage_reply(at, reply, NULL);
     if (!key.n)
         return;
-    if (t == TRIAGE_GOOD && accepted)
+    enum triage t = accepted ? TRIAGE_GOOD : triage_reply(at, reply, NULL);
+    if (accepted)
         verifier_learn(v, key, s, VERDICT_GOOD, SOURCE_DELIVERY, false);
     else if (t == TRIAGE_UNKNOWN)
         verifier_learn(v, key, s, VERDICT_UNKNOWN, SOURCE_DELIVERY, false);

@@ -25,7 +25,6 @@
 
 #define PROBE_LOOKUPS_MAX 20000 /* per worker; further questions are answered 450 at once */
 #define PROBE_BATCH_MAX   100   /* recipients a transaction: RFC 5321 4.5.3.1.8 */
-#define PROBE_TRIES_MAX   5     /* addresses tried for one connection */
 #define PROBE_AGAIN_MAX   3     /* times a question goes back into the queue for the same reason */
 #define PROBE_REFUSALS_MAX                                                                                   \
     10 /* refused recipients a connection: servers slow down, then hang up (Postfix after 10 and 20) */
@@ -179,7 +178,6 @@ struct backend {
     uint32_t conn_count, dialing_count, speaking_count;
     uint64_t open_after_ms; /* it refused one more connection */
     struct candidates candidates;
-    uint32_t candidates_generation;
     uint64_t fresh_until_ms;
     struct resolve *resolving;
 };
@@ -227,6 +225,8 @@ void lookup_send(struct lookup *l, const struct route *route);
 bool lookup_is_suspicious(const struct verify_query *q, const struct cfg_verify *s);
 void lookup_join(struct lookup *l, struct verify_ask *a, const struct verify_query *q);
 void lookup_conclude(struct lookup *l, const struct found *f); /* all who wait get their answer */
+void verifier_enforce(const struct cfg_verify *s,
+                      struct verify_answer *out); /* shadow mode refuses nothing */
 /* The answer by the settings; `reference` is given where something is hidden. */
 void verifier_conclude(const struct cfg_verify *s, enum finding f, const struct verdict_record *record,
                        const char *reference, struct verify_answer *out);

@@ -210,7 +210,7 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
 
 static enum reply_id accept_rcpt(struct smtpd_session *s)
 {
-    if (s->ops->discards(s->host, &s->tx->asked.address)) {
+    if (s->tx->asked.discards) {
         s->tx->discard_count++;
         return R_rcpt_ok;
     }

@@ -38,6 +38,7 @@ struct smtpd_rcpt {
     struct address address;
     str_t text;         /* the whole address */
     const char *sender; /* NUL-terminated, "" for null */
+    bool discards;      /* it takes mail and throws it away: the host is not asked about it */
 };
 
 /* Requests to the host. All required. None may call back into the engine from inside but where said. */
@@ -50,8 +51,8 @@ struct smtpd_host {
     /* While one is being decided: a recipient that stands behind it in the input (RFC 2920). It will be asked
      * for in its turn; whoever has to ask elsewhere can begin. `r` is valid until return. */
     void (*rcpt_ahead)(void *host, const struct smtpd_rcpt *r);
-    /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked when
-     * policy has no place for it. */
+    /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked first
+     * of all; it should take no time to say no. */
     bool (*discards)(void *host, const struct address *a);
     /* MAIL was said: is there room? 0, ERR_FULL (452 4.3.1), other (451). `size` 0 = not declared. */
     err_t (*check_space)(void *host, uint64_t size);

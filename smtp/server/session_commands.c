@@ -162,10 +162,11 @@ static enum reply_id judge_rcpt(const struct smtpd_session *s, const struct addr
         return R_bad_rcpt;
     if ((rcpt->is_utf8 || !str_is_ascii(params->orcpt)) && !tx->params.smtputf8)
         return R_needs_smtputf8;
+    out->discards = s->ops->discards(s->host, &out->address);
+    if (out->discards)
+        return R_rcpt_ok;
     enum reply_id reply =
         policy_check_rcpt(s->policy, (enum client_class)s->class, &out->address, &rewritten);
-    if (reply == R_relay_denied && s->ops->discards(s->host, &out->address))
-        return R_rcpt_ok;
     if (reply != R_rcpt_ok)
         return reply;
     if (rewritten.p && (address_parse_mailbox(rewritten, &other) || !set_asked(tx, &other, text, out)))

@@ -1,0 +1,39 @@
+/* nexthop/attempt.h: one connection's way through the addresses of a target: which one it is at, which it has
+ * tried, and in what TLS. Pure; one thread. */
+#ifndef NEXTHOP_ATTEMPT_H
+#define NEXTHOP_ATTEMPT_H
+
+#include "nexthop/target.h"
+
+#define ATTEMPT_TRIES_MAX 5 /* addresses tried for one connection */
+
+struct attempt {
+    struct endpoint at;
+    char host[DNS_NAME_MAX + 1];
+    char relay[64];          /* `at`, for the log */
+    struct tls_context *tls; /* NULL: in the clear */
+    enum smtpc_tls level;
+    bool tls_broke; /* the handshake failed, the same address will do in the clear */
+
+    /* attempt-private */
+    uint32_t index, generation; /* of the candidate */
+    uint32_t tried, count;      /* tried: a bit per candidate */
+};
+
+struct attempt_rules {
+    enum tls_level want;
+    struct tls_context *any, *verify; /* may be NULL */
+    bool failed_too;                  /* nothing else to hope for */
+};
+enum attempt_step { ATTEMPT_GO, ATTEMPT_NO_ADDRESS, ATTEMPT_NO_TLS };
+/* Goes to the next address. Other than GO: *t is at none, and there is no use in asking again. */
+enum attempt_step attempt_next(struct attempt *t, const struct candidates *c, const struct attempt_rules *r,
+                               uint64_t now_ms);
+/* The candidate that it is at; NULL: resolved anew since. */
+struct candidate *attempt_candidate(const struct attempt *t, const struct candidates *c);
+/* The handshake failed. Opportunistic TLS does without from now on, at once at the same address. */
+void attempt_tls_failed(struct attempt *t, const struct candidates *c, enum tls_level want);
+/* The connection failed; `spoke`: not for want of a server there. True: as candidates_failed(). */
+bool attempt_failed(struct attempt *t, const struct candidates *c, bool spoke, uint64_t now_ms);
+
+#endif

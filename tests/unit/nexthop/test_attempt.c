@@ -1,0 +1,117 @@
+/* One connection's way through the addresses of a target. */
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include "nexthop/attempt.h"
+#include "nexthop/settings.h"
+
+#include <cmocka.h>
+
+static struct candidates three(void)
+{
+    struct candidates c = {.list = calloc(3, sizeof(struct candidate)), .count = 3, .generation = 1};
+    assert_non_null(c.list);
+    for (unsigned i = 0; i < 3; i++) {
+        c.list[i].at.port = (uint16_t)(i + 1);
+        snprintf(c.list[i].host, sizeof c.list[i].host, "mx%u.example", i + 1);
+    }
+    return c;
+}
+
+static const struct attempt_rules plain = {.want = TLS_MAY};
+
+static void test_each_address_once(void **state)
+{
+    struct candidates c = three();
+    struct attempt t = {0};
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_GO);
+        assert_int_equal(t.at.port, i);
+        assert_string_equal(t.host, c.list[i - 1].host);
+        assert_non_null(strrchr(t.relay, ':'));
+        assert_ptr_equal(attempt_candidate(&t, &c), &c.list[i - 1]);
+        assert_int_equal(attempt_failed(&t, &c, false, 1000), true);
+    }
+    assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_NO_ADDRESS);
+    candidates_free(&c);
+}
+
+/* What failed lately is left alone by others, but for want of anything else. */
+static void test_failed_ones_come_last(void **state)
+{
+    struct candidates c = three();
+    struct attempt one = {0}, two = {0}, three_ = {0};
+    assert_int_equal(attempt_next(&one, &c, &plain, 1000), ATTEMPT_GO);
+    (void)attempt_failed(&one, &c, false, 1000);
+    assert_int_equal(attempt_next(&two, &c, &plain, 1000), ATTEMPT_GO);
+    assert_int_equal(two.at.port, 2);
+    assert_int_equal(attempt_failed(&two, &c, true, 1000), false); /* a server was there */
+    for (unsigned i = 0; i < 3; i++)
+        c.list[i].failed_until_ms = 5000;
+    assert_int_equal(attempt_next(&three_, &c, &plain, 1000), ATTEMPT_NO_ADDRESS);
+    const struct attempt_rules last_hope = {.want = TLS_MAY, .failed_too = true};
+    assert_int_equal(attempt_next(&three_, &c, &last_hope, 1000), ATTEMPT_GO);
+    assert_int_equal(three_.at.port, 1);
+    candidates_free(&c);
+}
+
+static void test_a_new_list_is_tried_anew_but_not_for_ever(void **state)
+{
+    struct candidates c = three(), fresh;
+    struct attempt t = {0};
+    for (unsigned n = 0; n < ATTEMPT_TRIES_MAX; n++) {
+        assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_GO);
+        assert_int_equal(t.at.port, 1);
+        fresh = three();
+        candidates_replace(&c, &fresh);
+        assert_null(fresh.list);
+        assert_null(attempt_candidate(&t, &c));
+        assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
+    }
+    assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_NO_ADDRESS);
+    candidates_free(&c);
+}
+
+/* RFC 7435: where TLS is a bonus, one failed handshake costs no mail. Where it is required it is. */
+static void test_tls(void **state)
+{
+    struct candidates c = three();
+    struct tls_context *any = (struct tls_context *)(void *)&c; /* only compared */
+    const struct attempt_rules may = {.want = TLS_MAY, .any = any}, require = {.want = TLS_REQUIRE};
+    struct attempt t = {0}, other = {0};
+    assert_int_equal(attempt_next(&t, &c, &may, 1000), ATTEMPT_GO);
+    assert_ptr_equal(t.tls, any);
+    assert_int_equal(t.level, SMTPC_TLS_MAY);
+    attempt_tls_failed(&t, &c, TLS_MAY);
+    assert_true(t.tls_broke);
+    assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
+    assert_int_equal(attempt_next(&t, &c, &may, 1000), ATTEMPT_GO);
+    assert_int_equal(t.at.port, 1);
+    assert_null(t.tls);
+    assert_false(t.tls_broke);
+    assert_int_equal(attempt_next(&other, &c, &require, 1000), ATTEMPT_NO_TLS);
+    attempt_tls_failed(&other, &c, TLS_REQUIRE);
+    assert_false(other.tls_broke);
+    candidates_free(&c);
+}
+
+static void test_time_left(void **state)
+{
+    assert_int_equal(stage_left_ms(1000, 1000, 500), 500);
+    assert_int_equal(stage_left_ms(2500, 1000, 500), 500);
+    assert_int_equal(stage_left_ms(2600, 1000, 500), 400); /* it drips, and gets nowhere */
+    assert_int_equal(stage_left_ms(3000, 1000, 500), 0);
+    assert_int_equal(stage_left_ms(9000, 1000, 500), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_address_once),
+        cmocka_unit_test(test_failed_ones_come_last),
+        cmocka_unit_test(test_a_new_list_is_tried_anew_but_not_for_ever),
+        cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_time_left),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
