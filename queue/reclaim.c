@@ -12,7 +12,7 @@
 
 #define BYTES_PER_TICK    (256u << 10) /* of one run; the loop may run it a few times in a tick */
 #define STEPS_PER_TICK    256u
-#define FREE_COUNT_WANTED 6u  /* segments, or a quarter of the ring: before mail has to wait */
+#define FREE_COUNT_WANTED 6u  /* segments, before mail has to wait; or a quarter of what is not alive */
 #define GARBAGE_SEGMENTS  2u  /* less is not worth a lap */
 #define SCAN_COUNT_MAX    64u /* messages looked at for one that can be moved */
 /* A disk that cannot be read now may be read later: three minutes of tries before it counts as damage. */
@@ -51,7 +51,11 @@ static bool is_wanted(const struct queue *q)
         return true;
     uint32_t pending =
         (uint32_t)(q->tail_segment - q->durable_tail); /* free as soon as the superblock says so */
-    return qspace_free_segments(q) + pending < MAX(FREE_COUNT_WANTED, q->segment_count / 4);
+    /* A share of what can be free at all: a share of the ring would leave nothing for garbage to gather in,
+     * and each segment would be moved nearly whole. */
+    uint64_t idle_bytes = q->data_bytes > q->live_bytes ? q->data_bytes - q->live_bytes : 0;
+    uint32_t wanted = MAX(FREE_COUNT_WANTED, (uint32_t)(idle_bytes / q->segment_bytes / 4));
+    return qspace_free_segments(q) + pending < wanted;
 }
 
 void qreclaim_kick(struct queue *q)
