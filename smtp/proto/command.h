@@ -5,7 +5,7 @@
 #include "smtp/proto/address.h"
 #include "smtp/proto/reply.h"
 
-enum cmd_flags { CMD_PRE_HELO = 1, CMD_JUNK = 2, CMD_LAST = 4, CMD_NO_ARG = 8 };
+enum cmd_flags { CMD_PRE_HELO = 1, CMD_JUNK = 2, CMD_LAST = 4, CMD_NO_ARG = 8, CMD_IN_CLEAR = 16 };
 
 enum cmd_id {
 #define COMMAND(id, verb, flags) CMD_##id,

@@ -43,7 +43,7 @@ static void proceed_ehlo(struct smtpd_session *s, str_t arg)
     if (size)
         sbuf_printf(&b, " %llu", (unsigned long long)size);
     sbuf_cstr(&b, "\r\n250-8BITMIME\r\n");
-    if (s->tls_offered && !s->tls_active)
+    if (session_tls_level(s) != CLIENT_TLS_OFF && !s->tls_active)
         sbuf_cstr(&b, "250-STARTTLS\r\n");
     if (session_offers_dsn(s))
         sbuf_cstr(&b, "250-DSN\r\n");
@@ -262,7 +262,7 @@ static enum reply_id check_starttls(const struct smtpd_session *s)
 {
     if (s->tls_active)
         return R_already_tls;
-    if (!s->tls_offered)
+    if (session_tls_level(s) == CLIENT_TLS_OFF)
         return R_not_implemented;
     return s->tx ? R_in_transaction : R_ok;
 }
@@ -326,6 +326,8 @@ static enum reply_id check(const struct smtpd_session *s, const struct command *
         return R_ok;
     if (has_controls(line))
         return R_bad_syntax;
+    if (!(c->flags & CMD_IN_CLEAR) && !s->tls_active && session_tls_level(s) == CLIENT_TLS_REQUIRE)
+        return R_tls_needed;
     if (!(c->flags & CMD_PRE_HELO) && !s->greeted)
         return R_need_helo;
     if ((c->flags & CMD_NO_ARG) && c->arg.n)
