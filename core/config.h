@@ -115,6 +115,14 @@ struct cfg_listener {
 enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
+/* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
+enum extension {
+#define EXTENSION(id, keyword) EXTENSION_##id,
+#include "core/extension.def"
+#undef EXTENSION
+    EXTENSION_COUNT
+};
+const char *extension_keyword(enum extension e);
 
 struct config {
     struct arena arena; /* owns every string and array below */
@@ -180,6 +188,7 @@ struct config {
         uint32_t verify_edge, verify_stranger; /* 30 s, 8 s: RCPT waits at most this long for its verdict */
     } timeouts;
 
+    uint32_t hidden_extensions[3]; /* bits 1 << enum extension, by enum client_class */
     enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
 
     struct {                     /* retry */

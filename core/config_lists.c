@@ -122,6 +122,60 @@ void read_trusted_networks(struct loader *l, const struct schema_key *k, const s
     read_networks(l, k, n, &c->trusted_networks, &c->trusted_network_count);
 }
 
+const char *extension_keyword(enum extension e)
+{
+    static const char *const keywords[] = {
+#define EXTENSION(id, keyword) [EXTENSION_##id] = keyword,
+#include "core/extension.def"
+#undef EXTENSION
+    };
+    return keywords[e];
+}
+
+static bool find_extension(str_t keyword, enum extension *out)
+{
+    for (enum extension e = 0; e < EXTENSION_COUNT; e++) {
+        *out = e;
+        if (str_ieq(keyword, str_cstr(extension_keyword(e))))
+            return true;
+    }
+    return false;
+}
+
+static void unknown_extension(struct loader *l, const struct schema_key *k, const struct node *n)
+{
+    char text[256];
+    struct sbuf b = SBUF_ON(text);
+    str_t instead = STR_NONE;
+    if (str_ieq(n->text, STR("DSN")))
+        instead = STR("write it at dsn: { offer: }");
+    if (str_ieq(n->text, STR("STARTTLS")))
+        instead = STR("leave out tls to offer none");
+    if (!instead.p) {
+        sbuf_cstr(&b, "write one of");
+        for (enum extension e = 0; e < EXTENSION_COUNT; e++)
+            sbuf_printf(&b, " %s", extension_keyword(e));
+        instead = sbuf_view(&b);
+    }
+    diag_error(l->diag, n->mark, "%s: \"" STR_FMT "\" is nothing that can be hidden; " STR_FMT, k->name,
+               STR_ARG(clip(n->text)), STR_ARG(instead));
+}
+
+void read_extensions(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    uint32_t *bits = field;
+    enum extension e;
+    *bits = 0;
+    for (const struct node *n = list->first; n && !too_many_errors(l); n = n->next) {
+        if (!check_item(l, k, n, NODE_SCALAR))
+            continue;
+        if (find_extension(n->text, &e))
+            *bits |= 1u << e;
+        else
+            unknown_extension(l, k, n);
+    }
+}
+
 /* What cannot be said key by key, because keys come in any order. */
 static void finish_route(struct loader *l, struct cfg_route *route)
 {

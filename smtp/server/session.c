@@ -195,7 +195,13 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
     while (used < n && !smtpd_waiting(s)) {
         switch ((enum session_state)s->state) {
         case STATE_COMMAND: used += session_read_line(s, p + used, n - used); break;
-        case STATE_CONTENT: used += session_content(s, p + used, n - used); break;
+        case STATE_CONTENT: {
+            size_t (*take)(struct smtpd_session *, const uint8_t *, size_t) =
+                s->tx->chunks.begun ? session_chunk : session_content;
+            used += take(s, p + used, n - used);
+            break;
+        }
+        case STATE_SKIP: used += session_skip(s, n - used); break;
         default: used = n; /* closed: what still comes is nobody's */
         }
     }
@@ -248,8 +254,11 @@ void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t deta
 
 void smtpd_resume(struct smtpd_session *s)
 {
-    if (s->state == STATE_ROOM_WAIT)
-        s->state = STATE_CONTENT;
+    if (s->state != STATE_ROOM_WAIT)
+        return;
+    s->state = STATE_CONTENT;
+    if (s->tx->chunks.begun) /* what is still to be stored may be the end, for which no input comes */
+        session_chunk(s, NULL, 0);
 }
 
 static void message_stored(struct smtpd_session *s)
@@ -349,6 +358,7 @@ uint32_t smtpd_timeout_ms(const struct smtpd_session *s)
     switch ((enum session_state)s->state) {
     case STATE_COMMAND:
     case STATE_TLS_WAIT: return c->timeouts.command;
+    case STATE_SKIP:
     case STATE_CONTENT: return c->timeouts.data_block;
     default: return 0;
     }

@@ -10,12 +10,14 @@ static void test_greeting_and_extensions(void **state)
     peer_start(h);
     assert_string_equal(peer_heard(h), "220 mx.example.com ESMTP Postern\r\n");
     assert_string_equal(peer_say(h, "EHLO client.example\r\n"), "250-mx.example.com greets [198.51.100.7]\r\n"
+                                                                "250-STARTTLS\r\n"
                                                                 "250-PIPELINING\r\n"
                                                                 "250-SIZE 20971520\r\n"
                                                                 "250-8BITMIME\r\n"
-                                                                "250-STARTTLS\r\n"
-                                                                "250-ENHANCEDSTATUSCODES\r\n"
-                                                                "250 SMTPUTF8\r\n");
+                                                                "250-CHUNKING\r\n"
+                                                                "250-SMTPUTF8\r\n"
+                                                                "250-LIMITS RCPTMAX=1000\r\n"
+                                                                "250 ENHANCEDSTATUSCODES\r\n");
     assert_string_equal(peer_say(h, "HELO client.example\r\n"), "250 mx.example.com\r\n");
     peer_free(h);
 
