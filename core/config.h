@@ -157,6 +157,9 @@ struct config {
     struct cfg_listener *listeners; /* at least one; default 0.0.0.0:25 */
     size_t listener_count;
 
+    str_t user;   /* absent: `postern` if there is one, when we are root */
+    bool sandbox; /* default true */
+
     str_t spool_directory;    /* default /var/spool/postern */
     uint64_t ring_size_bytes; /* per worker, default 256MiB, min 16MiB */
     uint32_t

@@ -73,7 +73,16 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
 static err_t make_current(struct gateway *g, str_t text, bool shrunk_lists_ok, struct diag *d)
 {
     struct snapshot *s;
-    err_t err = snapshot_load(&s, text, g->config_path, g->dns, &g->names, g->current, shrunk_lists_ok, d);
+    struct config *c;
+    err_t err = config_load_text(text, g->config_path, &c, d);
+    if (err)
+        return err;
+    err = confine_check(&g->confine, c, d);
+    if (err) {
+        config_free(c);
+        return err;
+    }
+    err = snapshot_build(&s, c, g->dns, &g->names, g->current, shrunk_lists_ok, d);
     if (err)
         return err;
     warn_restart_needed(policy_config(g->current->policy), policy_config(s->policy), d);
@@ -231,6 +240,8 @@ void gateway_end(struct gateway *g)
     names_free(&g->names);
     pause_free(&g->pause);
     certificates_free(&g->certificates);
+    ports_close(&g->ports);
+    confine_free(&g->confine);
     gbuf_free(&g->config_text);
     tls_context_unref(g->tls_client);
     tls_context_unref(g->tls_client_verify);

@@ -7,11 +7,13 @@
 
 #include "admin/admin.h"
 #include "daemon/certificates.h"
+#include "daemon/confine.h"
 #include "daemon/pause.h"
 #include "daemon/worker.h"
 
 struct gateway {
     const char *config_path;
+    bool log_is_file;
     int lock_fd; /* the spool's lock; held until exit */
     uint64_t started_wall_ns;
     int signal_fd, drained_fd; /* what the main thread waits for */
@@ -22,6 +24,8 @@ struct gateway {
     struct worker *workers;                             /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */
+    struct confine confine;
+    struct ports ports;
     struct certificates certificates;
 
     pthread_mutex_t lock;     /* guards what follows; the admin thread reads it and reloads */

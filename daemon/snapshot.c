@@ -139,15 +139,6 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, s
     return 0;
 }
 
-err_t snapshot_load(struct snapshot **out, str_t text, const char *path, struct dns *dns, struct names *names,
-                    const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d)
-{
-    struct config *c;
-    *out = NULL;
-    err_t err = config_load_text(text, path, &c, d);
-    return err ? err : snapshot_build(out, c, dns, names, previous, shrunk_lists_ok, d);
-}
-
 struct snapshot *snapshot_ref(struct snapshot *s)
 {
     __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);

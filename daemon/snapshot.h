@@ -26,9 +26,6 @@ struct snapshot {
  * host names, for three times dns.timeout at most. */
 err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, struct names *names,
                      const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d) WARN_UNUSED;
-/* Builds from the text of a configuration file. */
-err_t snapshot_load(struct snapshot **out, str_t text, const char *path, struct dns *dns, struct names *names,
-                    const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d) WARN_UNUSED;
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is fine */
 

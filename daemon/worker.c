@@ -2,7 +2,6 @@
 #include "daemon/worker.h"
 
 #include <errno.h>
-#include <time.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -12,8 +11,6 @@
 
 #define RETIRE_CHECK_MS 1000
 #define GAUGE_MS        1000
-#define PORT_WAIT_COUNT 100
-#define PORT_WAIT_MS    20
 
 static void remember_live(void *ctx, struct qmsg *m)
 {
@@ -71,44 +68,18 @@ err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes)
     return err ? err : recovered_all(w, notes);
 }
 
-/* io_uring keeps the sockets of a process that was killed open for some milliseconds longer than the process.
- */
-static err_t await_port(const struct endpoint *at)
-{
-    const struct timespec pause = {.tv_nsec = PORT_WAIT_MS * (long)NS_PER_MS};
-    err_t err;
-    for (unsigned n = 0; (err = listener_check(at)) == -EADDRINUSE && n < PORT_WAIT_COUNT; n++)
-        nanosleep(&pause, NULL);
-    return err;
-}
-
-static void explain_listen(const struct endpoint *at, err_t err, struct gbuf *notes)
-{
-    char text[64];
-    struct sbuf b = SBUF_ON(text);
-    endpoint_format(at, &b);
-    gbuf_printf(notes, "cannot listen on " STR_FMT ": %s%s\n", STR_ARG(sbuf_view(&b)), err_text(err),
-                err == -EADDRINUSE      ? "; another server is there (see ss -ltnp)"
-                : err == -EADDRNOTAVAIL ? "; this machine has no such address"
-                : err == -EACCES        ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-                                        : "");
-}
-
-err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes)
+err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes)
 {
     const struct config *c = policy_config(w->current->policy);
     w->listeners = calloc(c->listener_count, sizeof *w->listeners);
     if (!w->listeners)
         return -ENOMEM;
     for (size_t i = 0; i < c->listener_count; i++) {
-        const struct endpoint *at = &c->listeners[i].at;
-        err_t err = first ? 0 : await_port(at);
         struct worker_listener *ln = &w->listeners[i];
         *ln = (struct worker_listener){.worker = w, .tls = c->listeners[i].tls};
-        if (!err) /* port 0: the one that the first worker got */
-            err = listener_open(&ln->listener, first ? listener_endpoint(first->listeners[i].listener) : at);
+        err_t err = listener_adopt(&ln->listener, ports_take(ports, w->index, i));
         if (err) {
-            explain_listen(at, err, notes);
+            ports_explain(&c->listeners[i].at, err, notes);
             return err;
         }
         w->listener_count++;

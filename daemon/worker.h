@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "daemon/ports.h"
 #include "daemon/snapshot.h"
 #include "net/listener.h"
 #include "relay/relay.h"
@@ -76,8 +77,7 @@ struct worker {
 err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
                   struct gbuf *notes) WARN_UNUSED;
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
-/* `first`: the worker that listens already, whose ports are taken; NULL: this is it. */
-err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
+err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes) WARN_UNUSED;
 /* All workers, before the first one is launched. `shared` outlives them. */
 err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
                      struct tls_context *tls_verify, struct verify_shared *shared,
