@@ -313,6 +313,49 @@ static const struct dialogue tls[] = {
      .script = OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! closed\nE failed STARTTLS 0\n"},
 };
 
+/* "user" "pass" */
+#define USER_64  "dXNlcg=="
+#define PASS_64  "cGFzcw=="
+#define PLAIN_64 "AHVzZXIAcGFzcw=="
+#define SECURED  OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! secured\nC EHLO gw.example\nS 250-mx\nS 250-PIPELINING\n"
+#define LOGS_IN(mechanism_)                                                                                  \
+    .opt = {.tls = SMTPC_TLS_REQUIRE,                                                                        \
+            .has_auth = true,                                                                                \
+            .auth = {.mechanism = mechanism_, .user = STR("user"), .password = STR("pass")}}
+
+static const struct dialogue logins[] = {
+    {"PLAIN", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH LOGIN PLAIN CRAM-MD5\nC AUTH PLAIN " PLAIN_64 "\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"LOGIN where that is all", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH LOGIN\nC AUTH LOGIN\nS 334 VXNlcm5hbWU6\nC " USER_64 "\nS 334 UGFzc3dvcmQ6\nC " PASS_64
+                       "\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"LOGIN when it is wanted", LOGS_IN(AUTH_LOGIN), .script = SECURED "S 250 AUTH PLAIN LOGIN\nC AUTH LOGIN\nS 334 x\nC " USER_64
+                                                                       "\nS 535 5.7.8 no\nE failed AUTH 535\n"},
+    {"PLAIN when it is wanted, and not there", LOGS_IN(AUTH_PLAIN), .script = SECURED "S 250 AUTH LOGIN\nE failed AUTH 454\n"},
+    {"EXTERNAL", LOGS_IN(AUTH_EXTERNAL),
+     .script = SECURED "S 250 AUTH PLAIN EXTERNAL\nC AUTH EXTERNAL " USER_64 "\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"EXTERNAL without a name",
+     .opt = {.tls = SMTPC_TLS_REQUIRE, .has_auth = true, .auth = {.mechanism = AUTH_EXTERNAL}},
+     .script = SECURED "S 250 AUTH EXTERNAL\nC AUTH EXTERNAL =\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"nothing offered", LOGS_IN(AUTH_AUTO), .script = SECURED "S 250 8BITMIME\nE failed AUTH 454\n"},
+    {"nothing that we know", LOGS_IN(AUTH_AUTO), .script = SECURED "S 250 AUTH GSSAPI XPLAIN\nE failed AUTH 454\n"},
+    {"refused", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH PLAIN\nC AUTH PLAIN " PLAIN_64 "\nS 535 5.7.8 wrong\nE failed AUTH 535\n"},
+    {"not now", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH PLAIN\nC AUTH PLAIN " PLAIN_64 "\nS 454 4.7.0 later\nE failed AUTH 454\n"},
+    {"a question that PLAIN does not have", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH PLAIN\nC AUTH PLAIN " PLAIN_64 "\nS 334 what\nE failed AUTH 0\n"},
+    {"taken too early", LOGS_IN(AUTH_LOGIN), .script = SECURED "S 250 AUTH LOGIN\nC AUTH LOGIN\nS 235 sure\nE failed AUTH 0\n"},
+    {"asked too often", LOGS_IN(AUTH_LOGIN),
+     .script = SECURED "S 250 AUTH LOGIN\nC AUTH LOGIN\nS 334 a\nC " USER_64 "\nS 334 b\nC " PASS_64 "\nS 334 c\nE failed AUTH 0\n"},
+    {"never in the clear, whatever is offered",
+     .opt = {.tls = SMTPC_TLS_MAY, .has_auth = true, .auth = {.user = STR("user"), .password = STR("pass")}},
+     .script = EHLO "S 250-mx\nS 250 AUTH PLAIN LOGIN\nE failed AUTH 454\n"},
+    {"what was offered in the clear is forgotten", LOGS_IN(AUTH_AUTO),
+     .script = EHLO "S 250-mx\nS 250-AUTH PLAIN\nS 250 STARTTLS\nC STARTTLS\nS 220 go\nE starttls\n! secured\nC EHLO gw.example\n"
+                    "S 250 mx\nE failed AUTH 454\n"},
+};
+
 static const struct dialogue pipelined[] = {
     {"one message", .messages = ONE,
      .script = UP_PIPE "D 0\n" SAY_0 YES "E content 0\nT 0\nC body 0\nC .\n"
@@ -549,6 +592,11 @@ static void test_hello(void **state)
     play_all(hello, COUNT_OF(hello));
 }
 
+static void test_logins(void **state)
+{
+    play_all(logins, COUNT_OF(logins));
+}
+
 static void test_tls(void **state)
 {
     play_all(tls, COUNT_OF(tls));
@@ -680,6 +728,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_logins),
         cmocka_unit_test(test_pipelined),
         cmocka_unit_test(test_lost),
         cmocka_unit_test(test_lock_step),
