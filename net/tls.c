@@ -32,7 +32,7 @@ struct tls_session {
     struct tls_hello hello; /* of the client, while the server chooses */
     struct tls_info info;
     char server_name[TLS_NAME_BYTES], error[192];
-    char shown_pin[sizeof "spki:" + 64]; /* of a server that none of the pins fits */
+    char shown_pin[sizeof "spki:" + 64 + 1]; /* of a server that none of the pins fits */
 };
 
 static err_t bytes_put(struct bytes *b, const void *p, size_t n)
