@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "policy/policy_priv.h"
@@ -135,6 +136,10 @@ static bool read_password(struct builder *b, const struct cfg_auth *auth, struct
     int fd = open(auth->password_file.p, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
     err_t err = n < 0 ? -errno : 0;
+    struct stat st;
+    if (!err && fstat(fd, &st) == 0 && st.st_mode & S_IROTH)
+        diag_warning(b->diag, auth->mark, "password_file: everybody can read " STR_FMT "; chmod o-r it",
+                     STR_ARG(auth->password_file));
     if (fd >= 0)
         close(fd);
     if (err) {

@@ -252,6 +252,18 @@ def test_reload_of_files_that_changed_in_the_middle_of_a_session(scene, made, ce
     internal.wait_for(1)
 
 
+def test_a_reload_that_brings_tls_reaches_open_sessions(pair, certificate):
+    gateway, internal, _ = pair
+    s = gateway.smtp()
+    assert "STARTTLS" not in s.ehlo()
+    gateway.configure(tls={**certificates(certificate), "level": {"stranger": "require"}})
+    gateway.cli("reload")
+    eventually(lambda: s.say("MAIL FROM:<alice@example.net>").startswith("530") or s.say("RSET") and None, "the rule reaches it")
+    start_tls(s)
+    assert s.send("alice@example.net", "bob@example.com", message("reached"))[-1].code == 250
+    internal.wait_for(1)
+
+
 def test_a_certificate_that_ends_is_told(scene, made):
     soon, ended, fine = made("soon", "gw.example.com", days=3), made("ended", "old.example.com", days=-1), made("fine", "a.example.com", days=90)
     gateway, _, _ = scene(certificates(fine, soon, ended))
