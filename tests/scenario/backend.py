@@ -18,13 +18,13 @@ class Backend:
         self.banner, self.helo, self.mail, self.rcpt, self.dot = "220 inside.local ESMTP", None, None, None, "250 2.0.0 taken"
         self.extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE"]
         self.hold, self.delay_s = None, 0
-        self.tls = None  # an ssl.SSLContext: STARTTLS is offered, and needed for MAIL
-        self.login = None  # ("PLAIN LOGIN", user, password): AUTH is offered, and needed for MAIL
-        self.handshakes, self.logins, self.heard_in_clear = [], [], []
         self.lock = threading.Lock()
         self.asked, self.senders, self.messages, self.connections, self.open, self.open_max, self.helos = [], [], [], 0, 0, 0, []
         self.unanswered, self.unanswered_max = 0, 0
         self.sockets = set()
+        self.tls = None  # an ssl.SSLContext: STARTTLS is offered, and needed for MAIL
+        self.login = None  # ("PLAIN LOGIN", user, password): AUTH is offered, and needed for MAIL
+        self.handshakes, self.logins, self.heard_in_clear = [], [], []
         self.listener = None
         self.start()
 
@@ -136,21 +136,21 @@ class Backend:
             line = f.readline()
             if not line.endswith(b"\r\n"):
                 return
-            line = line.decode("utf-8").rstrip("\r\n")
-            verb = line.split(" ")[0].upper()
             if not secure:
-                self.heard_in_clear.append(line)
-            if verb == "STARTTLS" and self.tls:
+                self.heard_in_clear.append(line.decode().strip())
+            if line.startswith(b"STARTTLS") and self.tls:
                 say("220 2.0.0 go")
                 s, f, secure = *self.secure(s), True
                 continue
-            if verb == "AUTH" and self.login:
-                known = self.authenticate(line, f, say)
+            if line.startswith(b"AUTH ") and self.login:
+                known = self.authenticate(line.decode().strip(), f, say)
                 say("235 2.7.0 welcome" if known else "535 5.7.8 no")
                 continue
-            if verb == "MAIL" and (self.tls and not secure or self.login and not known):
+            if line.startswith(b"MAIL") and (self.tls and not secure or self.login and not known):
                 say("530 5.7.0 not like this")
                 continue
+            line = line.decode("utf-8").rstrip("\r\n")
+            verb = line.split(" ")[0].upper()
             if verb in ("EHLO", "LHLO", "HELO"):
                 with self.lock:
                     self.helos.append(line[5:])

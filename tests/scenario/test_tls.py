@@ -96,7 +96,7 @@ def test_starttls_in(scene, certificate, version):
     received = " ".join(kept.parsed["Received"].split())
     assert kept.raw.endswith(content.encode()) and "with ESMTPS id" in received
     assert re.search(r"\(version=TLSv1\.[23] cipher=TLS_\w+ verify=none\)", received), received
-    said = gateway.events("tls")[0]
+    said = eventually(lambda: gateway.events("tls"), "it is logged")[0]
     assert said["side"] == "server" and said["result"] == "ok" and said["group"] == "X25519" and said["verify"] == "none"
 
 
@@ -241,7 +241,7 @@ def test_reload_of_files_that_changed_in_the_middle_of_a_session(scene, made, ce
     said = r.stdout + r.stderr
     where = [i for i, line in enumerate(gateway.config_path.read_text().splitlines(), 1) if str(certificate.key) in line][0]
     assert r.returncode != 0 and f"postern.yaml:{where}:" in said and "does not belong to the first certificate" in said
-    assert gateway.events("reload_refused")
+    eventually(lambda: gateway.events("reload_refused"), "it is logged")
     assert shown(start_tls(gateway.smtp())) == shown(old)
     certificate.key.write_bytes(new.key.read_bytes())
     gateway.cli("reload")
@@ -267,7 +267,8 @@ def test_a_reload_that_brings_tls_reaches_open_sessions(pair, certificate):
 def test_a_certificate_that_ends_is_told(scene, made):
     soon, ended, fine = made("soon", "gw.example.com", days=3), made("ended", "old.example.com", days=-1), made("fine", "a.example.com", days=90)
     gateway, _, _ = scene(certificates(fine, soon, ended))
-    told = eventually(lambda: {e["file"].rsplit("/")[-1]: e for e in gateway.events("certificate_ends")}, "it is told")
+    eventually(lambda: len(gateway.events("certificate_ends")) == 2, "it is told")
+    told = {e["file"].rsplit("/")[-1]: e for e in gateway.events("certificate_ends")}
     assert set(told) == {"soon.pem", "ended.pem"} and told["soon.pem"]["days"] in ("2", "3") and "has ended" in told["ended.pem"]["text"]
     gateway.cli("reload")
     eventually(lambda: len(gateway.events("certificate_ends")) == 4, "and again")
