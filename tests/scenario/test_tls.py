@@ -528,3 +528,5 @@ def test_probes_have_the_tls_and_the_credentials_of_the_route(inside, made, tmp_
     assert not backend.messages and backend.probes("bob@example.com") == 1
     assert backend.logins[0] == ("PLAIN", "gw", "secret") and backend.handshakes[0]["shown"] == ours.der
     assert not [line for line in backend.heard_in_clear if line.startswith(("MAIL", "AUTH"))]
+    shown_to_people = gateway.cli("verify", "probe", "bob@example.com", check=False).stdout
+    assert "(credentials)" in shown_to_people and "AUTH PLAIN A" not in shown_to_people and "certificate: pin" in shown_to_people, shown_to_people
