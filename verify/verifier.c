@@ -168,13 +168,13 @@ void verifier_drain(struct verifier *v, void (*drained)(void *ctx), void *ctx)
 
 /* --- what is known at once --- */
 
-static const struct recipient_list *list_of(const struct verifier *v, const struct cfg_verify *s)
+static const struct verify_list *list_of(const struct verifier *v, const struct cfg_verify *s)
 {
     for (size_t i = 0; i < v->list_count; i++) {
         const struct verify_list *l = &v->lists[i];
         if (str_eq(l->path, s->list) && l->rules.fold_case == s->fold_case &&
             l->rules.separator == s->separator)
-            return l->list;
+            return l;
     }
     return NULL;
 }
@@ -205,10 +205,10 @@ static bool say_known(const struct cfg_verify *s, const struct verdict_record *r
     return true;
 }
 
-static bool refuse_unlisted(const struct cfg_verify *s, const struct recipient_list *l,
+static bool refuse_unlisted(const struct cfg_verify *s, const struct verify_list *l,
                             struct verify_answer *out)
 {
-    say(out, l ? R_unknown_user : R_rcpt_temp, "list");
+    say(out, l && !l->is_doubtful ? R_unknown_user : R_rcpt_temp, "list");
     verifier_enforce(s, out);
     return true;
 }
@@ -241,8 +241,8 @@ static bool answered_at_once(struct verifier *v, const struct verify_query *q, s
     verdict_cache_get(v->shared->cache, k->key, wall_s(), &k->record);
     if (k->record.pin)
         return say_known(s, &k->record, out);
-    const struct recipient_list *l = s->list.n ? list_of(v, s) : NULL;
-    if (l && recipient_list_has(l, k->key))
+    const struct verify_list *l = s->list.n ? list_of(v, s) : NULL;
+    if (l && recipient_list_has(l->list, k->key))
         return say(out, R_rcpt_ok, "list");
     if (s->mode == VERIFY_LISTED)
         return refuse_unlisted(s, l, out);
