@@ -107,8 +107,32 @@ struct cfg_network { /* address, CIDR, or a host name that is resolved at boot, 
     struct mark mark;
 };
 
+enum listener_tls {
+    LISTENER_TLS_BY_CLASS,
+    LISTENER_TLS_OFF,
+    LISTENER_TLS_MAY,
+    LISTENER_TLS_REQUIRE,
+    LISTENER_TLS_IMPLICIT
+};
+
 struct cfg_listener {
     struct endpoint at;
+    enum listener_tls tls;
+    struct mark mark, tls_mark; /* tls_mark: line 0: not written */
+};
+
+struct cfg_certificate { /* for clients that say STARTTLS */
+    str_t chain, key;    /* paths */
+    struct mark mark, key_mark;
+};
+
+enum client_level { CLIENT_TLS_OFF, CLIENT_TLS_MAY, CLIENT_TLS_REQUIRE };
+enum cert_class { CERT_CLASS_EDGE, CERT_CLASS_TRUSTED };
+
+struct cfg_tls_client { /* who a client with this certificate is */
+    enum cert_class class;
+    str_t pin;      /* "spki:HEX" or "cert:HEX"; or: */
+    str_t ca, name; /* path, host name */
     struct mark mark;
 };
 
@@ -212,8 +236,13 @@ struct config {
         bool use_hosts_file;      /* true */
     } dns;
 
-    struct { /* tls, inbound; certificate and key both or none */
-        str_t certificate, key;
+    struct { /* tls, inbound */
+        struct cfg_certificate *certificates;
+        size_t certificate_count;   /* 0: no TLS for clients */
+        enum client_level level[3]; /* by enum client_class; default may */
+        struct cfg_tls_client *clients;
+        size_t client_count;
+        uint32_t warn_before_s; /* 14 d; 0: never */
     } tls;
 
     struct { /* admin */

@@ -121,27 +121,36 @@ static bool same_sender(const struct batch *batch, const struct question *q)
            str_eq(mine, kind == PROBE_FIXED ? fixed : str_of(q->sender, q->sender_n));
 }
 
+/* Adaptive: a server that has come to refuse the one sender gets the other. */
+static void turn_sender(struct backend *b, bool refuses_empty, const struct smtp_reply *reply, str_t relay)
+{
+    if (b->refuses_empty == refuses_empty)
+        return; /* the first one of the batch did */
+    b->refuses_empty = refuses_empty;
+    b->refuses_empty_until_ms = loop_now_ms(b->verifier->loop) + REFUSES_EMPTY_MS;
+    LOG(verify_sender, LF_STR("dest", b->key), LF_STR("relay", relay),
+        LF_CSTR("sender", refuses_empty ? "token" : "empty"), LF_U64("reply", (uint64_t)reply->code),
+        LF_STR("text", reply->text));
+}
+
+static bool is_adaptive(const struct question *q)
+{
+    struct address a;
+    return address_parse_mailbox(str_of(q->text, q->text_n), &a) == 0 &&
+           policy_verify(q->backend->verifier->policy, &a)->sender.kind == SENDER_ADAPTIVE;
+}
+
 bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
                     str_t relay)
 {
-    struct backend *b = q->backend;
-    str_t fixed;
     if (q->again_count >= PROBE_AGAIN_MAX)
         return false;
-    if (batch->sender_kind == PROBE_PASSED_ON) {
+    if (batch->sender_kind == PROBE_PASSED_ON)
         q->sender_n = 0;
-    } else if (batch->sender_kind == PROBE_EMPTY) {
-        if (sender_of(q, &fixed) == PROBE_EMPTY && !b->refuses_empty) {
-            b->refuses_empty = true;
-            b->refuses_empty_until_ms = loop_now_ms(b->verifier->loop) + REFUSES_EMPTY_MS;
-            LOG(verify_sender, LF_STR("dest", b->key), LF_STR("relay", relay),
-                LF_U64("reply", (uint64_t)reply->code), LF_STR("text", reply->text));
-        }
-        if (sender_of(q, &fixed) == PROBE_EMPTY) /* so the configuration wants it */
-            return false;
-    } else {
+    else if (batch->sender_kind == PROBE_FIXED || !is_adaptive(q))
         return false;
-    }
+    else
+        turn_sender(q->backend, batch->sender_kind == PROBE_EMPTY, reply, relay);
     q->again_count++;
     question_enqueue(q, true);
     return true;

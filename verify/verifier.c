@@ -359,11 +359,12 @@ void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enu
         verifier_learn(v, key, s, VERDICT_UNKNOWN, SOURCE_DELIVERY, false);
     else if (t == TRIAGE_DISABLED)
         verifier_learn(v, key, s, VERDICT_DISABLED, SOURCE_DELIVERY, false);
-    if (t != TRIAGE_UNKNOWN || (at != STAGE_DATA && at != STAGE_DOT))
+    bool at_rcpt = at == STAGE_RCPT;
+    if (t != TRIAGE_UNKNOWN || (!at_rcpt && at != STAGE_DATA && at != STAGE_DOT))
         return;
     str_t text = address_canonical(rcpt, &tb);
-    if (text.n) /* it was taken at RCPT: does its server take all there? */
-        send_along(v, REQUEST_DATA_REFUSED,
+    if (text.n) /* does its server take all there, or not any more? */
+        send_along(v, at_rcpt ? REQUEST_RCPT_REFUSED : REQUEST_DATA_REFUSED,
                    &(struct verify_query){.address = rcpt, .text = text, .policy = v->policy}, key);
 }
 

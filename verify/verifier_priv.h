@@ -59,6 +59,7 @@ enum request_kind {
     REQUEST_REFRESH,      /* nobody waits: only if the backend has nothing better to do */
     REQUEST_LOOPED,       /* our own probe of this address came back to us */
     REQUEST_DATA_REFUSED, /* a delivery to it was refused after the content as unknown */
+    REQUEST_RCPT_REFUSED, /* ... at RCPT */
 };
 
 struct request {

@@ -5,7 +5,14 @@
 #include "smtp/proto/address.h"
 #include "smtp/proto/reply.h"
 
-enum cmd_flags { CMD_PRE_HELO = 1, CMD_JUNK = 2, CMD_LAST = 4, CMD_NO_ARG = 8, CMD_OCTETS = 16 };
+enum cmd_flags {
+    CMD_PRE_HELO = 1,
+    CMD_JUNK = 2,
+    CMD_LAST = 4,
+    CMD_NO_ARG = 8,
+    CMD_OCTETS = 16,
+    CMD_IN_CLEAR = 32
+};
 
 enum cmd_id {
 #define COMMAND(id, verb, flags) CMD_##id,

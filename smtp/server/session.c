@@ -47,6 +47,7 @@ err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, voi
     s->class = (uint8_t)client->class;
     s->reason = CLOSE_COUNT;
     s->tls_offered = tls_offered;
+    s->listener_tls = (uint8_t)client->tls;
     s->where = "after CONNECT";
     return 0;
 }
@@ -58,7 +59,7 @@ void smtpd_destroy(struct smtpd_session *s)
     pool_put(&s->memory->sessions, s);
 }
 
-void smtpd_start(struct smtpd_session *s)
+static void greet(struct smtpd_session *s)
 {
     char text[512];
     struct sbuf b = SBUF_ON(text);
@@ -68,9 +69,24 @@ void smtpd_start(struct smtpd_session *s)
     session_reply_lines(s, 220, sbuf_view(&b));
 }
 
+void smtpd_start(struct smtpd_session *s)
+{
+    if (s->listener_tls == LISTENER_TLS_IMPLICIT)
+        s->state = STATE_TLS_WAIT;
+    else
+        greet(s);
+}
+
 bool smtpd_idle(const struct smtpd_session *s)
 {
     return !s->tx;
+}
+
+/* What a certificate says goes before what an address says: it was given to somebody. */
+static void classify(struct smtpd_session *s)
+{
+    s->class = s->tls.class != CLASS_STRANGER ? (uint8_t)s->tls.class
+                                              : (uint8_t)policy_classify(s->policy, &s->peer);
 }
 
 static void follow_policy(struct smtpd_session *s)
@@ -78,12 +94,14 @@ static void follow_policy(struct smtpd_session *s)
     if (s->policy == s->next_policy)
         return;
     s->policy = s->next_policy;
-    s->class = (uint8_t)policy_classify(s->policy, &s->peer);
+    s->tls.class = (enum client_class)s->next_shown;
+    classify(s);
 }
 
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy)
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown)
 {
     s->next_policy = policy;
+    s->next_shown = (uint8_t)shown;
     if (!s->tx)
         follow_policy(s);
 }
@@ -303,21 +321,24 @@ void smtpd_committed(struct smtpd_session *s, err_t err)
     session_settle(s);
 }
 
-void smtpd_secured(struct smtpd_session *s, const char *version, const char *cipher)
+void smtpd_secured(struct smtpd_session *s, const struct smtpd_tls *tls)
 {
     if (s->state != STATE_TLS_WAIT)
         return;
-    if (!version) {
+    if (!tls) {
         session_close(s, CLOSE_tls);
         return;
     }
     /* RFC 3207 4.2: all that was learnt in the clear is forgotten. */
     s->state = STATE_COMMAND;
     s->tls_active = true;
-    s->tls_version = version;
-    s->tls_cipher = cipher;
+    s->tls = *tls;
+    s->next_shown = (uint8_t)tls->class;
+    classify(s);
     s->greeted = s->esmtp = false;
     s->helo_n = 0;
+    if (s->listener_tls == LISTENER_TLS_IMPLICIT)
+        greet(s);
     session_settle(s);
 }
 

@@ -64,7 +64,7 @@ static void proceed_ehlo(struct smtpd_session *s, str_t arg)
     ip_format_literal(&s->peer, &b);
     sbuf_cstr(&b, "\r\n");
     size_t last = 0; /* of the lines so far */
-    if (s->tls_offered && !s->tls_active)
+    if (session_tls_level(s) != CLIENT_TLS_OFF && !s->tls_active)
         put_line(STR("STARTTLS"), &b, &last);
     if (session_offers_dsn(s))
         put_line(STR("DSN"), &b, &last);
@@ -300,7 +300,7 @@ static enum reply_id check_starttls(const struct smtpd_session *s)
 {
     if (s->tls_active)
         return R_already_tls;
-    if (!s->tls_offered)
+    if (session_tls_level(s) == CLIENT_TLS_OFF)
         return R_not_implemented;
     return s->tx ? R_in_transaction : R_ok;
 }
@@ -365,6 +365,8 @@ static enum reply_id check(const struct smtpd_session *s, const struct command *
         return R_ok;
     if (has_controls(line))
         return R_bad_syntax;
+    if (!(c->flags & CMD_IN_CLEAR) && !s->tls_active && session_tls_level(s) == CLIENT_TLS_REQUIRE)
+        return R_tls_needed;
     if (!(c->flags & CMD_PRE_HELO) && !s->greeted)
         return R_need_helo;
     if ((c->flags & CMD_NO_ARG) && c->arg.n)

@@ -102,7 +102,7 @@ struct smtpd_session {
     uint64_t skip_bytes; /* of a refused chunk, until its reply */
     size_t ahead_n;      /* bytes at the front of the next input whose recipients the host was told of */
     struct ip peer;
-    const char *tls_version, *tls_cipher; /* not owned */
+    struct smtpd_tls tls; /* version NULL: in the clear; `class` also of a session that followed a reload */
     const char *where;
     uint32_t messages, rcpts, commands, errors;
     uint32_t faults, junk; /* errors and idle talk since the last message */
@@ -110,6 +110,8 @@ struct smtpd_session {
     uint8_t state;         /* enum session_state */
     uint8_t class;         /* enum client_class */
     uint8_t reason;        /* enum close_reason */
+    uint8_t next_shown;    /* enum client_class: tls.class, with next_policy */
+    uint8_t listener_tls;  /* enum listener_tls */
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */
@@ -125,6 +127,18 @@ static inline const struct config *session_config(const struct smtpd_session *s)
 static inline bool session_normalises(const struct smtpd_session *s)
 {
     return session_config(s)->line_endings[s->class] == ENDINGS_NORMALISE;
+}
+/* TLS for this client, here and now. */
+static inline enum client_level session_tls_level(const struct smtpd_session *s)
+{
+    static const enum client_level by_listener[] = {[LISTENER_TLS_OFF] = CLIENT_TLS_OFF,
+                                                    [LISTENER_TLS_MAY] = CLIENT_TLS_MAY,
+                                                    [LISTENER_TLS_REQUIRE] = CLIENT_TLS_REQUIRE,
+                                                    [LISTENER_TLS_IMPLICIT] = CLIENT_TLS_REQUIRE};
+    if (!s->tls_offered)
+        return CLIENT_TLS_OFF;
+    return s->listener_tls == LISTENER_TLS_BY_CLASS ? session_config(s)->tls.level[s->class]
+                                                    : by_listener[s->listener_tls];
 }
 /* What is not offered is refused like something unknown. */
 static inline bool session_offers(const struct smtpd_session *s, enum extension e)

@@ -213,7 +213,7 @@ static struct client *client_start(struct world *w, const char *from, const stru
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     assert_int_equal(ip_parse(str_cstr(from), &peer.ip), 0);
     conn_open(cl->c, w->loop, pair[0], &client_ops, cl);
-    smtpd_service_accept(w->service, pair[1], &peer, &local);
+    smtpd_service_accept(w->service, pair[1], &peer, &local, LISTENER_TLS_BY_CLASS);
     return cl;
 }
 
@@ -611,7 +611,8 @@ static void make_contexts(struct tls_context **server, struct tls_context **clie
     snprintf(cert, sizeof cert, "%s/cert.pem", dir);
     snprintf(key, sizeof key, "%s/key.pem", dir);
     write_identity(cert, key);
-    assert_int_equal(tls_context_server(server, str_cstr(cert), str_cstr(key), &error), 0);
+    assert_int_equal(tls_context_server(server, &error), 0);
+    assert_int_equal(tls_context_add_identity(*server, str_cstr(cert), str_cstr(key), &error), 0);
     assert_int_equal(tls_context_client(client, false, &error), 0);
     unlink(cert);
     unlink(key);
