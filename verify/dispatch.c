@@ -9,8 +9,6 @@
 
 #define CROWDED_MS       600000   /* fewer recipients a transaction for this long */
 #define REFUSES_EMPTY_MS 86400000 /* then the empty sender is tried again */
-#define FRESH_MS_MIN     30000
-#define FRESH_MS_MAX     3600000
 
 /* --- addresses --- */
 
@@ -29,14 +27,10 @@ static void cannot_resolve(struct backend *b, const struct answer *a)
 static void take_resolution(struct backend *b, struct resolution *res)
 {
     uint64_t now = loop_now_ms(b->verifier->loop);
-    if (res->kind == RESOLVED) {
-        candidates_replace(&b->candidates, &res->candidates);
-        b->fresh_until_ms = now + MAX(MIN((uint64_t)res->ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
-    } else if (b->candidates.count) {
-        b->fresh_until_ms = now + FRESH_MS_MIN; /* old addresses go on serving when DNS is in trouble */
-    } else {
+    if (res->kind == RESOLVED)
+        candidates_replace(&b->candidates, &res->candidates, res->ttl_s, now);
+    else if (!candidates_extend(&b->candidates, now))
         cannot_resolve(b, &res->answer);
-    }
 }
 
 static void resolved(void *ctx, struct resolution *res)
@@ -58,7 +52,7 @@ static bool have_candidates(struct backend *b)
 {
     if (b->resolving)
         return false;
-    if (b->candidates.count && loop_now_ms(b->verifier->loop) < b->fresh_until_ms)
+    if (candidates_fresh(&b->candidates, loop_now_ms(b->verifier->loop)))
         return true;
     struct resolution now = {0};
     err_t err = resolve_start(&b->verifier->resolver, &b->target, resolved, b, &b->resolving, &now);

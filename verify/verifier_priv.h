@@ -179,7 +179,6 @@ struct backend {
     uint32_t conn_count, dialing_count, speaking_count;
     uint64_t open_after_ms; /* it refused one more connection */
     struct candidates candidates;
-    uint64_t fresh_until_ms;
     struct resolve *resolving;
 };
 
