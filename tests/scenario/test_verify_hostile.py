@@ -198,6 +198,19 @@ def test_names_do_not_resolve_for_a_while(run, scene, tmp_path):
     assert s.rcpt(ALSO, EDGE).code == 250 and s.rcpt(BAD, EDGE).code == 550, "addresses that are known go on serving"
 
 
+def test_deliveries_paused_and_verification_goes_on(scene):
+    """T15."""
+    s = scene()
+    s.gateway.cli("queue", "pause")
+    c = s.gateway.smtp(EDGE)
+    c.ehlo()
+    assert [r.code for r in c.send("alice@example.net", [GOOD, BAD], message("waits"))] == [250, 250, 550, 354, 250]
+    assert s.rcpt(ALSO).code == 250 and s.rcpt("new@example.com").code == 550
+    assert s.gateway.queued() == 1 and not s.backend.messages
+    s.gateway.cli("queue", "resume")
+    eventually(lambda: s.backend.messages, "delivered")
+
+
 def test_reload_while_sessions_wait(scene):
     s = scene(**PATIENT)
     s.backend.hold = threading.Event()
