@@ -248,8 +248,7 @@ static err_t launch_workers(struct gateway *g)
 {
     err_t err = 0;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify, &g->verify,
-                             g->pause.now);
+        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;
@@ -262,15 +261,8 @@ static int start_services(struct gateway *g, struct gbuf *notes)
     struct sbuf error = SBUF_ON(text);
     struct admin_backend backend;
 
-    err_t err = tls_context_client(&g->tls_client, false, &error);
-    if (!err)
-        err = tls_context_client(&g->tls_client_verify, true, &error);
-    if (err) {
-        gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
-        return EX_OSERR;
-    }
     backend_init(&backend, g);
-    err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
+    err_t err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
     if (err) {
         gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
         return EX_UNAVAILABLE;

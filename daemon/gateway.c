@@ -242,8 +242,6 @@ void gateway_end(struct gateway *g)
     pause_free(&g->pause);
     certificates_free(&g->certificates);
     gbuf_free(&g->config_text);
-    tls_context_unref(g->tls_client);
-    tls_context_unref(g->tls_client_verify);
     int fds[] = {g->signal_fd, g->drained_fd, g->lock_fd};
     for (size_t i = 0; i < COUNT_OF(fds); i++) {
         if (fds[i] >= 0)

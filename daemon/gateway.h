@@ -17,7 +17,6 @@ struct gateway {
     int signal_fd, drained_fd; /* what the main thread waits for */
     unsigned drained_count;
     struct dns *dns;                                    /* owned */
-    struct tls_context *tls_client, *tls_client_verify; /* counted */
     struct verify_shared verify;                        /* what it points to is owned */
     struct worker *workers;                             /* owned */
     unsigned worker_count;

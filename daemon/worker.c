@@ -123,8 +123,6 @@ static void release_shared(struct worker *w)
     snapshot_unref(w->current);
     snapshot_unref(atomic_load(&w->next));
     pauses_unref(atomic_load(&w->next_pauses));
-    tls_context_unref(w->tls_client);
-    tls_context_unref(w->tls_client_verify);
 }
 
 void worker_discard(struct worker *w)
@@ -237,8 +235,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .loop = w->loop,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
     };
     err_t err = verifier_create(&w->verifier, &vo);
@@ -251,8 +247,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .queue = w->queue,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
         .learned = delivery_taught,
         .learned_ctx = w,
@@ -470,12 +464,9 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared, struct pauses *pauses)
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct pauses *pauses)
 {
     w->dns = dns;
-    w->tls_client = tls_context_ref(tls_client);
-    w->tls_client_verify = tls_context_ref(tls_verify);
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
     w->pause.deliver = pause_on_loop;

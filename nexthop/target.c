@@ -88,18 +88,18 @@ bool candidates_failed(const struct candidates *c, struct candidate *one, uint64
     return is_news;
 }
 
-bool candidate_tls(const struct candidate *to, enum tls_level want, struct tls_context *any,
-                   struct tls_context *verify, struct tls_context **tls, enum smtpc_tls *level)
+void candidate_tls(const struct candidate *to, const struct hop_access *access, struct tls_context **tls,
+                   enum smtpc_tls *level)
 {
-    *tls = want == TLS_OFF ? NULL : want == TLS_VERIFY ? verify : any;
-    if (want == TLS_MAY && to->tls_broken)
-        *tls = NULL;
-    *level = !*tls ? SMTPC_TLS_OFF : want == TLS_MAY ? SMTPC_TLS_MAY : SMTPC_TLS_REQUIRE;
-    return *tls || want == TLS_OFF || want == TLS_MAY;
+    bool is_may = access->level == TLS_MAY;
+    *tls = is_may && to->tls_broken ? NULL : access->tls;
+    *level = !*tls ? SMTPC_TLS_OFF : is_may ? SMTPC_TLS_MAY : SMTPC_TLS_REQUIRE;
 }
 
-str_t candidate_server_name(str_t host, enum tls_level want)
+str_t candidate_server_name(str_t host, const struct hop_access *access)
 {
     struct ip ip;
-    return want != TLS_VERIFY && ip_parse(host, &ip) == 0 ? STR_NONE : host;
+    if (access->name.n)
+        return access->name;
+    return access->level != TLS_VERIFY && ip_parse(host, &ip) == 0 ? STR_NONE : host;
 }

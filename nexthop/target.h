@@ -52,11 +52,10 @@ int candidates_pick(const struct candidates *c, uint32_t tried, bool failed_too,
  * missing, so it should be said (once a while). */
 bool candidates_failed(const struct candidates *c, struct candidate *one, uint64_t now_ms);
 
-/* What the route's level comes to with this candidate; `any` and `verify` may be NULL. False: TLS is required
- * and cannot be had. */
-bool candidate_tls(const struct candidate *to, enum tls_level want, struct tls_context *any,
-                   struct tls_context *verify, struct tls_context **tls, enum smtpc_tls *level);
+/* What the route's level comes to with this candidate; *tls: NULL in the clear. */
+void candidate_tls(const struct candidate *to, const struct hop_access *access, struct tls_context **tls,
+                   enum smtpc_tls *level);
 /* RFC 6066 3: SNI carries names, not addresses. A certificate can be checked against an address, though. */
-str_t candidate_server_name(str_t host, enum tls_level want);
+str_t candidate_server_name(str_t host, const struct hop_access *access);
 
 #endif

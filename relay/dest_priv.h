@@ -15,7 +15,7 @@ struct dest {
     struct arena arena; /* owns the hosts */
     struct target target;
     enum route_protocol protocol;
-    enum tls_level tls;
+    struct hop_access *access; /* counted */
     uint32_t messages_max; /* per connection */
     struct cfg_rate rate;
     rate_state *rate_at, own_rate_at; /* rate_at: of `stats`, for all workers; without one our own */

@@ -29,8 +29,6 @@ err_t verifier_create(struct verifier **out, const struct verifier_options *opt)
     v->loop = opt->loop;
     v->policy = opt->policy;
     v->worker = opt->worker;
-    v->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
-    v->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
     v->resolver = (struct resolver){.loop = opt->loop, .dns = opt->dns, .settings = &v->hop};
     list_init(&v->lookups_out);
     list_init(&v->private_backends);
@@ -84,8 +82,6 @@ void verifier_destroy(struct verifier *v)
     pool_free(&v->question_pool);
     pool_free(&v->batch_pool);
     pool_free(&v->conn_pool);
-    tls_context_unref(v->tls);
-    tls_context_unref(v->tls_verify);
     hop_settings_free(&v->hop);
     free(v);
 }

@@ -39,7 +39,6 @@ struct verifier_options {
     struct loop *loop;
     struct dns *dns;
     const struct policy *policy;
-    struct tls_context *tls, *tls_verify; /* may be NULL */
     unsigned worker;
 };
 err_t verifier_create(struct verifier **out, const struct verifier_options *opt) WARN_UNUSED;

@@ -146,7 +146,7 @@ struct backend {
     struct arena arena; /* owns key and hosts */
     struct target target;
     enum route_protocol protocol;
-    enum tls_level tls;
+    struct hop_access *access; /* counted */
     uint64_t policy_generation;
     struct link idle_link;
     uint64_t used_ms;
@@ -187,7 +187,6 @@ struct verifier {
     struct loop *loop;
     const struct policy *policy;
     uint64_t policy_generation;
-    struct tls_context *tls, *tls_verify; /* counted */
     unsigned worker;
     struct hop_settings hop;
     struct resolver resolver;

@@ -1,4 +1,5 @@
 """An internal server that does what a test wants: answers by recipient, refuses at any stage, is slow, counts what it is asked."""
+import base64
 import socket
 import threading
 import time
@@ -23,6 +24,9 @@ class Backend:
         self.asked, self.senders, self.messages, self.connections, self.open, self.open_max, self.helos = [], [], [], 0, 0, 0, []
         self.unanswered, self.unanswered_max = 0, 0
         self.sockets = set()
+        self.tls = None  # an ssl.SSLContext: STARTTLS is offered, and needed for MAIL
+        self.login = None  # ("PLAIN LOGIN", user, password): AUTH is offered, and needed for MAIL
+        self.handshakes, self.logins, self.heard_in_clear = [], [], []
         self.listener = None
         self.start()
 
@@ -97,6 +101,31 @@ class Backend:
             self.unanswered -= 1
         return self.judge(address)
 
+    def secure(self, raw):
+        names = []
+        self.tls.sni_callback = lambda sock, name, context: names.append(name)
+        s = self.tls.wrap_socket(raw, server_side=True)
+        with self.lock:
+            self.sockets.add(s)
+            self.handshakes.append({"version": s.version(), "name": names[0] if names else None, "shown": s.getpeercert(binary_form=True)})
+        return s, s.makefile("rb")
+
+    def authenticate(self, line, f, say):
+        def ask(challenge):
+            say(f"334 {challenge}")
+            return base64.b64decode(f.readline())
+
+        _, mechanism, *given = line.split(" ")
+        if mechanism == "PLAIN":
+            got = tuple(base64.b64decode(given[0]).decode().split("\0")[1:])
+        elif mechanism == "LOGIN":
+            got = (ask("VXNlcm5hbWU6").decode(), ask("UGFzc3dvcmQ6").decode())
+        else:
+            got = ("" if given == ["="] else base64.b64decode(given[0]).decode(), None)
+        with self.lock:
+            self.logins.append((mechanism, *got))
+        return got == self.login[1:]
+
     def session(self, s, f):
         def say(reply):
             line = b"\0\xff\x80 what?\r\n" if reply == "bytes" else reply.encode() + b"\r\n"
@@ -112,11 +141,24 @@ class Backend:
         say(self.banner)
         if not self.banner.startswith("220"):
             return
-        accepted = []
+        accepted, secure, known = [], False, False
         while True:
             line = f.readline()
             if not line.endswith(b"\r\n"):
                 return
+            if not secure:
+                self.heard_in_clear.append(line.decode().strip())
+            if line.startswith(b"STARTTLS") and self.tls:
+                say("220 2.0.0 go")
+                s, f, secure = *self.secure(s), True
+                continue
+            if line.startswith(b"AUTH ") and self.login:
+                known = self.authenticate(line.decode().strip(), f, say)
+                say("235 2.7.0 welcome" if known else "535 5.7.8 no")
+                continue
+            if line.startswith(b"MAIL") and (self.tls and not secure or self.login and not known):
+                say("530 5.7.0 not like this")
+                continue
             line = line.decode("utf-8").rstrip("\r\n")
             verb = line.split(" ")[0].upper()
             if verb == "EHLO" and self.ehlo:
@@ -124,7 +166,9 @@ class Backend:
             elif verb in ("EHLO", "LHLO", "HELO"):
                 with self.lock:
                     self.helos.append(line[5:])
-                say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions] + ["250 ENHANCEDSTATUSCODES"]))
+                say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions]
+                                             + (["250-STARTTLS"] if self.tls and not secure else [])
+                                             + ([f"250-AUTH {self.login[0]}"] if self.login else []) + ["250 ENHANCEDSTATUSCODES"]))
             elif verb == "MAIL":
                 sender = line.split("<", 1)[1].split(">", 1)[0]
                 with self.lock:
