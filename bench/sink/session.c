@@ -15,6 +15,7 @@ struct session {
     struct sink_thread *t;
     bool greeted, in_data, waited; /* waited: the delay before what comes next is over */
     bool dot_waits;                /* the content is complete, its reply is not due yet */
+    bool has_sender;
     uint32_t rcpt_count;
     struct content_scan scan;
     size_t line_n;
@@ -55,6 +56,7 @@ static void flush_replies(struct session *s)
 
 static void reset_transaction(struct session *s)
 {
+    s->has_sender = false;
     s->rcpt_count = 0;
     s->envelope.n = 0;
 }
@@ -102,12 +104,17 @@ static void take_mail(struct session *s, str_t line)
     reset_transaction(s);
     if (refused(s, SINK_MAIL, line))
         return;
+    s->has_sender = true;
     note_envelope(s, "From", line, MIN(line.n, (size_t)10));
     say(s, "250 2.1.0 ok");
 }
 
 static void take_rcpt(struct session *s, str_t line)
 {
+    if (!s->has_sender) {
+        say(s, "503 5.5.1 MAIL first");
+        return;
+    }
     sink_count(&s->t->n.rcpts, 1);
     if (refused(s, SINK_RCPT, line))
         return;

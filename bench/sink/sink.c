@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bench/sink/sink_priv.h"
+#include "core/log.h"
 
 static _Atomic uint64_t taken_count;
 
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    log_set(LOG_LOGFMT, LOG_WARN);
 
     struct sink_thread *threads = calloc(o.thread_count, sizeof *threads);
     struct starter *starters = calloc(o.thread_count, sizeof *starters);

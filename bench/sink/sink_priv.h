@@ -55,8 +55,9 @@ int sink_options_parse(int argc, char **argv, struct sink_options *o);
 
 #define SINK_COUNTER_LIST(X)                                                                                 \
     X(connections)                                                                                           \
-    X(handshakes) X(mails) X(rcpts) X(rcpts_taken) X(messages) X(recipients) X(bytes) X(bare_endings)        \
-        X(refused) X(checked) X(damaged) X(copies)
+    X(handshakes)                                                                                            \
+    X(mails) X(rcpts) X(rcpts_taken) X(messages) X(recipients) X(bytes) X(bare_endings) X(refused)           \
+        X(checked) X(damaged) X(copies)
 
 /* Written by the own thread, read by main at any time. */
 struct sink_counters {

@@ -7,9 +7,10 @@
 #include "core/clock.h"
 #include "core/log.h"
 
-#define RETRY_MS   50
-#define DIALS_HELD 256 /* connections under way at once when they are to be held: a listen queue is finite   \
-                        */
+#define RETRY_MS 50
+#define DIALS_HELD                                                                                           \
+    256 /* connections under way at once when they are to be held: a listen queue is finite                  \
+         */
 
 enum step {
     STEP_GREETING,
@@ -30,6 +31,7 @@ struct session {
     uint32_t sent_in_session;
     /* STEP_ENVELOPE: RSET if need be, MAIL, RCPTs, and DATA if we come so far; indices into that */
     uint32_t said, answered, commands;
+    bool mail_taken;
     uint32_t rcpts_ok, unknown_refused;
     uint64_t number; /* of the message under way */
     uint64_t due_ns, begun_ns, said_ns, broken_since_ns;
@@ -272,13 +274,14 @@ static void envelope_reply(struct session *s, int code)
     bool no_use = false;
     if (command == 0) {
         measure(s, STAGE_MAIL, s->said_ns);
-        no_use = code / 100 != 2;
+        s->mail_taken = code / 100 == 2;
+        no_use = !s->mail_taken;
         if (no_use)
             note_error(s, s->line);
-    } else if (command > 0 && command <= (int)o->rcpts_per_message) {
+    } else if (command > 0 && command <= (int)o->rcpts_per_message && s->mail_taken) {
         rcpt_reply(s, (uint32_t)command - 1, code);
         no_use = command == (int)o->rcpts_per_message && !s->rcpts_ok;
-    } else if (command > 0) {
+    } else if (command > (int)o->rcpts_per_message) {
         measure(s, STAGE_DATA, s->said_ns);
     }
     if (s->answered < s->said)

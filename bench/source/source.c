@@ -9,6 +9,7 @@
 
 #include "bench/source/source_priv.h"
 #include "core/clock.h"
+#include "core/log.h"
 
 static pthread_mutex_t done_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t done_cond = PTHREAD_COND_INITIALIZER;
@@ -124,6 +125,7 @@ int main(int argc, char **argv)
     if (status)
         return status;
     signal(SIGPIPE, SIG_IGN);
+    log_set(LOG_LOGFMT, LOG_WARN);
     sigemptyset(&ends);
     if (o.hold_s) {
         sigaddset(&ends, SIGTERM);
