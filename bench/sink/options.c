@@ -102,7 +102,7 @@ static bool read_fail(const char *text, struct sink_options *o)
     if (!str_ends(when, STR("%")))
         return add_rule(o, stage, when, 0, rest.p);
     return !str_to_u64(str_sub(when, 0, when.n - 1), &percent) && percent <= 100 &&
-           add_rule(o, stage, STR_NONE, (uint32_t)percent, rest.p);
+           add_rule(o, stage, STR(""), (uint32_t)percent, rest.p);
 }
 
 static bool read_containing(const char *text, const char *reply, struct sink_options *o)
@@ -152,7 +152,7 @@ static bool read_option(int c, struct sink_options *o)
     case 'n': return !str_to_u64(str_cstr(optarg), &o->exit_after);
     case OPT_REJECT: return read_containing(optarg, "550 5.1.1 no such user", o);
     case OPT_DEFER: return read_containing(optarg, "450 4.2.0 try again later", o);
-    case OPT_REFUSE_DATA: return add_rule(o, SINK_DOT, STR_NONE, 100, optarg);
+    case OPT_REFUSE_DATA: return add_rule(o, SINK_DOT, STR(""), 100, optarg);
     case OPT_FAIL: return read_fail(optarg, o);
     case OPT_DELAY: return read_delay(optarg, o);
     case OPT_TLS: return read_tls(optarg, o);
