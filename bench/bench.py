@@ -2,6 +2,10 @@
 
   relay      messages a second and CPU per message, by size and session length
   verify     recipients a second, cached and new; what the server behind sees
+  idle       50,000 sessions that say nothing: memory and CPU of each
+  tls        handshakes a second, mail in bulk through TLS
+  mixed      a day's mix with verification and unknown recipients
+  check      is a change slower than what is committed? Under three minutes; --update commits what is now
   queue      the ring alone: rate when it is full of deferred mail, write amplification, start with a million messages
   verdicts   the verdict cache alone: lookups/s, updates/s, bytes an entry, warm start
 """
@@ -11,12 +15,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import check
+import idle_bench
+import mixed_bench
 import relay_bench
+import tls_bench
 import verify_bench
 from peers import BIN, PEERS, ROOT
 from queue_bench import queue
 
-BENCHES = {"relay": relay_bench, "verify": verify_bench}
+BENCHES = {"relay": relay_bench, "verify": verify_bench, "idle": idle_bench, "tls": tls_bench, "mixed": mixed_bench, "check": check}
 
 
 def verdicts(args):
@@ -44,6 +52,7 @@ def main():
     parser.add_argument("--workers", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, a fifth of the messages")
+    parser.add_argument("--update", action="store_true", help="check: what is measured becomes what is committed")
     parser.add_argument("--only", help="scenarios whose title contains this")
     parser.add_argument("--results", default=str(ROOT / "build" / "bench"), help="where JSON and charts go")
     parser.add_argument("--directory", default=str(ROOT / "build"), help="where the spools are: a real disk")

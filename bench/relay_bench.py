@@ -2,6 +2,9 @@
 
 Source, gateway and sink share the machine, as they do for every peer. That nothing was lost, doubled or damaged is checked in each round
 (the sink knows postern-source's messages by number and checksum)."""
+import os
+import resource
+import shutil
 import subprocess
 import time
 
@@ -18,7 +21,7 @@ SCENARIOS = {  # title: (size, messages a session, sessions, messages for poster
     "1 KiB, 100 messages a session, 200 sessions": (1024, 100, 200, 60000, 3000),
     "1 KiB, 10 messages a session, 2000 sessions": (1024, 10, 2000, 60000, 4000),
 }
-SLOW = {"exim": 10}  # fewer messages for these
+SLOW = {"exim": 10, "opensmtpd": 4}  # fewer messages for these
 
 METRICS = [Metric("per_second", "messages a second, to the sink", 0, "high"), Metric("cpu_per_1000", "CPU seconds per 1000 messages", 3, "low"),
            Metric("p50_ms", "MAIL to 250, p50 ms", 1, "low"), Metric("p99_ms", "MAIL to 250, p99 ms", 1, "low"),
@@ -71,9 +74,6 @@ def relay(args, base):
             report.note(n)
         report.peers(peers)
         for title, (size, per_session, sessions, ours, theirs) in SCENARIOS.items():
-            if args.only and args.only not in title:
-                continue
-
             def one(p, _):
                 count = ours if p.name in ("postern", "no relay") else theirs // SLOW.get(p.name, 1)
                 return measure(p, sink, size, per_session, sessions, max(count // shrink, 1))
@@ -89,46 +89,50 @@ def relay(args, base):
 
 def load_programs(report):
     """Our source and sink beside Postfix's: what the load costs must not be what is measured."""
-    import shutil
-    import resource
     if not shutil.which("smtp-source", path="/usr/sbin:/usr/bin"):
         report.note("smtp-source is not installed: the cost of the load is not compared")
         return
     port = free_port()
-    sink = subprocess.Popen(["/usr/sbin/smtp-sink", "-c", f"127.0.0.1:{port}", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    theirs = subprocess.Popen(["/usr/sbin/smtp-sink", "-c", f"127.0.0.1:{port}", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ours = Sink(free_port())
     try:
         wait_for_port(port, "smtp-sink")
         for per_session in (1, 100):
             count = 6000 if report.args.quick else 20000
-            rows = {"postern": [], "postfix": []}
+            rows = {"postern's": [], "smtp-source, smtp-sink": []}
             for _ in range(report.args.rounds):
-                before, mine = ours.counters(), resource.getrusage(resource.RUSAGE_CHILDREN)
-                r = source(ours.port, "-s", 20, "-m", count, "-p", per_session)
-                rows["postern"].append({"source": r["cpu_seconds"] / count * 1000, "sink": ours.since(before)["cpu_seconds"] / count * 1000})
-                sink_before, before = process_cpu(sink.pid), resource.getrusage(resource.RUSAGE_CHILDREN)
-                subprocess.run(["/usr/sbin/smtp-source", *([] if per_session == 1 else ["-d"]), "-s", "20", "-m", str(count), "-l", "1024",
-                                f"127.0.0.1:{port}"], check=True)
-                mine = resource.getrusage(resource.RUSAGE_CHILDREN)
-                rows["postfix"].append({"source": (mine.ru_utime + mine.ru_stime - before.ru_utime - before.ru_stime) / count * 1000,
-                                        "sink": (process_cpu(sink.pid) - sink_before) / count * 1000})
-            scenario = {"title": f"the load programs alone: 1 KiB, {'1 message' if per_session == 1 else 'many messages'} a session",
-                        "metrics": [Metric("source", "source, CPU s per 1000 messages", 3, "low")._asdict(),
-                                    Metric("sink", "sink, CPU s per 1000 messages", 3, "low")._asdict()],
-                        "rows": {"postern": rows["postern"], "smtp-source, smtp-sink": rows["postfix"]}}
-            report.scenarios.append(scenario)
-            from rounds import print_scenario
-            print_scenario(scenario)
+                rows["postern's"].append(our_load(ours, per_session, count))
+                rows["smtp-source, smtp-sink"].append(their_load(theirs.pid, port, per_session, count))
+            report.add(f"the load programs alone: 1 KiB, {'1 message' if per_session == 1 else 'many messages'} a session",
+                       [Metric("source", "source, CPU s per 1000 messages", 3, "low"), Metric("sink", "sink, CPU s per 1000 messages", 3, "low")],
+                       rows)
     finally:
-        sink.terminate()
-        sink.wait()
+        theirs.terminate()
+        theirs.wait()
         ours.stop()
 
 
+def our_load(sink, per_session, count):
+    before = sink.counters()
+    r = source(sink.port, "-s", 20, "-m", count, "-p", per_session)
+    return {"source": r["cpu_seconds"] / count * 1000, "sink": sink.since(before)["cpu_seconds"] / count * 1000}
+
+
+def their_load(sink_pid, port, per_session, count):
+    sink, source_before = process_cpu(sink_pid), children_cpu()
+    subprocess.run(["/usr/sbin/smtp-source", *([] if per_session == 1 else ["-d"]), "-s", "20", "-m", str(count), "-l", "1024",
+                    f"127.0.0.1:{port}"], check=True)
+    return {"source": (children_cpu() - source_before) / count * 1000, "sink": (process_cpu(sink_pid) - sink) / count * 1000}
+
+
+def children_cpu():
+    u = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return u.ru_utime + u.ru_stime
+
+
 def process_cpu(pid):
-    import os
     fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-PEERS_BY_DEFAULT = ["postfix", "postfix-packaged", "exim"]
+PEERS_BY_DEFAULT = ["postfix", "postfix-packaged", "exim", "opensmtpd"]

@@ -18,7 +18,7 @@ Metric = namedtuple("Metric", "key label decimals better", defaults=("",))
 
 class Report:
     def __init__(self, what, args):
-        self.what, self.args, self.scenarios, self.notes = what, args, [], []
+        self.what, self.args, self.scenarios, self.notes, self.extra = what, args, [], [], {}
         self.machine = machine()
         print(f"bench {what}: {self.machine}", flush=True)
 
@@ -33,14 +33,17 @@ class Report:
 
     def run(self, title, peers, one, metrics, rounds=None):
         """one(peer, round) measures a peer once and gives a dict."""
+        if self.args.only and self.args.only not in title:
+            return
         rows = {p.name: [] for p in peers}
         for n in range(rounds or (1 if self.args.quick else self.args.rounds)):
             for p in peers:
                 rows[p.name].append(one(p, n))
-        scenario = {"title": title, "metrics": [m._asdict() for m in metrics], "rows": rows}
-        self.scenarios.append(scenario)
-        print_scenario(scenario)
-        return scenario
+        self.add(title, metrics, rows)
+
+    def add(self, title, metrics, rows):
+        self.scenarios.append({"title": title, "metrics": [m._asdict() for m in metrics], "rows": rows})
+        print_scenario(self.scenarios[-1])
 
     def finish(self):
         if self.notes:
@@ -49,7 +52,7 @@ class Report:
         directory.mkdir(parents=True, exist_ok=True)
         stem = directory / self.what
         record = {"bench": self.what, "machine": self.machine, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                  "quick": self.args.quick, "settings": self.settings, "notes": self.notes, "scenarios": self.scenarios}
+                  "quick": self.args.quick, "settings": self.settings, "notes": self.notes, "scenarios": self.scenarios, **self.extra}
         stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
         stem.with_suffix(".svg").write_text(chart.svg(record))
         print(f"\nwritten: {stem}.json, {stem}.svg")

@@ -18,7 +18,7 @@ domainlist relay_to = example.com
 acl_smtp_rcpt = rcpt
 deliver_drop_privilege
 host_lookup =
-tls_advertise_hosts =
+{tls}
 smtp_accept_max = 300
 smtp_accept_max_per_host = 300
 smtp_accept_queue_per_connection = 0
@@ -26,6 +26,7 @@ smtp_accept_max_nonmail = 1000000
 smtp_accept_max_per_connection = 1000000
 smtp_connect_backlog = 1000
 split_spool_directory
+message_size_limit = 50M
 
 begin acl
 rcpt:
@@ -68,7 +69,8 @@ class Exim:
         self.directory.mkdir(parents=True)
         callout = "  require verify = recipient/callout=30s" if verify else ""
         (self.directory / "exim.conf").write_text(CONFIGURATION.format(
-            program=program, d=self.directory, port=self.port, sink_port=sink_port, verify=callout))
+            program=program, d=self.directory, port=self.port, sink_port=sink_port, verify=callout,
+            tls=f"tls_advertise_hosts = *\ntls_certificate = {tls[0]}\ntls_privatekey = {tls[1]}" if tls else "tls_advertise_hosts ="))
         self.command, ids = private_namespace(
             self.directory, ["Debian-exim"], [], [program, "-C", self.directory / "exim.conf", "-bdf", "-q30m"])
         for d in ("spool", "log"):

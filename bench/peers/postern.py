@@ -8,7 +8,7 @@ from .base import BIN, Cgroup, free_port, wait_for_port
 class Postern:
     name = "postern"
 
-    def __init__(self, directory, sink_port, workers="auto", extra="", verify=None, tls=None):
+    def __init__(self, directory, sink_port, workers="auto", verify=None, tls=None, sessions=20000):
         self.directory, self.port, self.group = Path(directory), free_port(), Cgroup("postern")
         self.directory.mkdir(parents=True)
         (self.directory / "postern.yaml").write_text(f"""
@@ -20,12 +20,11 @@ destination: {{ mode: dns }}
 trusted_networks: [127.0.0.2]
 edge_networks: [127.0.0.3]
 domains: [ {{ name: example.com, local: true, route: {{ hosts: [127.0.0.1], port: {sink_port} }} }} ]
-limits: {{ sessions_per_client: 0 }}
+limits: {{ sessions: {sessions}, sessions_per_client: 0 }}
 admin: {{ socket: {self.directory}/admin.sock }}
 log: {{ file: {self.directory}/log }}
 {f"verify: {verify}" if verify else ""}
-{f"tls: {tls}" if tls else ""}
-{extra}
+{f"tls: {{ certificate: {tls[0]}, key: {tls[1]} }}" if tls else ""}
 """)
         self.settings = f"workers {workers}, ring 256 MiB each, direct I/O with RWF_DSYNC, log on" + (f"; verify {verify}" if verify else "")
 

@@ -26,6 +26,7 @@ relay_domains = example.com
 transport_maps = inline:{{ example.com=smtp:[127.0.0.1]:{sink_port} }}
 smtp_dns_support_level = disabled
 smtpd_client_connection_count_limit = 0
+message_size_limit = 52428800
 """
 POSTFIX_TUNED = """
 default_process_limit = 300
@@ -68,6 +69,8 @@ class Postfix:
         text = POSTFIX_MAIN + (POSTFIX_TUNED if tuned else "")
         if verify:
             text += POSTFIX_VERIFY + (POSTFIX_VERIFY_TUNED if tuned else "")
+        if tls:
+            text += f"smtpd_tls_cert_file = {tls[0]}\nsmtpd_tls_key_file = {tls[1]}\nsmtpd_tls_security_level = may\n"
         (self.etc / "main.cf").write_text(text.format(d=self.directory, sink_port=sink_port))
         proto = Path("/usr/share/postfix/master.cf.dist").read_text()
         lines = []
