@@ -135,4 +135,4 @@ def process_cpu(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-PEERS_BY_DEFAULT = ["postfix", "postfix-packaged", "exim", "opensmtpd"]
+PEERS_BY_DEFAULT = ["postfix", "postfix-packaged", "exim"]  # opensmtpd listens with a queue of 5: few sessions only

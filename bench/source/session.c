@@ -7,10 +7,9 @@
 #include "core/clock.h"
 #include "core/log.h"
 
-#define RETRY_MS 50
-#define DIALS_HELD                                                                                           \
-    256 /* connections under way at once when they are to be held: a listen queue is finite                  \
-         */
+#define RETRY_MS   50
+#define DIALS_HELD 256    /* under way at once when they are to be held: a listen queue is finite */
+#define SILENCE_MS 120000 /* without a reply the connection is lost, as a full listen queue leaves some */
 
 enum step {
     STEP_GREETING,
@@ -38,7 +37,7 @@ struct session {
     struct conn_ref body_ref;
     bool body_in_flight;
     struct pace_waiter waiter;
-    struct timer retry;
+    struct timer retry, silence;
     size_t line_n;
     char line[1024];
 };
@@ -76,16 +75,23 @@ static void measure(struct session *s, enum source_stage stage, uint64_t since_n
 
 /* --- what is said --- */
 
+/* We are owed a reply from now on. */
+static void spoke(struct session *s)
+{
+    s->said_ns = clock_mono_ns();
+    timer_arm(s->t->loop, &s->silence, SILENCE_MS);
+}
+
 static void write_now(struct session *s, struct sbuf *b)
 {
     conn_write(conn_of(s), b->p, b->n);
-    s->said_ns = clock_mono_ns();
+    spoke(s);
 }
 
 static void say(struct session *s, const char *text)
 {
     conn_write(conn_of(s), text, strlen(text));
-    s->said_ns = clock_mono_ns();
+    spoke(s);
 }
 
 /* Which command of the envelope `index` is: -1 RSET, 0 MAIL, 1.. RCPT, rcpts_per_message + 1 DATA. */
@@ -195,7 +201,9 @@ static void next_message_or_quit(struct session *s)
     s->step = STEP_IDLE;
     if (s->has_message || (s->sent_in_session < s->t->opt->messages_per_session && take_message(s, &answer)))
         begin_message(s);
-    else if (!link_in_list(&s->waiter.link))
+    else if (link_in_list(&s->waiter.link))
+        timer_disarm(s->t->loop, &s->silence);
+    else
         say_quit(s);
 }
 
@@ -318,6 +326,7 @@ static void hello_done(struct session *s, int code)
         say(s, "STARTTLS\r\n");
     } else if (o->hold_s) {
         s->step = STEP_IDLE;
+        timer_disarm(s->t->loop, &s->silence);
         s->t->held++;
         source_session_held(s->t);
         start_session(s->t);
@@ -397,7 +406,7 @@ static void on_connected(struct conn *c)
 {
     struct session *s = conn_ctx(c);
     measure(s, STAGE_CONNECT, s->said_ns);
-    s->said_ns = clock_mono_ns();
+    spoke(s);
     s->connected = true;
     s->t->results.connects++;
 }
@@ -439,6 +448,7 @@ static void on_closed(struct conn *c, err_t err)
         note_error(s, err_text(err));
     }
     s->connected = false;
+    timer_disarm(s->t->loop, &s->silence);
     list_remove(&s->waiter.link);
     give_message_up(s);
     if (o->hold_s) {
@@ -455,6 +465,11 @@ static void on_closed(struct conn *c, err_t err)
         timer_arm(s->t->loop, &s->retry, RETRY_MS);
     else
         dial_for_message(s);
+}
+
+static void silent(struct timer *t)
+{
+    conn_close(conn_of(container_of(t, struct session, silence)), ERR_TIMEOUT);
 }
 
 static void retry_now(struct timer *t)
@@ -510,6 +525,7 @@ static void start_session(struct source_thread *t)
     must(s);
     s->t = t;
     s->retry.fire = retry_now;
+    s->silence.fire = silent;
     s->waiter.due = on_due;
     if (t->opt->from_count)
         s->from = address_after(&t->opt->from, serial++ % t->opt->from_count);
