@@ -24,7 +24,7 @@ limits: {{ sessions: {sessions}, sessions_per_client: 0 }}
 admin: {{ socket: {self.directory}/admin.sock }}
 log: {{ file: {self.directory}/log }}
 {f"verify: {verify}" if verify else ""}
-{f"tls: {{ certificate: {tls[0]}, key: {tls[1]} }}" if tls else ""}
+{f"tls: {{ certificates: [ {{ chain: {tls[0]}, key: {tls[1]} }} ] }}" if tls else ""}
 """)
         self.settings = f"workers {workers}, ring 256 MiB each, direct I/O with RWF_DSYNC, log on" + (f"; verify {verify}" if verify else "")
 

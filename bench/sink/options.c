@@ -132,7 +132,7 @@ static bool read_tls(const char *text, struct sink_options *o)
     str_t cert, key;
     if (!str_cut(str_cstr(text), ',', &cert, &key))
         return false;
-    if (tls_context_server(&o->tls, cert, key, &error) == 0)
+    if (tls_context_server(&o->tls, &error) == 0 && tls_context_add_identity(o->tls, cert, key, &error) == 0)
         return true;
     fprintf(stderr, "postern-sink: %.*s\n", (int)error.n, error.p);
     return false;
