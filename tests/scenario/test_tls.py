@@ -493,7 +493,8 @@ def test_logging_in_at_the_edge(run, made, tmp_path, mechanisms):
 
 
 def test_a_wrong_password_keeps_mail_until_it_is_mended(inside, made, tmp_path):
-    theirs, password = made("theirs", "x.example"), tmp_path / "password"
+    theirs, password = made("theirs", "x.example"), tmp_path / "secrets" / "password"  # a directory of its own, for the sandbox
+    password.parent.mkdir()
     password.write_text("old\n")
     gateway, backend = inside(theirs, login=("PLAIN", "gw", "new"), tls="pin", tls_peer={"pins": [theirs.key_pin]},
                               auth={"user": "gw", "password_file": str(password)})
