@@ -354,7 +354,12 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
         diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
         return refuse(g, notes, &d, err);
     }
-    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, false, &d);
+    err = lists_open(&g->lists, c->spool_directory, notes);
+    if (err) {
+        config_free(c);
+        return refuse(g, notes, &d, err);
+    }
+    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, &g->lists, LISTS_STRICT, &d);
     if (err)
         return refuse(g, notes, &d, err);
     gbuf_str(notes, gbuf_view(&d.text)); /* warnings */
@@ -388,6 +393,7 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     pthread_mutex_lock(&g->lock); /* the admin thread may not reload what does not run yet */
     int status = start_services(g, notes);
     if (!status) {
+        lists_in_force(&g->lists, g->current->lists, g->current->list_count);
         metrics_add_collector(collect_age, g);
         metrics_add_collector(collect_pauses, g);
         metrics_add_collector(verification_collect, &g->verify);

@@ -27,6 +27,7 @@ struct gateway {
     struct snapshot *current; /* counted */
     struct gbuf config_text;  /* what `current` was made from */
     struct names names;
+    struct lists lists;
     struct pause_state pause;
     bool draining;
 };

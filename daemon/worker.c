@@ -180,6 +180,7 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_bytes_used, (int64_t)qs.used_bytes);
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
     metric_set(M_queue_segments_free, qs.free_segment_count);
+    metric_set(M_queue_segments_kept, qs.kept_segment_count);
     metric_set(M_queue_segments_total, qs.segment_count);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
     atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);

@@ -3,6 +3,9 @@
 
 #define SMTP_PORT           25
 #define CANDIDATE_FAILED_MS 60000 /* others are preferred for this long */
+#define FRESH_MS_MIN        30000 /* bounds of how long addresses are used without asking again */
+#define FRESH_MS_MAX        3600000
+#define STALE_MS            60000 /* old ones, when DNS is in trouble */
 
 static void take_domain(struct target_host *h, str_t domain, struct arena *a)
 {
@@ -39,13 +42,26 @@ bool target_copy(struct target *out, const struct route *route, struct arena *a)
     return !a->overflow;
 }
 
-void candidates_replace(struct candidates *c, struct candidates *fresh)
+void candidates_replace(struct candidates *c, struct candidates *fresh, uint32_t ttl_s, uint64_t now_ms)
 {
     uint32_t generation = c->generation + 1;
     candidates_free(c);
     *c = *fresh;
     c->generation = generation;
+    c->fresh_until_ms = now_ms + MAX(MIN((uint64_t)ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
     *fresh = (struct candidates){0};
+}
+
+bool candidates_fresh(const struct candidates *c, uint64_t now_ms)
+{
+    return c->count && now_ms < c->fresh_until_ms;
+}
+
+bool candidates_extend(struct candidates *c, uint64_t now_ms)
+{
+    if (c->count)
+        c->fresh_until_ms = now_ms + STALE_MS;
+    return c->count;
 }
 
 void candidates_free(struct candidates *c)

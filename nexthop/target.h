@@ -35,10 +35,15 @@ struct candidate {
 struct candidates {
     struct candidate *list; /* owned */
     uint32_t count;
-    uint32_t generation; /* counts what was put in place of what */
+    uint32_t generation;     /* counts what was put in place of what */
+    uint64_t fresh_until_ms; /* then DNS is asked again; monotonic. 0: ask */
 };
 void candidates_free(struct candidates *c);
-void candidates_replace(struct candidates *c, struct candidates *fresh); /* takes what is in `fresh` */
+/* Takes what is in `fresh`, which DNS allows to be used for ttl_s: half a minute to an hour of it is. */
+void candidates_replace(struct candidates *c, struct candidates *fresh, uint32_t ttl_s, uint64_t now_ms);
+bool candidates_fresh(const struct candidates *c, uint64_t now_ms);
+/* DNS is in trouble. True: the old addresses go on serving for a while. False: there are none. */
+bool candidates_extend(struct candidates *c, uint64_t now_ms);
 
 /* The next one to try: in order, those that did not fail lately first; with nothing else to hope for, the
  * others too. -1: none. */

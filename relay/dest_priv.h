@@ -36,7 +36,6 @@ struct dest {
 
     struct resolve *resolving; /* frees itself after dest_resolved */
     struct candidates candidates;
-    uint64_t fresh_until_ms;    /* of the candidates; monotonic */
     struct kept_answer refused; /* DNS says never */
     uint64_t refused_until_ms;  /* until asked again; monotonic; 0 = not refused */
 

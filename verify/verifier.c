@@ -292,11 +292,12 @@ void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enu
         verifier_learn(v, key, s, VERDICT_GOOD, SOURCE_DELIVERY, false);
     else if (t == TRIAGE_UNKNOWN || t == TRIAGE_DISABLED)
         learn_refusal(v, key, s, t == TRIAGE_UNKNOWN ? VERDICT_UNKNOWN : VERDICT_DISABLED, at, reply);
-    if (t != TRIAGE_UNKNOWN || (at != STAGE_DATA && at != STAGE_DOT))
+    bool at_rcpt = at == STAGE_RCPT;
+    if (t != TRIAGE_UNKNOWN || (!at_rcpt && at != STAGE_DATA && at != STAGE_DOT))
         return;
     str_t text = address_canonical(rcpt, &tb);
-    if (text.n) /* it was taken at RCPT: does its server take all there? */
-        send_along(v, REQUEST_DATA_REFUSED,
+    if (text.n) /* does its server take all there, or not any more? */
+        send_along(v, at_rcpt ? REQUEST_RCPT_REFUSED : REQUEST_DATA_REFUSED,
                    &(struct verify_query){.address = rcpt, .text = text, .policy = v->policy}, key);
 }
 

@@ -9,7 +9,9 @@ class Backend:
     """A small SMTP (or LMTP) server in threads. What it says may be changed while it runs.
 
     users: whom it takes; None: everybody. rcpt: a function of the address that gives a reply, or None for the usual one.
-    banner, helo, mail: replies instead of the usual ones (mail: or a function of the sender). hold: an Event that RCPT replies wait for.
+    A reply of "close" hangs up, "half" does so in the middle of one, "bytes" is nothing that anybody could read, 421 hangs up after it.
+    banner, helo, mail: replies instead of the usual ones (mail: or a function of the sender); ehlo: to EHLO only. hold: an Event that RCPT
+    replies wait for, banner_wait: one that the greeting waits for. byte_s: replies come a byte at a time, so far apart.
     """
 
     def __init__(self, address, port, users=(), lmtp=False):
@@ -17,7 +19,7 @@ class Backend:
         self.users = None if users is None else {u.lower() for u in users}
         self.banner, self.helo, self.mail, self.rcpt, self.dot = "220 inside.local ESMTP", None, None, None, "250 2.0.0 taken"
         self.extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE"]
-        self.hold, self.delay_s = None, 0
+        self.hold, self.delay_s, self.banner_wait, self.byte_s, self.ehlo = None, 0, None, 0, None
         self.lock = threading.Lock()
         self.asked, self.senders, self.messages, self.connections, self.open, self.open_max, self.helos = [], [], [], 0, 0, 0, []
         self.unanswered, self.unanswered_max = 0, 0
@@ -126,8 +128,16 @@ class Backend:
 
     def session(self, s, f):
         def say(reply):
-            s.sendall(reply.encode() + b"\r\n")
+            line = b"\0\xff\x80 what?\r\n" if reply == "bytes" else reply.encode() + b"\r\n"
+            if not self.byte_s:
+                s.sendall(line)
+                return
+            for i in range(len(line)):
+                s.sendall(line[i:i + 1])
+                time.sleep(self.byte_s)
 
+        if self.banner_wait:
+            self.banner_wait.wait(60)
         say(self.banner)
         if not self.banner.startswith("220"):
             return
@@ -151,7 +161,9 @@ class Backend:
                 continue
             line = line.decode("utf-8").rstrip("\r\n")
             verb = line.split(" ")[0].upper()
-            if verb in ("EHLO", "LHLO", "HELO"):
+            if verb == "EHLO" and self.ehlo:
+                say(self.ehlo)
+            elif verb in ("EHLO", "LHLO", "HELO"):
                 with self.lock:
                     self.helos.append(line[5:])
                 say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions]
@@ -168,9 +180,14 @@ class Backend:
                 reply = self.on_rcpt(address)
                 if reply == "close":
                     return
+                if reply == "half":
+                    s.sendall(b"250 2.1")
+                    return
                 if reply.startswith("2"):
                     accepted.append(address)
                 say(reply)
+                if reply.startswith("421"):
+                    return
             elif verb == "DATA":
                 if not accepted:
                     say("554 5.5.1 no valid recipients")

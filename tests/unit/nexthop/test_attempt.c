@@ -63,12 +63,33 @@ static void test_a_new_list_is_tried_anew_but_not_for_ever(void **state)
         assert_true(attempt_next(&t, &c, &plain, false, 1000));
         assert_int_equal(t.at.port, 1);
         fresh = three();
-        candidates_replace(&c, &fresh);
+        candidates_replace(&c, &fresh, 60, 1000);
         assert_null(fresh.list);
         assert_null(attempt_candidate(&t, &c));
         assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
     }
     assert_false(attempt_next(&t, &c, &plain, false, 1000));
+    candidates_free(&c);
+}
+
+static void test_how_long_addresses_serve(void **state)
+{
+    static const struct {
+        uint32_t ttl_s;
+        uint64_t fresh_ms;
+    } rows[] = {{0, 30000}, {29, 30000}, {60, 60000}, {86400, 3600000}, {UINT32_MAX, 3600000}};
+    struct candidates c = {0}, fresh;
+    assert_false(candidates_fresh(&c, 0));
+    assert_false(candidates_extend(&c, 0)); /* there are none */
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        fresh = three();
+        candidates_replace(&c, &fresh, rows[i].ttl_s, 1000);
+        assert_true(candidates_fresh(&c, 1000 + rows[i].fresh_ms - 1));
+        assert_false(candidates_fresh(&c, 1000 + rows[i].fresh_ms));
+    }
+    assert_true(candidates_extend(&c, 5000000)); /* DNS does not answer */
+    assert_true(candidates_fresh(&c, 5059999));
+    assert_false(candidates_fresh(&c, 5060000));
     candidates_free(&c);
 }
 
@@ -116,6 +137,7 @@ int main(void)
         cmocka_unit_test(test_each_address_once),
         cmocka_unit_test(test_failed_ones_come_last),
         cmocka_unit_test(test_a_new_list_is_tried_anew_but_not_for_ever),
+        cmocka_unit_test(test_how_long_addresses_serve),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_time_left),
     };
