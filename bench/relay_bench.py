@@ -95,7 +95,7 @@ def load_programs(report):
         report.note("smtp-source is not installed: the cost of the load is not compared")
         return
     port = free_port()
-    theirs = subprocess.Popen(["/usr/sbin/smtp-sink", "-c", f"127.0.0.1:{port}", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    theirs = subprocess.Popen(["/usr/sbin/smtp-sink", "-u", "postfix", f"127.0.0.1:{port}", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ours = Sink(free_port())
     try:
         wait_for_port(port, "smtp-sink")
