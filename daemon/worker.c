@@ -231,6 +231,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .verifier = w->verifier,
         .tls = s->tls_server,
         .worker = w->index,
+        .worker_count = shared->worker_count,
         .accepted = message_accepted,
         .empty = sessions_empty,
         .ctx = w,

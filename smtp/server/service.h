@@ -24,7 +24,7 @@ struct smtpd_service_options {
     struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
                                   its   rules are client classes */
     unsigned worker;
-    unsigned worker_count;                       /* share limits.sessions; 0: as many as configured */
+    unsigned worker_count;                       /* share limits.sessions; > 0 */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
     void (*empty)(void *ctx);                    /* after smtpd_service_drain: the last session is gone */
     void *ctx;

@@ -257,6 +257,7 @@ static struct world *world_new_tls(const char *more_config, struct tls_context *
                                              .queue = w->queue,
                                              .policy = w->policy,
                                              .tls = tls,
+                                             .worker_count = 1,
                                              .accepted = accepted,
                                              .empty = service_empty,
                                              .ctx = w};
