@@ -138,6 +138,7 @@ struct cfg_tls_client { /* who a client with this certificate is */
 
 enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
+enum early { EARLY_OFF, EARLY_LOG, EARLY_REFUSE };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
 /* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
 enum extension {
@@ -202,6 +203,17 @@ struct config {
         uint32_t tarpit_ms, forget_s;                         /* 2 s, 60 s */
     } harvest;
 
+    struct { /* strangers */
+        uint32_t greet_delay_ms;
+        enum early early; /* log */
+        struct cfg_zones {
+            str_t *names; /* lower-cased */
+            size_t count;
+        } dnsbl;
+        struct cfg_rate connections, messages; /* of one client, per worker; none */
+        uint32_t min_rate;                     /* 100 bytes a second; 0: none */
+    } strangers;
+
     struct {                 /* timeouts, milliseconds */
         uint32_t command;    /* 300 s */
         uint32_t data_block; /* 180 s between reads of content */
@@ -215,7 +227,7 @@ struct config {
         uint32_t verify_edge, verify_stranger; /* 30 s, 8 s: RCPT waits at most this long for its verdict */
     } timeouts;
 
-    uint32_t hidden_extensions[3]; /* bits 1 << enum extension, by enum client_class */
+    uint32_t hidden_extensions[3];     /* bits 1 << enum extension, by enum client_class */
     enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
 
     struct {                     /* retry */

@@ -235,6 +235,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .verify = shared,
         .verifier = w->verifier,
         .tls = s->tls_server,
+        .dns = w->dns,
         .worker = w->index,
         .accepted = message_accepted,
         .empty = sessions_empty,

@@ -98,7 +98,7 @@ static int keep_inside(void)
 
 static int run_program(void)
 {
-    char *argv[] = {"/bin/true", NULL};
+    char program[] = "/bin/true", *argv[] = {program, NULL};
     return result(execv(argv[0], argv));
 }
 
