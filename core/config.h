@@ -160,6 +160,7 @@ struct cfg_tls_client { /* who a client with this certificate is */
 
 enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
+enum early { EARLY_OFF, EARLY_LOG, EARLY_REFUSE };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
 /* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
 enum extension {
@@ -223,6 +224,17 @@ struct config {
         uint32_t tarpit_after, defer_after, disconnect_after; /* 5, 20, 50 */
         uint32_t tarpit_ms, forget_s;                         /* 2 s, 60 s */
     } harvest;
+
+    struct { /* strangers */
+        uint32_t greet_delay_ms;
+        enum early early; /* log */
+        struct cfg_zones {
+            str_t *names; /* lower-cased */
+            size_t count;
+        } dnsbl;
+        struct cfg_rate connections, messages; /* of one client, per worker; none */
+        uint32_t min_rate;                     /* 100 bytes a second; 0: none */
+    } strangers;
 
     struct {                 /* timeouts, milliseconds */
         uint32_t command;    /* 300 s */

@@ -265,7 +265,7 @@ void read_path(struct loader *l, const struct schema_key *k, const struct node *
 }
 
 /* useradd(8) takes no others; 32 is the longest. */
-void read_user(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+void read_system_user(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     bool ok = n->text.n && n->text.n <= 32;
     for (size_t i = 0; ok && i < n->text.n; i++) {

@@ -230,6 +230,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .verify = shared,
         .verifier = w->verifier,
         .tls = s->tls_server,
+        .dns = w->dns,
         .worker = w->index,
         .worker_count = shared->worker_count,
         .accepted = message_accepted,
