@@ -180,6 +180,11 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
     metric_set(M_queue_segments_free, qs.free_segment_count);
     metric_set(M_queue_segments_total, qs.segment_count);
+    struct queue_resize_state resize;
+    queue_resize_state(w->queue, &resize);
+    metric_set(M_queue_resizing, resize.step != NULL);
+    metric_set(M_queue_resize_target, resize.step ? (int64_t)resize.target_bytes : 0);
+    metric_set(M_queue_resize_filled, resize.step ? (int64_t)resize.filled_bytes : 0);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
     atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);
 }
