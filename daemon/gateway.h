@@ -17,6 +17,7 @@ struct gateway {
     unsigned drained_count;
     struct dns *dns;                                    /* owned */
     struct tls_context *tls_client, *tls_client_verify; /* counted */
+    struct budget *budget;                              /* owned */
     struct verify_shared verify;                        /* what it points to is owned */
     struct worker *workers;                             /* owned */
     unsigned worker_count;

@@ -231,7 +231,8 @@ static void delivery_taught(void *ctx, str_t rcpt, enum smtpc_stage at, const st
 }
 
 /* Before the thread: all belong to it once it runs. */
-static err_t create_services(struct worker *w, struct verify_shared *shared, struct pauses *pauses)
+static err_t create_services(struct worker *w, struct verify_shared *shared, struct budget *budget,
+                             struct pauses *pauses)
 {
     const struct snapshot *s = w->current;
     struct verifier_options vo = {
@@ -255,6 +256,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .policy = s->policy,
         .tls = w->tls_client,
         .tls_verify = w->tls_client_verify,
+        .budget = budget,
         .worker = w->index,
         .learned = delivery_taught,
         .learned_ctx = w,
@@ -473,7 +475,8 @@ static void *worker_main(void *arg)
 }
 
 err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared, struct pauses *pauses)
+                     struct tls_context *tls_verify, struct verify_shared *shared, struct budget *budget,
+                     struct pauses *pauses)
 {
     w->dns = dns;
     w->tls_client = tls_context_ref(tls_client);
@@ -486,7 +489,7 @@ err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    return create_services(w, shared, pauses);
+    return create_services(w, shared, budget, pauses);
 }
 
 err_t worker_launch(struct worker *w)

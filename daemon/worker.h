@@ -72,9 +72,9 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
 /* `first`: the worker that listens already, whose ports are taken; NULL: this is it. */
 err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
-/* All workers, before the first one is launched. `shared` outlives them. */
+/* All workers, before the first one is launched. `shared` and `budget` outlive them. */
 err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared,
+                     struct tls_context *tls_verify, struct verify_shared *shared, struct budget *budget,
                      struct pauses *pauses) WARN_UNUSED;
 err_t worker_launch(struct worker *w) WARN_UNUSED;
 /* Undoes all that when boot fails before the thread was made. */

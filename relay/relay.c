@@ -73,6 +73,7 @@ err_t relay_create(struct relay **out, const struct relay_options *opt)
     r->policy = opt->policy;
     r->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
     r->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
+    r->budget = opt->budget;
     r->worker = opt->worker;
     r->learned = opt->learned;
     r->learned_ctx = opt->learned_ctx;
@@ -129,7 +130,6 @@ void relay_destroy(struct relay *r)
     LIST_EACH(&r->notes, k)
     free(container_of(k, struct note, link));
     heap_free(&r->heap);
-    budget_free(&r->budget);
     message_free_spares(r);
     pool_free(&r->message_pool);
     pool_free(&r->conn_pool);

@@ -6,6 +6,7 @@
 #include "net/tls.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
+#include "relay/budget.h"
 #include "relay/pauses.h"
 #include "smtp/client/client.h"
 
@@ -17,6 +18,7 @@ struct relay_options {
     struct dns *dns;
     const struct policy *policy;
     struct tls_context *tls, *tls_verify; /* client contexts; may be NULL (then TLS_MAY means off) */
+    struct budget *budget;                /* of reports; outlives all relays */
     unsigned worker;
     /* Optional: what a server said of a recipient, at RCPT or after the content. */
     void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,

@@ -183,7 +183,9 @@ void worker_run(void)
     must(loop_create(&w.loop, &lo) == 0);
     struct dns *dns;
     must(dns_start(&dns, policy_config(w.policy), NULL) == 0);
-    const struct relay_options ro = {.loop = w.loop, .queue = w.queue, .dns = dns, .policy = w.policy};
+    const struct relay_options ro = {
+        .loop = w.loop, .queue = w.queue, .dns = dns, .policy = w.policy, .budget = budget_new()};
+    must(ro.budget);
     const struct smtpd_service_options so = {.loop = w.loop,
                                              .queue = w.queue,
                                              .policy = w.policy,
