@@ -292,6 +292,29 @@ static void judge_body(const struct salvage *s, struct salvage_message *m, const
     }
 }
 
+static void take_progress(struct salvage_message *m, uint64_t due_ms, uint32_t attempts, uint32_t flags)
+{
+    m->due_ms = due_ms;
+    m->attempts = attempts;
+    m->held = flags & COMMIT_HELD;
+    m->warned = flags & COMMIT_WARNED;
+}
+
+/* The last word on a message: its envelope's, and then of each progress record behind it. */
+static void judge_progress(const struct salvage *s, struct salvage_message *m, const struct qcommit_view *v)
+{
+    take_progress(m, v->head.due_ms, v->head.attempts, v->head.flags);
+    for (size_t i = m->commit + 1; i < m->first + m->count; i++) {
+        m->has_left |= s->found[i].type == RECORD_REMOVE;
+        if (s->found[i].type == RECORD_PROGRESS && is_for(s, i, m->rcpt_count)) {
+            struct disk_progress d;
+            memcpy(&d, payload_of(s, i), sizeof d);
+            take_progress(m, d.due_ms, d.attempts, d.flags);
+            m->states = i;
+        }
+    }
+}
+
 static void judge(const struct salvage *s, struct salvage_message *m)
 {
     struct qcommit_view v;
@@ -314,11 +337,7 @@ static void judge(const struct salvage *s, struct salvage_message *m)
     m->meta = str_of(v.meta, v.head.meta_bytes);
     m->trace = str_of(v.trace, v.head.trace_bytes);
     m->has_left = s->found[m->commit].position < s->tail;
-    for (size_t i = m->commit + 1; i < m->first + m->count; i++) {
-        m->has_left |= s->found[i].type == RECORD_REMOVE;
-        if (s->found[i].type == RECORD_PROGRESS && is_for(s, i, m->rcpt_count))
-            m->states = i;
-    }
+    judge_progress(s, m, &v);
     bool any_open = false;
     for (uint32_t i = 0; i < m->rcpt_count; i++)
         any_open |= rcpt_state_is_open(state_at(states_of(s, m, &v), i));

@@ -381,3 +381,47 @@ def test_salvage(run, tmp_path):
     r = gateway.cli("queue", "salvage", "--to", str(tmp_path / "ring"), str(ring), check=False)
     assert r.returncode == 1 and "File exists" in r.stderr, "nothing is written over"
     assert gateway.cli("queue", "salvage", str(tmp_path / "nowhere"), check=False).returncode == 66
+
+
+@pytest.mark.sanitized
+def test_salvaged_mail_is_imported(run, tmp_path):
+    """A ring that cannot be opened any more: what was in it comes into a new one, and is delivered."""
+    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+    gateway = run(Gateway, workers=1, retry={"first": "1h", "max": "1h"}, **routes(internal, edge))
+    internal.kill()
+    s = client(gateway)
+    body = "first\r\n.a line with a dot\r\n" + "x" * 70 + "\r\n"
+    for subject in ("good", "rotten", "parked", "last"):
+        s.say("RSET")
+        assert s.send("alice@example.net", ["bob@example.com", "carol@example.com"], message(subject, body))[-1].code == 250
+    parked = sorted(m["id"] for m in json.loads(gateway.cli("--json", "queue", "list").stdout)["messages"])[2]
+    gateway.cli("queue", "hold", parked)
+    gateway.stop()
+    spool = gateway.directory / "spool"
+    lost = tmp_path / "lost-ring"
+    (spool / "ring-00").rename(lost)
+    with open(lost, "r+b") as f:
+        raw = lost.read_bytes()
+        f.write(bytes(8192))
+        # Damage that would end the message, and have the rest taken for commands, if it were sent as it is.
+        f.seek(raw.index(b"first\r\n", raw.index(b"Subject: rotten")))
+        f.write(b"\r\n.\r\nRS")
+    listed = json.loads(gateway.cli("--json", "queue", "salvage", str(lost)).stdout)
+    assert len(listed) == 4
+    r = gateway.cli("queue", "salvage", "-o", str(tmp_path / "mail.export"), str(lost))
+    assert r.stdout.endswith(f"4 messages, 4 exported to {tmp_path / 'mail.export'}\n")
+    r = gateway.cli("queue", "salvage", "-o", str(tmp_path / "mail.export"), str(lost), check=False)
+    assert r.returncode == 73 and "File exists" in r.stderr, "nothing is written over"
+
+    again = run(Sink, address=INTERNAL, port=internal.port, name="again")
+    gateway.start()
+    assert gateway.cli("queue", "import", str(tmp_path / "mail.export")).stdout == "4 messages imported.\n"
+    came = {m.parsed["Subject"]: m for m in again.wait_for(2)}
+    assert sorted(came) == ["good", "last"] and all(m.recipients == ["bob@example.com", "carol@example.com"] for m in came.values())
+    assert came["good"].raw.endswith(body.encode())
+    held = {m["id"] for m in json.loads(gateway.cli("--json", "queue", "list", "--state", "held").stdout)["messages"]}
+    assert len(held) == 2 and parked in held, "what an administrator held, and what is damaged"
+    gateway.cli("queue", "release", *held)
+    came = {m.parsed["Subject"]: m for m in again.wait_for(4)}
+    assert came["rotten"].raw.endswith(("\r\n\r\n\r\nRS..a line with a dot\r\n" + "x" * 70 + "\r\n").encode())
+    eventually(lambda: gateway.queued() == 0, "the queue is empty")
