@@ -47,17 +47,33 @@ static void finish_names(struct loader *l, const struct node *top)
         c->postmaster = arena_printf(l->arena, "postmaster@" STR_FMT, STR_ARG(c->hostname));
 }
 
+/* TLS that is required, and cannot be had, would be a closed door. */
 static void finish_tls(struct loader *l, const struct node *top)
 {
-    const struct node *map = node_find(top, "tls");
-    const struct node *certificate = node_find(map, "certificate"), *key = node_find(map, "key");
+    static const char *const classes[] = {"stranger", "edge", "trusted"};
+    const struct config *c = l->config;
+    const struct node *level = node_find(node_find(top, "tls"), "level");
 
-    if (certificate && !key)
-        diag_error(l->diag, certificate->key->mark,
-                   "certificate: needs its private key; write key: /etc/postern/key.pem beside it");
-    if (key && !certificate)
-        diag_error(l->diag, key->key->mark,
-                   "key: needs a certificate; write certificate: /etc/postern/cert.pem beside it");
+    if (c->tls.certificate_count || node_find(node_find(top, "tls"), "certificates"))
+        return;
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (c->listeners[i].tls >= LISTENER_TLS_REQUIRE)
+            diag_error(
+                l->diag, c->listeners[i].tls_mark,
+                "tls: needs a certificate; write tls: { certificates: [ { chain: /etc/postern/cert.pem, key: "
+                "/etc/postern/key.pem } ] } at the top of the file");
+    for (size_t i = 0; i < COUNT_OF(classes); i++) {
+        const struct node *n = node_find(level, classes[i]);
+        if (n && c->tls.level[i] == CLIENT_TLS_REQUIRE)
+            diag_error(l->diag, n->mark,
+                       "%s: needs a certificate; write certificates: [ { chain: /etc/postern/cert.pem, key: "
+                       "/etc/postern/key.pem } ] beside level",
+                       classes[i]);
+    }
+    if (c->tls.client_count)
+        diag_error(l->diag, c->tls.clients[0].mark,
+                   "clients: can show certificates only where there is TLS; write certificates: [ { chain: "
+                   "/etc/postern/cert.pem, key: /etc/postern/key.pem } ] beside it");
 }
 
 static void finish_retry(struct loader *l, const struct node *top)

@@ -107,14 +107,46 @@ struct cfg_network { /* address, CIDR, or a host name that is resolved at boot, 
     struct mark mark;
 };
 
+enum listener_tls {
+    LISTENER_TLS_BY_CLASS,
+    LISTENER_TLS_OFF,
+    LISTENER_TLS_MAY,
+    LISTENER_TLS_REQUIRE,
+    LISTENER_TLS_IMPLICIT
+};
+
 struct cfg_listener {
     struct endpoint at;
+    enum listener_tls tls;
+    struct mark mark, tls_mark; /* tls_mark: line 0: not written */
+};
+
+struct cfg_certificate { /* for clients that say STARTTLS */
+    str_t chain, key;    /* paths */
+    struct mark mark, key_mark;
+};
+
+enum client_level { CLIENT_TLS_OFF, CLIENT_TLS_MAY, CLIENT_TLS_REQUIRE };
+enum cert_class { CERT_CLASS_EDGE, CERT_CLASS_TRUSTED };
+
+struct cfg_tls_client { /* who a client with this certificate is */
+    enum cert_class class;
+    str_t pin;      /* "spki:HEX" or "cert:HEX"; or: */
+    str_t ca, name; /* path, host name */
     struct mark mark;
 };
 
 enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
+/* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
+enum extension {
+#define EXTENSION(id, keyword) EXTENSION_##id,
+#include "core/extension.def"
+#undef EXTENSION
+    EXTENSION_COUNT
+};
+const char *extension_keyword(enum extension e);
 
 struct config {
     struct arena arena; /* owns every string and array below */
@@ -180,6 +212,7 @@ struct config {
         uint32_t verify_edge, verify_stranger; /* 30 s, 8 s: RCPT waits at most this long for its verdict */
     } timeouts;
 
+    uint32_t hidden_extensions[3]; /* bits 1 << enum extension, by enum client_class */
     enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
 
     struct {                     /* retry */
@@ -203,8 +236,13 @@ struct config {
         bool use_hosts_file;      /* true */
     } dns;
 
-    struct { /* tls, inbound; certificate and key both or none */
-        str_t certificate, key;
+    struct { /* tls, inbound */
+        struct cfg_certificate *certificates;
+        size_t certificate_count;   /* 0: no TLS for clients */
+        enum client_level level[3]; /* by enum client_class; default may */
+        struct cfg_tls_client *clients;
+        size_t client_count;
+        uint32_t warn_before_s; /* 14 d; 0: never */
     } tls;
 
     struct { /* admin */

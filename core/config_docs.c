@@ -83,7 +83,7 @@ static bool same_listeners(const struct config *a, const struct config *b)
         return false;
     for (size_t i = 0; i < a->listener_count; i++)
         if (!ip_eq(&a->listeners[i].at.ip, &b->listeners[i].at.ip) ||
-            a->listeners[i].at.port != b->listeners[i].at.port)
+            a->listeners[i].at.port != b->listeners[i].at.port || a->listeners[i].tls != b->listeners[i].tls)
             return false;
     return true;
 }

@@ -39,8 +39,51 @@ void read_listeners(struct loader *l, const struct schema_key *k, const struct n
             continue;
         const struct node *address = node_find(n, "address");
         listener->mark = address ? address->mark : n->mark;
+        const struct node *tls = node_find(n, "tls");
+        if (tls)
+            listener->tls_mark = tls->mark;
+        schema_fill_defaults(l, SECTION_listener, listener);
         schema_read_map(l, SECTION_listener, n, listener);
         c->listener_count++;
+    }
+}
+
+void read_certificates(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct config *c = l->config;
+
+    (void)field;
+    c->tls.certificates = new_items(l, k, list, sizeof *c->tls.certificates);
+    for (const struct node *n = list->first; n && c->tls.certificates && !too_many_errors(l); n = n->next) {
+        struct cfg_certificate *one = &c->tls.certificates[c->tls.certificate_count];
+        if (!check_item(l, k, n, NODE_MAP))
+            continue;
+        const struct node *chain = node_find(n, "chain"), *key = node_find(n, "key");
+        one->mark = chain ? chain->mark : n->mark;
+        one->key_mark = key ? key->mark : n->mark;
+        schema_read_map(l, SECTION_certificate, n, one);
+        c->tls.certificate_count++;
+    }
+}
+
+void read_tls_clients(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct config *c = l->config;
+
+    (void)field;
+    c->tls.clients = new_items(l, k, list, sizeof *c->tls.clients);
+    for (const struct node *n = list->first; n && c->tls.clients && !too_many_errors(l); n = n->next) {
+        struct cfg_tls_client *one = &c->tls.clients[c->tls.client_count];
+        if (!check_item(l, k, n, NODE_MAP))
+            continue;
+        one->mark = n->mark;
+        schema_read_map(l, SECTION_tls_client, n, one);
+        bool has_pin = node_find(n, "pin"), has_ca = node_find(n, "ca"), has_name = node_find(n, "name");
+        if (has_pin ? has_ca || has_name : !has_ca || !has_name)
+            diag_error(l->diag, n->mark,
+                       "clients: an entry needs a pin, or a ca and a name; write { class: edge, ca: "
+                       "/etc/postern/ca.pem, name: edge.example.net }");
+        c->tls.client_count++;
     }
 }
 
@@ -120,6 +163,60 @@ void read_trusted_networks(struct loader *l, const struct schema_key *k, const s
     struct config *c = l->config;
     (void)field;
     read_networks(l, k, n, &c->trusted_networks, &c->trusted_network_count);
+}
+
+const char *extension_keyword(enum extension e)
+{
+    static const char *const keywords[] = {
+#define EXTENSION(id, keyword) [EXTENSION_##id] = keyword,
+#include "core/extension.def"
+#undef EXTENSION
+    };
+    return keywords[e];
+}
+
+static bool find_extension(str_t keyword, enum extension *out)
+{
+    for (enum extension e = 0; e < EXTENSION_COUNT; e++) {
+        *out = e;
+        if (str_ieq(keyword, str_cstr(extension_keyword(e))))
+            return true;
+    }
+    return false;
+}
+
+static void unknown_extension(struct loader *l, const struct schema_key *k, const struct node *n)
+{
+    char text[256];
+    struct sbuf b = SBUF_ON(text);
+    str_t instead = STR_NONE;
+    if (str_ieq(n->text, STR("DSN")))
+        instead = STR("write it at dsn: { offer: }");
+    if (str_ieq(n->text, STR("STARTTLS")))
+        instead = STR("leave out tls to offer none");
+    if (!instead.p) {
+        sbuf_cstr(&b, "write one of");
+        for (enum extension e = 0; e < EXTENSION_COUNT; e++)
+            sbuf_printf(&b, " %s", extension_keyword(e));
+        instead = sbuf_view(&b);
+    }
+    diag_error(l->diag, n->mark, "%s: \"" STR_FMT "\" is nothing that can be hidden; " STR_FMT, k->name,
+               STR_ARG(clip(n->text)), STR_ARG(instead));
+}
+
+void read_extensions(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    uint32_t *bits = field;
+    enum extension e;
+    *bits = 0;
+    for (const struct node *n = list->first; n && !too_many_errors(l); n = n->next) {
+        if (!check_item(l, k, n, NODE_SCALAR))
+            continue;
+        if (find_extension(n->text, &e))
+            *bits |= 1u << e;
+        else
+            unknown_extension(l, k, n);
+    }
 }
 
 /* What cannot be said key by key, because keys come in any order. */

@@ -17,6 +17,7 @@
 #include "core/log.h"
 #include "core/metrics.h"
 #include "daemon/backend.h"
+#include "daemon/certificates.h"
 #include "daemon/gateway.h"
 #include "daemon/memory.h"
 #include "daemon/verification.h"
@@ -299,6 +300,12 @@ static void collect_age(void *ctx, struct gbuf *out)
                 oldest_ms < now_ms ? (double)(now_ms - oldest_ms) / 1000.0 : 0.0);
 }
 
+static void collect_certificates(void *ctx, struct gbuf *out)
+{
+    struct gateway *g = ctx;
+    certificates_collect(&g->certificates, out);
+}
+
 static void collect_pauses(void *ctx, struct gbuf *out)
 {
     struct gateway *g = ctx;
@@ -311,7 +318,7 @@ static void log_ready(struct gateway *g)
     for (size_t i = 0; i < count; i++) {
         char text[64];
         struct sbuf at = SBUF_ON(text);
-        endpoint_format(listener_endpoint(g->workers[0].listeners[i]), &at);
+        endpoint_format(listener_endpoint(g->workers[0].listeners[i].listener), &at);
         LOG(listening, LF_STR("address", sbuf_view(&at)));
     }
     LOG(ready, LF_U64("workers", g->worker_count));
@@ -392,6 +399,9 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     if (!status) {
         metrics_add_collector(collect_age, g);
         metrics_add_collector(collect_pauses, g);
+        metrics_add_collector(collect_certificates, g);
+        certificates_set(&g->certificates, g->current);
+        certificates_warn(&g->certificates, g->current);
         log_ready(g);
     }
     pthread_mutex_unlock(&g->lock);
@@ -409,6 +419,7 @@ int gateway_boot(struct gateway *g, const char *path)
                           .started_wall_ns = clock_wall_ns()};
     pthread_mutex_init(&g->lock, NULL);
     pause_init(&g->pause);
+    certificates_init(&g->certificates);
     err_t err = prepare_signals(g);
     if (err)
         return fail(g, &notes, err, EX_OSERR);

@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/metrics.h"
+#include "daemon/certificates.h"
 #include "daemon/verification.h"
 
 #define NAMES_REFRESH_MS (5 * 60 * 1000)
@@ -64,6 +65,7 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
     const struct config *c = policy_config(s->policy);
     log_set(c->log.format, c->log.level);
     verification_configured(&g->verify, c);
+    certificates_set(&g->certificates, s);
     snapshot_unref(old);
 }
 
@@ -102,10 +104,12 @@ err_t gateway_reload(struct gateway *g, bool shrunk_lists_ok, struct gbuf *text)
     err_t err = reload_locked(g, shrunk_lists_ok, &d);
     metric_inc(err ? M_reloads_refused : M_reloads_ok);
     log_lines(err ? EV_reload_refused : EV_boot_note, gbuf_view(&d.text));
-    if (!err)
+    if (!err) {
         LOG(reload, LF_CSTR("file", g->config_path), LF_U64("generation", g->current->generation));
-    else if (!d.text.n)
+        certificates_warn(&g->certificates, g->current);
+    } else if (!d.text.n) {
         LOG(reload_refused, LF_ERR("text", err));
+    }
     pthread_mutex_unlock(&g->lock);
     if (text)
         gbuf_str(text, gbuf_view(&d.text));
@@ -227,6 +231,7 @@ void gateway_end(struct gateway *g)
     snapshot_unref(g->current);
     names_free(&g->names);
     pause_free(&g->pause);
+    certificates_free(&g->certificates);
     gbuf_free(&g->config_text);
     tls_context_unref(g->tls_client);
     tls_context_unref(g->tls_client_verify);
@@ -244,6 +249,9 @@ int gateway_run(struct gateway *g)
             (void)gateway_reload(g, false, NULL);
         else
             refresh_names(g);
+        pthread_mutex_lock(&g->lock);
+        certificates_warn_daily(&g->certificates, g->current);
+        pthread_mutex_unlock(&g->lock);
     }
     pthread_mutex_lock(&g->lock);
     LOG(drain, LF_U64("timeout_s", policy_config(g->current->policy)->timeouts.shutdown / 1000));

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "admin/admin.h"
+#include "daemon/certificates.h"
 #include "daemon/pause.h"
 #include "daemon/worker.h"
 
@@ -22,6 +23,7 @@ struct gateway {
     struct worker *workers;                             /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */
+    struct certificates certificates;
 
     pthread_mutex_t lock;     /* guards what follows; the admin thread reads it and reloads */
     struct snapshot *current; /* counted */

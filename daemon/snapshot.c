@@ -22,15 +22,44 @@ static bool is_own_address(void *ctx, const struct ip *ip)
     return found;
 }
 
+/* The error names one of the two files; the mark is that file's. */
+static void certificate_error(struct diag *d, const struct cfg_certificate *one, str_t error)
+{
+    bool is_key = memmem(error.p, error.n, one->key.p, one->key.n) != NULL;
+    diag_error(d, is_key ? one->key_mark : one->mark, "%s: " STR_FMT, is_key ? "key" : "chain",
+               STR_ARG(error));
+}
+
+static err_t add_client(struct tls_context *t, const struct cfg_tls_client *one, struct sbuf *error)
+{
+    struct tls_pin pin;
+    int tag = one->class == CERT_CLASS_EDGE ? CLASS_EDGE : CLASS_TRUSTED;
+    if (!one->pin.n)
+        return tls_context_add_client_name(t, one->ca, one->name, tag, error);
+    err_t err = tls_pin_parse(one->pin, &pin);
+    return err ? err : tls_context_add_client_pin(t, &pin, tag, error);
+}
+
 static err_t load_tls(struct snapshot *s, const struct config *c, struct diag *d)
 {
     char text[512];
     struct sbuf error = SBUF_ON(text);
-    if (!c->tls.certificate.n)
+    if (!c->tls.certificate_count)
         return 0;
-    err_t err = tls_context_server(&s->tls_server, c->tls.certificate, c->tls.key, &error);
+    err_t err = tls_context_server(&s->tls_server, &error);
     if (err)
         diag_error(d, (struct mark){0}, "tls: " STR_FMT, STR_ARG(sbuf_view(&error)));
+    for (size_t i = 0; !err && i < c->tls.certificate_count; i++) {
+        const struct cfg_certificate *one = &c->tls.certificates[i];
+        err = tls_context_add_identity(s->tls_server, one->chain, one->key, &error);
+        if (err)
+            certificate_error(d, one, sbuf_view(&error));
+    }
+    for (size_t i = 0; !err && i < c->tls.client_count; i++) {
+        err = add_client(s->tls_server, &c->tls.clients[i], &error);
+        if (err)
+            diag_error(d, c->tls.clients[i].mark, "clients: " STR_FMT, STR_ARG(sbuf_view(&error)));
+    }
     return err;
 }
 

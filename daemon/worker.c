@@ -103,8 +103,10 @@ err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *n
     for (size_t i = 0; i < c->listener_count; i++) {
         const struct endpoint *at = &c->listeners[i].at;
         err_t err = first ? 0 : await_port(at);
+        struct worker_listener *ln = &w->listeners[i];
+        *ln = (struct worker_listener){.worker = w, .tls = c->listeners[i].tls};
         if (!err) /* port 0: the one that the first worker got */
-            err = listener_open(&w->listeners[i], first ? listener_endpoint(first->listeners[i]) : at);
+            err = listener_open(&ln->listener, first ? listener_endpoint(first->listeners[i].listener) : at);
         if (err) {
             explain_listen(at, err, notes);
             return err;
@@ -128,7 +130,7 @@ static void release_shared(struct worker *w)
 void worker_discard(struct worker *w)
 {
     for (size_t i = 0; i < w->listener_count; i++)
-        listener_close(w->listeners[i]);
+        listener_close(w->listeners[i].listener);
     free(w->listeners);
     free(w->recovered);
     relay_destroy(w->relay);
@@ -144,15 +146,16 @@ void worker_discard(struct worker *w)
 
 static void listener_accepted(void *ctx, int fd, const struct endpoint *peer, const struct endpoint *local)
 {
-    struct worker *w = ctx;
-    smtpd_service_accept(w->service, fd, peer, local);
+    const struct worker_listener *ln = ctx;
+    smtpd_service_accept(ln->worker->service, fd, peer, local, ln->tls);
 }
 
 static void post_step(struct worker *w);
 
 static void listener_closed(void *ctx, struct listener *ln)
 {
-    struct worker *w = ctx;
+    const struct worker_listener *closed = ctx;
+    struct worker *w = closed->worker;
     w->listeners_open--;
     post_step(w);
 }
@@ -211,7 +214,7 @@ static void start_on_loop(struct mail *m)
     gauges_due(&w->gauge_timer);
     w->listeners_open = w->listener_count;
     for (size_t i = 0; i < w->listener_count; i++)
-        listener_start(w->listeners[i], w->loop, &listener_ops, w);
+        listener_start(w->listeners[i].listener, w->loop, &listener_ops, &w->listeners[i]);
 }
 
 static void set_lists(struct worker *w)
@@ -434,7 +437,7 @@ static void drain_on_loop(struct mail *m)
     struct worker *w = container_of(m, struct worker, drain);
     w->state = WORKER_DRAINING_SESSIONS;
     for (size_t i = 0; i < w->listener_count; i++)
-        listener_close(w->listeners[i]);
+        listener_close(w->listeners[i].listener);
     smtpd_service_drain(w->service, w->hurried);
     post_step(w);
 }

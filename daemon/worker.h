@@ -30,18 +30,24 @@ struct worker_task {
     struct link link;
 };
 
+struct worker_listener {
+    struct worker *worker;
+    struct listener *listener; /* frees itself after listener_close */
+    enum listener_tls tls;     /* as it was at boot, as its address */
+};
+
 struct worker {
     unsigned index;
     pthread_t thread;
     bool launched;
     enum worker_state state;
 
-    struct loop *loop;             /* owned */
-    struct queue *queue;           /* owned until queue_close */
-    struct smtpd_service *service; /* owned */
-    struct relay *relay;           /* owned */
-    struct verifier *verifier;     /* owned; until all workers are drained, as they ask each other */
-    struct listener **listeners;   /* owned; each frees itself after listener_close */
+    struct loop *loop;                 /* owned */
+    struct queue *queue;               /* owned until queue_close */
+    struct smtpd_service *service;     /* owned */
+    struct relay *relay;               /* owned */
+    struct verifier *verifier;         /* owned; until all workers are drained, as they ask each other */
+    struct worker_listener *listeners; /* owned */
     size_t listener_count, listeners_open;
     struct dns *dns;                                    /* the process's */
     struct tls_context *tls_client, *tls_client_verify; /* counted references */

@@ -23,6 +23,9 @@ err_t conn_loop_create(struct conn_loop **out, struct loop *l)
     list_init(&cl->starved);
     cl->todo_hook.run = todo_run;
     cl->starved_hook.run = starved_run;
+    list_init(&cl->turns[0]);
+    list_init(&cl->turns[1]);
+    cl->turns_hook.run = conn_tls_turns;
     pool_init(&cl->chunks, "conn_chunks", sizeof(struct chunk), CHUNK_COUNT_MAX);
     pool_init(&cl->refs, "conn_refs", sizeof(struct piece), 0);
     pool_init(&cl->tls, "conn_tls", sizeof(struct conn_tls), 0);
@@ -91,7 +94,8 @@ static bool wants_input(const struct conn *c)
     if (c->got_eof || c->state == CONN_DIALING || c->state >= CONN_CLOSING)
         return false;
     size_t kept_bytes = c->kept.bytes + (c->tls ? c->tls->fed_paused_bytes : 0);
-    return c->state != CONN_OPEN || !c->paused || kept_bytes < KEPT_BYTES_MAX;
+    bool is_read = !c->paused && !(c->tls && conn_tls_waits(c));
+    return c->state != CONN_OPEN || is_read || kept_bytes < KEPT_BYTES_MAX;
 }
 
 static void update_recv(struct conn *c)

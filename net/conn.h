@@ -59,7 +59,7 @@ struct conn {
     int fd;                                 /* owned */
     err_t why, send_err;
     uint8_t state;
-    bool dialed, paused, resuming, recv_cancelled, got_eof, eof_told, half_closed;
+    bool dialed, goes_first, paused, resuming, recv_cancelled, got_eof, eof_told, half_closed;
 };
 size_t conn_size(void);
 void conn_open(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops,
@@ -88,9 +88,13 @@ bool conn_closing(const struct conn *c); /* after conn_finish() or conn_close(),
 /* After the queued clear-text output has left, runs the handshake. Clear bytes received and not consumed yet
  * are discarded first (RFC 3207 4.2: no command injection); a pause ends. From a `data` callback: what it
  * leaves unconsumed is discarded as well. server_name for SNI may be absent; the connection takes a reference
- * to `tls`. */
+ * to `tls`.
+ * Handshakes cost what a thousand commands cost: a tick gives them a share of its time, and the others wait
+ * for their turn. First come those that we began, and those of which conn_go_first() said so before. */
 void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name);
-const struct tls_info *conn_tls(const struct conn *c); /* NULL while in the clear */
+void conn_go_first(struct conn *c);
+int conn_tls_client_tag(const struct conn *c, const struct tls_context *rules); /* -1 in the clear */
+const struct tls_info *conn_tls(const struct conn *c);                          /* NULL while in the clear */
 /* Why TLS failed, for people, or NULL; not after `closed` began. */
 const char *conn_tls_error(const struct conn *c);
 

@@ -52,15 +52,19 @@ struct conn_tls {
     struct tls_session *session; /* owned; NULL if it could not be made */
     struct piece_queue plain;    /* output before encryption */
     size_t fed_paused_bytes;     /* ciphertext taken while nobody reads */
+    struct conn *conn;
+    struct link turn; /* it waits for its turn to go on with the handshake */
     err_t start_err, why;
     bool starting, established, ended, broken, closed_out;
 };
 
 struct conn_loop {
     struct loop *loop;
-    struct list todo;    /* conns with something to do at the tick's end */
-    struct list starved; /* conns whose recv found no buffer */
-    struct tick_hook todo_hook, starved_hook;
+    struct list todo;                       /* conns with something to do at the tick's end */
+    struct list starved;                    /* conns whose recv found no buffer */
+    struct list turns[2];                   /* conn_tls.turn: those that go first, the others */
+    uint64_t turns_tick_ns, turns_spent_ns; /* of this tick */
+    struct tick_hook todo_hook, starved_hook, turns_hook;
     struct pool chunks, refs, tls;
     struct piece *hot; /* owned; chunks */
     unsigned hot_count;
@@ -103,6 +107,8 @@ void conn_tls_input(struct conn *c, const uint8_t *p, size_t n); /* ciphertext *
 void conn_tls_pump(struct conn *c);                              /* plaintext to `data` while it is wanted */
 void conn_tls_encrypt(struct conn *c);                           /* plain -> wire, one batch */
 void conn_tls_truncated(struct conn *c);                         /* FIN */
+void conn_tls_turns(struct tick_hook *h);                        /* handshakes, as far as a tick has time */
+bool conn_tls_waits(const struct conn *c); /* for its turn: it should get no more input */
 void conn_tls_free(struct conn *c);
 
 #endif

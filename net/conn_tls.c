@@ -5,12 +5,14 @@
  * plaintext comes out through the loop's scratch record, and stays in the session while nobody reads. */
 #include <errno.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/metrics.h"
 #include "net/conn_priv.h"
 
 #define ENCRYPT_BYTES_MAX ((size_t)65536) /* per send */
 #define RECORD_BYTES_MAX  ((size_t)16384)
+#define TURNS_NS_PER_TICK (UINT64_C(1) * NS_PER_MS) /* for handshakes; an RSA signature takes as long */
 #define ALERT_MS          2000 /* after a failure: time for the alert to reach the peer */
 
 void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name)
@@ -25,10 +27,21 @@ void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name)
     }
     pieces_drop(conn_loop_of(c), &c->kept);
     c->paused = c->resuming = false;
+    t->conn = c;
     t->start_err = tls_session_create(&t->session, tls, server_name);
     t->starting = true;
     c->tls = t; /* clear output stays in `wire`, in front of all ciphertext */
     conn_schedule(c);
+}
+
+void conn_go_first(struct conn *c)
+{
+    c->goes_first = true;
+}
+
+int conn_tls_client_tag(const struct conn *c, const struct tls_context *rules)
+{
+    return c->tls && c->tls->established ? tls_session_client_tag(c->tls->session, rules) : -1;
 }
 
 const struct tls_info *conn_tls(const struct conn *c)
@@ -61,8 +74,14 @@ static void tell_handshake(const struct conn *c, err_t err)
         endpoint_from_sockaddr((struct sockaddr *)&sa, &e) == 0)
         endpoint_format(&e, &b);
     const struct tls_info *info = err ? NULL : tls_session_info(t->session);
-    LOG(tls, LF_STR("peer", sbuf_view(&b)), LF_CSTR("result", err ? "failed" : "ok"),
-        LF_CSTR("version", info ? info->version : NULL), LF_CSTR("cipher", info ? info->cipher : NULL),
+    if (info && info->resumed)
+        metric_inc(c->dialed ? M_tls_resumed_out : M_tls_resumed_in);
+    LOG(tls, LF_STR("peer", sbuf_view(&b)), LF_CSTR("side", c->dialed ? "client" : "server"),
+        LF_CSTR("result", err ? "failed" : "ok"), LF_CSTR("version", info ? info->version : NULL),
+        LF_CSTR("cipher", info ? info->cipher : NULL), LF_CSTR("group", info ? info->group : NULL),
+        LF_CSTR("name", info && info->server_name[0] ? info->server_name : NULL),
+        LF_CSTR("verify", info ? tls_trust_name(info->trust) : NULL),
+        LF_CSTR("resumed", info && info->resumed ? "yes" : NULL),
         LF_CSTR("text", err ? conn_tls_error(c) : NULL));
 }
 
@@ -104,6 +123,7 @@ static void broken(struct conn *c, err_t err)
 static void shake_hands(struct conn *c)
 {
     struct conn_tls *t = c->tls;
+    t->fed_paused_bytes = 0;
     err_t err = tls_handshake(t->session);
     if (err == ERR_PENDING) {
         collect(c);
@@ -132,13 +152,68 @@ void conn_tls_step(struct conn *c)
         conn_tls_pump(c);
 }
 
+/* --- turns --- */
+
+bool conn_tls_waits(const struct conn *c)
+{
+    return link_in_list(&c->tls->turn);
+}
+
+static void wait_for_turn(struct conn *c)
+{
+    struct conn_loop *cl = conn_loop_of(c);
+    if (conn_tls_waits(c))
+        return;
+    list_push_back(&cl->turns[c->dialed || c->goes_first ? 0 : 1], &c->tls->turn);
+    loop_at_tick_end(c->loop, &cl->turns_hook);
+}
+
+static struct link *next_turn(struct conn_loop *cl)
+{
+    struct link *k = list_pop_front(&cl->turns[0]);
+    return k ? k : list_pop_front(&cl->turns[1]);
+}
+
+/* One at least in every tick, and on until the tick's share is spent; the rest waits, and everybody else is
+ * served in between. A tick has several rounds of hooks, hence its time stamp. */
+void conn_tls_turns(struct tick_hook *h)
+{
+    struct conn_loop *cl = container_of(h, struct conn_loop, turns_hook);
+    uint64_t tick_ns = loop_now_ns(cl->loop), from_ns = clock_mono_ns(), now_ns = from_ns;
+    if (cl->turns_tick_ns != tick_ns) {
+        cl->turns_tick_ns = tick_ns;
+        cl->turns_spent_ns = 0;
+    }
+    bool any = cl->turns_spent_ns > 0;
+    while (!any || cl->turns_spent_ns + (now_ns - from_ns) < TURNS_NS_PER_TICK) {
+        struct link *k = next_turn(cl);
+        if (!k)
+            break;
+        struct conn *c = container_of(k, struct conn_tls, turn)->conn;
+        if (c->state == CONN_OPEN && !c->tls->broken) {
+            shake_hands(c);
+            conn_schedule(c); /* it may be read again */
+            conn_tls_pump(c);
+            any = true;
+        }
+        now_ns = clock_mono_ns();
+    }
+    cl->turns_spent_ns += now_ns - from_ns;
+    if (list_empty(&cl->turns[0]) && list_empty(&cl->turns[1]))
+        return;
+    metric_inc(M_tls_turns_spent);
+    loop_at_tick_end(cl->loop, h);
+}
+
 void conn_tls_pump(struct conn *c)
 {
     struct conn_tls *t = c->tls;
     if (c->state != CONN_OPEN || t->broken || t->starting)
         return;
-    if (!t->established)
-        shake_hands(c);
+    if (!t->established) {
+        wait_for_turn(c);
+        return;
+    }
     uint8_t *scratch = conn_loop_of(c)->scratch;
     while (t->established && c->state == CONN_OPEN && !c->paused && !t->ended) {
         ptrdiff_t n = tls_read(t->session, scratch, SCRATCH_BYTES);
@@ -168,7 +243,7 @@ void conn_tls_input(struct conn *c, const uint8_t *p, size_t n)
         broken(c, err);
         return;
     }
-    if (c->paused)
+    if (c->paused || !t->established)
         t->fed_paused_bytes += n;
     if (!c->paused || !t->established)
         conn_tls_pump(c);
@@ -213,6 +288,7 @@ void conn_tls_encrypt(struct conn *c)
 void conn_tls_free(struct conn *c)
 {
     struct conn_tls *t = c->tls;
+    list_remove(&t->turn);
     pieces_drop(conn_loop_of(c), &t->plain); /* while c->tls is set: a release that writes adds to `plain` */
     c->tls = NULL;
     if (t->session)

@@ -27,8 +27,9 @@ struct tls_session {
     SSL *ssl;                    /* owned; owns the BIO */
     struct bytes in, out;        /* ciphertext */
     bool established, broken, out_of_memory;
+    struct tls_hello hello; /* of the client, while the server chooses */
     struct tls_info info;
-    char error[192];
+    char server_name[TLS_NAME_BYTES], error[192];
 };
 
 static err_t bytes_put(struct bytes *b, const void *p, size_t n)
@@ -150,6 +151,7 @@ err_t tls_session_create(struct tls_session **out, struct tls_context *t, str_t 
     BIO_set_data(bio, s);
     BIO_set_init(bio, 1);
     SSL_set_bio(ssl, bio, bio);
+    SSL_set_app_data(ssl, s);
     s->ssl = ssl;
     s->context = tls_context_ref(t);
     err_t err = 0;
@@ -206,6 +208,35 @@ err_t tls_feed(struct tls_session *s, const uint8_t *p, size_t n)
     return n ? bytes_put(&s->in, p, n) : 0;
 }
 
+static void take_info(struct tls_session *s)
+{
+    const char *name = SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name);
+    const char *group = SSL_get_curve_name(SSL_get_curve_id(s->ssl));
+    if (name && strlen(name) < sizeof s->server_name)
+        snprintf(s->server_name, sizeof s->server_name, "%s", name);
+    s->info = (struct tls_info){
+        .version = SSL_get_version(s->ssl),
+        .cipher = SSL_CIPHER_standard_name(SSL_get_current_cipher(s->ssl)),
+        .group = group ? group : "",
+        .server_name = s->server_name,
+        .resumed = SSL_session_reused(s->ssl),
+        .tag = -1,
+    };
+    if (s->context->is_server)
+        s->info.trust =
+            s->context->rule_count ? tls_client_judge(s->context, s->ssl, &s->info.tag) : TLS_TRUST_NONE;
+    else if (s->context->verify && SSL_get_verify_result(s->ssl) == X509_V_OK)
+        s->info.trust = TLS_TRUST_OK;
+}
+
+int tls_session_client_tag(const struct tls_session *s, const struct tls_context *rules)
+{
+    int tag = -1;
+    if (s->established)
+        (void)tls_client_judge(rules, s->ssl, &tag);
+    return tag;
+}
+
 err_t tls_handshake(struct tls_session *s)
 {
     if (s->established)
@@ -216,11 +247,7 @@ err_t tls_handshake(struct tls_session *s)
     int rc = SSL_do_handshake(s->ssl);
     if (rc == 1) {
         s->established = true;
-        s->info = (struct tls_info){
-            .version = SSL_get_version(s->ssl),
-            .cipher = SSL_CIPHER_standard_name(SSL_get_current_cipher(s->ssl)),
-            .verified = s->context->verify && SSL_get_verify_result(s->ssl) == X509_V_OK,
-        };
+        take_info(s);
         return 0;
     }
     return SSL_get_error(s->ssl, rc) == SSL_ERROR_WANT_READ ? ERR_PENDING : fail(s);
@@ -281,6 +308,18 @@ void tls_output_taken(struct tls_session *s, size_t n)
 }
 
 /* --- what is known --- */
+
+struct tls_hello *tls_session_hello(SSL *ssl)
+{
+    struct tls_session *s = SSL_get_app_data(ssl);
+    return &s->hello;
+}
+
+const struct tls_context *tls_session_context(SSL *ssl)
+{
+    const struct tls_session *s = SSL_get_app_data(ssl);
+    return s->context;
+}
 
 const struct tls_info *tls_session_info(const struct tls_session *s)
 {

@@ -10,15 +10,53 @@
 struct tls_context; /* counted; certificates and policy */
 struct tls_session;
 
+/* A certificate, or the key in it, by SHA-256: of the whole DER, or of its SubjectPublicKeyInfo. */
+struct tls_pin {
+    bool is_key;
+    uint8_t sha256[32];
+};
+/* "spki:HEX" or "cert:HEX", with or without colons between the bytes. */
+err_t tls_pin_parse(str_t text, struct tls_pin *out) WARN_UNUSED;
+
+/* What is known of the peer's certificate. */
+enum tls_trust {
+    TLS_TRUST_NONE,    /* it has none, or nobody looked at it */
+    TLS_TRUST_UNKNOWN, /* a client's, and no rule knows it */
+    TLS_TRUST_OK,      /* chain and name are good */
+    TLS_TRUST_PIN,     /* it, or its key, is one that was listed */
+};
+const char *tls_trust_name(enum tls_trust t); /* for logs and Received: "none", "unknown", "ok", "pin" */
+
 struct tls_info { /* texts are static or live as long as the session */
-    const char *version, *cipher;
-    bool verified;
+    const char *version, *cipher, *group;
+    const char *server_name; /* that the client asked for (SNI); "" if none */
+    enum tls_trust trust;
+    int tag; /* of the rule that knows the client (tls_context_add_client_*); -1: none */
+    bool resumed;
 };
 
-/* Server: PEM chain (own certificate first) and key files. Errors come as text in `error`, which names the
- * file: -errno if it cannot be read, ERR_CONFIG if what is in it will not do. */
-err_t tls_context_server(struct tls_context **out, str_t cert_file, str_t key_file,
-                         struct sbuf *error) WARN_UNUSED;
+/* A context is put together by one thread, and shared when it is done. Errors come as text in `error`, which
+ * names the file: -errno if it cannot be read, ERR_CONFIG if what is in it will not do. */
+err_t tls_context_server(struct tls_context **out, struct sbuf *error) WARN_UNUSED;
+/* PEM files: a chain, own certificate first, and its key; ECDSA or RSA. A client that asks for a name gets a
+ * certificate that has it; one that asks for none, or for a name that none has, the first one, or one that
+ * has the same name. Of those, one whose key it can use, ECDSA before RSA. */
+err_t tls_context_add_identity(struct tls_context *t, str_t cert_file, str_t key_file,
+                               struct sbuf *error) WARN_UNUSED;
+/* From the first of these rules on, clients are asked for a certificate (they need not have one). The first
+ * rule that knows it gives `tag` (>= 0). */
+err_t tls_context_add_client_pin(struct tls_context *t, const struct tls_pin *pin, int tag,
+                                 struct sbuf *error) WARN_UNUSED;
+/* Signed by a CA of the file, for this name. */
+err_t tls_context_add_client_name(struct tls_context *t, str_t ca_file, str_t name, int tag,
+                                  struct sbuf *error) WARN_UNUSED;
+/* When the first of the certificates ends, its chain included, seconds since 1970; INT64_MAX: there are none.
+ */
+struct tls_expiry {
+    str_t file; /* of the certificate; the context's */
+    int64_t not_after_s;
+};
+size_t tls_context_expiries(const struct tls_context *t, struct tls_expiry *out, size_t max);
 /* Client: `verify` checks chain and name against the system's store (SSL_CERT_FILE in the environment, else
  * Debian's ca-certificates; read here, never later); without it any certificate will do. A missing store is
  * logged and every verification fails: only routes that ask for it suffer. */
@@ -45,7 +83,9 @@ void tls_shutdown(struct tls_session *s); /* queues close_notify */
 str_t tls_output(const struct tls_session *s);
 void tls_output_taken(struct tls_session *s, size_t n);
 const struct tls_info *tls_session_info(const struct tls_session *s); /* after the handshake */
-const char *tls_error_text(const struct tls_session *s);              /* "" while nothing is wrong */
+/* A client's certificate by the rules of another server context, as a reload brings: its tag, or -1. */
+int tls_session_client_tag(const struct tls_session *s, const struct tls_context *rules);
+const char *tls_error_text(const struct tls_session *s); /* "" while nothing is wrong */
 const char *tls_library(void); /* "BoringSSL ..." for --version, boot line and metrics; static */
 
 #endif

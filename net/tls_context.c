@@ -1,8 +1,6 @@
-/* net/tls_context.c: policy, certificates and the trust store: all that reads files and is shared by
- * sessions. */
+/* net/tls_context.c: policy and the trust store: what is shared by sessions. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
@@ -62,8 +60,7 @@ static err_t context_create(struct tls_context **out, bool is_server, struct sbu
     return 0;
 }
 
-/* The path with its NUL; says in words why the file cannot be read, which the library would not. */
-static err_t readable(str_t file, char path[PATH_MAX], struct sbuf *error)
+err_t tls_readable(str_t file, char path[PATH_MAX], struct sbuf *error)
 {
     err_t err = 0;
     if (file.n == 0 || file.n >= PATH_MAX || memchr(file.p, '\0', file.n)) {
@@ -83,15 +80,15 @@ static err_t readable(str_t file, char path[PATH_MAX], struct sbuf *error)
     return err;
 }
 
-static bool queue_says(int lib, int reason)
+bool tls_queue_says(int lib, int reason)
 {
     uint32_t code = ERR_peek_error();
     return ERR_GET_LIB(code) == lib && ERR_GET_REASON(code) == reason;
 }
 
-static void describe_bad_pem(const char *path, const char *what, struct sbuf *error)
+void tls_describe_bad_pem(const char *path, const char *what, struct sbuf *error)
 {
-    if (queue_says(ERR_LIB_PEM, PEM_R_NO_START_LINE)) {
+    if (tls_queue_says(ERR_LIB_PEM, PEM_R_NO_START_LINE)) {
         sbuf_printf(error, "%s: there is no %s in PEM form in it", path, what);
         ERR_clear_error();
         return;
@@ -100,47 +97,67 @@ static void describe_bad_pem(const char *path, const char *what, struct sbuf *er
     tls_queue_text(error);
 }
 
-static err_t load_identity(struct tls_context *t, str_t cert_file, str_t key_file, struct sbuf *error)
+/* --- server --- */
+
+static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello)
 {
-    char cert[PATH_MAX], key[PATH_MAX];
-    err_t err = readable(cert_file, cert, error);
-    if (!err)
-        err = readable(key_file, key, error);
+    tls_hello_read(tls_session_hello(hello->ssl), hello);
+    return ssl_select_cert_success;
+}
+
+/* After the name and the algorithms are known, before cipher and key are chosen. */
+static int choose_identity(SSL *ssl, void *arg)
+{
+    const struct tls_context *t = tls_session_context(ssl);
+    const char *asked = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    const uint16_t *algorithms;
+    size_t count = SSL_get0_peer_verify_algorithms(ssl, &algorithms);
+    const struct tls_identity *id = tls_identity_choose(t, str_cstr(asked), tls_session_hello(ssl),
+                                                        (uint16_t)SSL_version(ssl), algorithms, count);
+    SSL_certs_clear(ssl);
+    return id &&
+           SSL_set_chain_and_key(ssl, (CRYPTO_BUFFER *const *)id->chain, id->chain_count, id->key, NULL);
+}
+
+err_t tls_context_server(struct tls_context **out, struct sbuf *error)
+{
+    static const uint8_t session_context[] = "postern"; /* RFC 5077: tickets are for this service alone */
+    *out = NULL;
+    err_t err = context_create(out, true, error);
     if (err)
         return err;
-    ERR_clear_error();
-    if (!SSL_CTX_use_certificate_chain_file(t->ctx, cert)) {
-        describe_bad_pem(cert, "certificate", error);
-        return ERR_CONFIG;
-    }
-    if (!SSL_CTX_use_PrivateKey_file(t->ctx, key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(t->ctx)) {
-        if (queue_says(ERR_LIB_X509, X509_R_KEY_VALUES_MISMATCH) ||
-            queue_says(ERR_LIB_X509, X509_R_KEY_TYPE_MISMATCH)) {
-            sbuf_printf(error, "%s: the key does not belong to the first certificate in %s", key, cert);
-            ERR_clear_error();
-        } else {
-            describe_bad_pem(key, "private key", error);
-        }
-        return ERR_CONFIG;
-    }
+    SSL_CTX *ctx = (*out)->ctx;
+    SSL_CTX_set_select_certificate_cb(ctx, on_hello);
+    SSL_CTX_set_cert_cb(ctx, choose_identity, NULL);
+    SSL_CTX_set_tlsext_ticket_key_cb(ctx, tls_ticket_key);
+    SSL_CTX_set_timeout(ctx, TICKET_PERIOD_S);
+    SSL_CTX_set_session_psk_dhe_timeout(ctx, TICKET_PERIOD_S);
+    must(SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1));
     return 0;
 }
 
-err_t tls_context_server(struct tls_context **out, str_t cert_file, str_t key_file, struct sbuf *error)
+err_t tls_context_add_identity(struct tls_context *t, str_t cert_file, str_t key_file, struct sbuf *error)
 {
-    struct tls_context *t;
-    *out = NULL;
-    err_t err = context_create(&t, true, error);
-    if (err)
-        return err;
-    err = load_identity(t, cert_file, key_file, error);
-    if (err) {
-        tls_context_unref(t);
-        return err;
+    must(t->is_server);
+    if (t->identity_count == TLS_IDENTITY_MAX) {
+        sbuf_printf(error, "more than %d certificates", TLS_IDENTITY_MAX);
+        return ERR_CONFIG;
     }
-    *out = t;
-    return 0;
+    err_t err = tls_identity_load(&t->identities[t->identity_count], cert_file, key_file, error);
+    if (!err)
+        t->identity_count++;
+    return err;
 }
+
+size_t tls_context_expiries(const struct tls_context *t, struct tls_expiry *out, size_t max)
+{
+    size_t n = MIN(t->identity_count, max);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (struct tls_expiry){t->identities[i]->file, t->identities[i]->not_after_s};
+    return n;
+}
+
+/* --- client --- */
 
 /* One file, read at boot: a directory of hashed names would be searched on a worker in mid-handshake. */
 static void load_trust(SSL_CTX *ctx)
@@ -181,6 +198,10 @@ void tls_context_unref(struct tls_context *t)
 {
     if (!t || __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
+    for (size_t i = 0; i < t->identity_count; i++)
+        tls_identity_free(t->identities[i]);
+    for (size_t i = 0; i < t->rule_count; i++)
+        X509_STORE_free(t->rules[i].store);
     SSL_CTX_free(t->ctx);
     free(t);
 }

@@ -51,9 +51,20 @@ enum verdict_age verify_age(const struct cfg_verify *s, const struct verdict_rec
     return age == AGE_FRESH && second_look ? AGE_STALE : age;
 }
 
+/* The same again, a moment later: a sixteenth of what good_fresh and good_refresh allow. */
+static bool is_hardly_news(const struct verdict_record *old, enum verdict answer, enum verdict_source source,
+                           const struct verdict_times *t, uint32_t now_s)
+{
+    return answer == VERDICT_GOOD && old->state == VERDICT_GOOD && !old->suspect &&
+           (old->source != SOURCE_SENDER || source == SOURCE_SENDER) && now_s >= old->checked_s &&
+           now_s - old->checked_s < MIN(t->good_fresh, t->good_refresh) / 16;
+}
+
 struct verdict_record verify_apply(struct verdict_record old, enum verdict answer, enum verdict_source source,
                                    bool canary_passed, const struct verdict_times *t, uint32_t now_s)
 {
+    if (is_hardly_news(&old, answer, source, t, now_s))
+        return old;
     struct verdict_record unpinned = old;
     unpinned.pin = PIN_NONE;
     bool in_a_row = verdict_age(&unpinned, t, now_s) != AGE_NONE && (is_refusal(&old) || old.suspect);

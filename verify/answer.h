@@ -34,7 +34,9 @@ struct verdict_key_rules verify_key_rules(const struct cfg_verify *s);
 /* A cached answer must be asked for again before it is given. Like verdict_age's STALE, and in cautious mode
  * an unknown one whose second look is due. */
 enum verdict_age verify_age(const struct cfg_verify *s, const struct verdict_record *r, uint32_t now_s);
-/* verdict_apply, and the time of the first refusal in a row is kept, which `cautious` needs. */
+/* verdict_apply, with two differences. The time of the first refusal in a row is kept, which `cautious`
+ * needs. And what is hardly older stays as it is, byte for byte: busy recipients are delivered to many times
+ * a second, and each would be a write to the cache and to the disk. */
 struct verdict_record verify_apply(struct verdict_record old, enum verdict answer, enum verdict_source source,
                                    bool canary_passed, const struct verdict_times *t, uint32_t now_s);
 

@@ -2,10 +2,10 @@
 #include "verify/breaker.h"
 
 static const struct backoff backoffs[BREAKER_STATES] = {
-    [BREAKER_SUSPECT] = {1, 30},       /* mostly greylisting: over soon, and for each recipient anew */
-    [BREAKER_DOWN] = {5, 300},         /* semantics 4.10 */
-    [BREAKER_REFUSES_US] = {60, 1800}, /* somebody has to change something */
-    [BREAKER_LOOP] = {300, 1800},
+    [BREAKER_SUSPECT] = {1, 30}, /* mostly greylisting: over soon, and for each recipient anew */
+    [BREAKER_DOWN] = {5, 300},
+    [BREAKER_REFUSES_US] = {5, 300}, /* whoever mends it wants to see that it works */
+    [BREAKER_LOOP] = {5, 300},
 };
 
 const char *breaker_name(enum breaker_state s)

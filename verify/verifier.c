@@ -372,9 +372,13 @@ void verifier_learn_sender(struct verifier *v, const struct address *sender)
     char bytes[VERIFY_KEY_MAX];
     struct sbuf b = SBUF_ON(bytes);
     const struct cfg_verify *s;
+    struct verdict_record known;
     if (sender->is_null || !policy_domain_is_local(v->policy, sender->domain))
         return;
     str_t key = learnable(v, sender, &s, &b);
-    if (key.n)
+    if (!key.n)
+        return;
+    if (!verdict_cache_get(v->shared->cache, key, wall_s(), &known) ||
+        verify_age(s, &known, wall_s()) == AGE_NONE)
         verifier_learn(v, key, s, VERDICT_GOOD, SOURCE_SENDER, false);
 }

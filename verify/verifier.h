@@ -105,7 +105,8 @@ bool verifier_is_token(const struct verify_shared *s, const struct config *c, co
 /* The outcome of a delivery to a local recipient, at RCPT or after the content. */
 void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enum smtpc_stage at,
                              const struct smtp_reply *reply, bool accepted);
-/* A trusted client sends in the name of a local address. */
+/* A message of a trusted client was taken, in the name of this address: a hint, where nothing is known of it;
+ * what its server said, yes or no, counts for as long as it is kept. */
 void verifier_learn_sender(struct verifier *v, const struct address *sender);
 
 /* --- what an operator may ask; on the worker's own loop, by mail --- */

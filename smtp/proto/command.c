@@ -232,6 +232,9 @@ static err_t take_mail_param(const struct param *p, struct mail_params *out, str
     } else if (str_ieq(p->keyword, STR("BODY"))) {
         once = &seen->body;
         err = p->has_value ? parse_body(p->value, &out->body) : ERR_SYNTAX;
+        out->has_body = true;
+        if (err && p->has_value && str_ieq(p->value, STR("BINARYMIME")))
+            return refused(refuse, R_no_binarymime);
     } else if (str_ieq(p->keyword, STR("SMTPUTF8"))) {
         once = &seen->smtputf8;
         err = p->has_value ? ERR_SYNTAX : 0;
@@ -319,6 +322,13 @@ err_t command_parse_rcpt(str_t arg, struct address *out, struct rcpt_params *par
             return err;
     }
     return err == ERR_EOF ? 0 : refused(refuse, R_bad_syntax);
+}
+
+err_t command_parse_bdat(str_t arg, uint64_t *octets, bool *is_last)
+{
+    str_t count = str_sub(arg, 0, word_length(arg)), rest = str_trim(str_sub(arg, count.n, arg.n));
+    *is_last = str_ieq(rest, STR("LAST"));
+    return rest.n && !*is_last ? ERR_SYNTAX : parse_size(count, octets);
 }
 
 bool helo_valid(str_t arg, bool strict)

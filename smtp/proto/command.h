@@ -5,7 +5,14 @@
 #include "smtp/proto/address.h"
 #include "smtp/proto/reply.h"
 
-enum cmd_flags { CMD_PRE_HELO = 1, CMD_JUNK = 2, CMD_LAST = 4, CMD_NO_ARG = 8 };
+enum cmd_flags {
+    CMD_PRE_HELO = 1,
+    CMD_JUNK = 2,
+    CMD_LAST = 4,
+    CMD_NO_ARG = 8,
+    CMD_OCTETS = 16,
+    CMD_IN_CLEAR = 32
+};
 
 enum cmd_id {
 #define COMMAND(id, verb, flags) CMD_##id,
@@ -34,7 +41,7 @@ enum dsn_notify { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTI
 
 /* RFC 1870 SIZE, RFC 6152 BODY, RFC 6531 SMTPUTF8, RFC 3461 RET and ENVID. */
 struct mail_params {
-    bool has_size, smtputf8;
+    bool has_size, has_body, smtputf8;
     bool has_dsn; /* RET or ENVID stands there, good or bad: for those to whom DSN is not offered */
     uint64_t size;
     enum body_type body;
@@ -58,6 +65,8 @@ err_t command_parse_mail(str_t arg, struct address *out, struct mail_params *par
                          enum reply_id *refuse) WARN_UNUSED;
 err_t command_parse_rcpt(str_t arg, struct address *out, struct rcpt_params *params,
                          enum reply_id *refuse) WARN_UNUSED;
+/* RFC 3030: arg = "1000 LAST". What passes 64 bits saturates. */
+err_t command_parse_bdat(str_t arg, uint64_t *octets, bool *is_last) WARN_UNUSED;
 /* RFC 5321 4.1.2 esmtp-value, in UTF-8 (RFC 6531): nothing that ends a parameter or a line. */
 bool param_value_valid(str_t s);
 /* RFC 3461 4: appends what an xtext stands for. ERR_SYNTAX: it is none; what was appended is of no use. */

@@ -180,3 +180,25 @@ size_t content_stuff(const uint8_t *p, size_t n, uint8_t *out)
     }
     return o;
 }
+
+enum stuff_state { STUFF_LINE_START, STUFF_TEXT, STUFF_CR };
+
+size_t content_stuff_octets(uint8_t *state, const uint8_t *p, size_t n, uint8_t *out)
+{
+    size_t o = 0, i = 0;
+    while (i < n) {
+        if (*state == STUFF_LINE_START && p[i] == '.')
+            out[o++] = '.';
+        const uint8_t *lf = memchr(p + i, '\n', n - i);
+        size_t piece = lf ? (size_t)(lf - (p + i)) + 1 : n - i;
+        bool cr_before_last = piece > 1 ? p[i + piece - 2] == '\r' : *state == STUFF_CR;
+        memcpy(out + o, p + i, piece);
+        o += piece;
+        i += piece;
+        if (lf)
+            *state = cr_before_last ? STUFF_LINE_START : STUFF_TEXT;
+        else
+            *state = p[i - 1] == '\r' ? STUFF_CR : STUFF_TEXT;
+    }
+    return o;
+}

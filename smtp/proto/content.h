@@ -41,4 +41,9 @@ void header_scan(struct header_scan *h, const uint8_t *p, size_t n);
  */
 size_t content_stuff(const uint8_t *p, size_t n, uint8_t *out);
 
+/* The same for octets that come in pieces (BDAT): a line starts at the beginning and behind CRLF. *state
+ * carries over calls; it is zero at the beginning and whenever what came so far ends in CRLF. out must hold
+ * n * 2. */
+size_t content_stuff_octets(uint8_t *state, const uint8_t *p, size_t n, uint8_t *out);
+
 #endif

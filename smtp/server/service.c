@@ -136,11 +136,23 @@ static struct session *session_new(struct smtpd_service *service, const struct e
     return s;
 }
 
+void service_uncount(struct session *s)
+{
+    if (s->counted)
+        client_subtract(s->service, &s->peer.ip);
+    s->counted = false;
+}
+
+enum client_class service_shown_class(struct session *s, const struct tls_context *rules)
+{
+    int tag = rules && !s->closed ? conn_tls_client_tag(session_conn(s), rules) : -1;
+    return tag < 0 ? CLASS_STRANGER : (enum client_class)tag;
+}
+
 void service_forget(struct session *s)
 {
     struct smtpd_service *service = s->service;
-    if (s->counted)
-        client_subtract(service, &s->peer.ip);
+    service_uncount(s);
     list_remove(&s->link);
     service->session_count--;
     pool_put(&service->sessions, s);
@@ -149,11 +161,11 @@ void service_forget(struct session *s)
 }
 
 static void refuse(struct smtpd_service *service, int fd, const struct endpoint *peer,
-                   enum client_class class, enum reply_id reply, enum close_reason why)
+                   enum client_class class, bool is_silent, enum reply_id reply, enum close_reason why)
 {
     struct session *s = NULL;
     metric_inc(M_sessions_refused);
-    if (service->refused_count < REFUSED_COUNT_MAX)
+    if (service->refused_count < REFUSED_COUNT_MAX && !is_silent) /* what waits for TLS reads no clear text */
         s = session_new(service, peer, class);
     if (!s) {
         close(fd);
@@ -164,7 +176,7 @@ static void refuse(struct smtpd_service *service, int fd, const struct endpoint 
 }
 
 void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
-                          const struct endpoint *local)
+                          const struct endpoint *local, enum listener_tls tls)
 {
     static const enum metric by_class[] = {
         [CLASS_STRANGER] = M_sessions_stranger,
@@ -174,8 +186,11 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
     enum client_class class = policy_classify(service->policy, &peer->ip);
     enum close_reason why;
     enum reply_id reply = admit(service, class, &peer->ip, &why);
+    if (reply == R_ok && tls == LISTENER_TLS_IMPLICIT && !service->tls)
+        reply =
+            R_tls_unavailable; /* a reload took the certificates, and the listeners stay until a restart */
     if (reply != R_ok) {
-        refuse(service, fd, peer, class, reply, why);
+        refuse(service, fd, peer, class, tls == LISTENER_TLS_IMPLICIT, reply, why);
         return;
     }
     struct session *s = session_new(service, peer, class);
@@ -185,7 +200,7 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
         return;
     }
     s->counted = class == CLASS_STRANGER && client_add(service, &peer->ip) == 0;
-    if (session_open(s, fd, local)) {
+    if (session_open(s, fd, local, tls)) {
         service->refused_count++;
         metric_inc(M_sessions_refused);
         session_open_refused(s, fd, R_overloaded, CLOSE_overload);
@@ -206,7 +221,7 @@ void smtpd_service_set_policy(struct smtpd_service *service, const struct policy
     {
         struct session *s = container_of(k, struct session, link);
         if (s->engine)
-            smtpd_set_policy(s->engine, p);
+            smtpd_set_policy(s->engine, p, service_shown_class(s, tls));
     }
 }
 

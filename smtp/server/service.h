@@ -21,7 +21,8 @@ struct smtpd_service_options {
     /* Not owned; NULL: every recipient that policy lets through is taken. */
     const struct verify_shared *verify;
     struct verifier *verifier; /* this worker's */
-    struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference */
+    struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
+                                  its   rules are client classes */
     unsigned worker;
     unsigned worker_count;                       /* share limits.sessions; 0: as many as configured */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
@@ -31,8 +32,9 @@ struct smtpd_service_options {
 
 err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt) WARN_UNUSED;
 void smtpd_service_destroy(struct smtpd_service *s); /* no sessions may be left */
+/* `tls`: of the listener that it came to. */
 void smtpd_service_accept(struct smtpd_service *s, int fd, const struct endpoint *peer,
-                          const struct endpoint *local);
+                          const struct endpoint *local, enum listener_tls tls);
 /* Reload. Sessions in a transaction keep the old snapshot until its end: it can go when
  * smtpd_service_policy_users says 0. */
 void smtpd_service_set_policy(struct smtpd_service *s, const struct policy *p, struct tls_context *tls);

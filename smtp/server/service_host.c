@@ -72,6 +72,15 @@ static void log_message(const struct session *s, const struct qmsg *m)
         LF_U64("size", m->body_bytes), LF_U64("ms", loop_now_ms(s->service->opt.loop) - s->data_started_ms));
 }
 
+/* Who sends from inside is there to be written to. */
+static void learn_sender(const struct session *s)
+{
+    struct address a;
+    if (smtpd_class(s->engine) == CLASS_TRUSTED && s->service->opt.verifier && s->sender.n &&
+        address_parse_mailbox(s->sender, &a) == 0)
+        verifier_learn_sender(s->service->opt.verifier, &a);
+}
+
 /* The reply goes out before the message does: `accepted` comes after smtpd_committed, in the same turn of the
  * loop. */
 static void committed(void *ctx, err_t err, struct qmsg *m)
@@ -79,8 +88,10 @@ static void committed(void *ctx, err_t err, struct qmsg *m)
     struct session *s = ctx;
     struct smtpd_service *service = s->service;
     s->committing = false;
-    if (!err)
+    if (!err) {
         log_message(s, m);
+        learn_sender(s);
+    }
     smtpd_committed(s->engine, err);
     if (!err)
         service->opt.accepted(service->opt.ctx, m);

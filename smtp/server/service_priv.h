@@ -45,9 +45,10 @@ struct session {
     struct rcpt_wait *rcpt_wait; /* owned: a recipient that is being decided; else NULL */
     struct endpoint peer;
     char tls_version[12];
-    uint8_t class;   /* enum client_class, when it came */
-    uint8_t refused; /* enum close_reason */
-    bool counted;    /* in service->clients */
+    const char *tls_verify; /* static */
+    uint8_t class;          /* enum client_class, when it came */
+    uint8_t refused;        /* enum close_reason */
+    bool counted;           /* in service->clients */
     bool committing, closed;
     bool tls_asked;                           /* conn_starttls when the engine has returned */
     bool output_paused;                       /* the client does not read: no input until it does */
@@ -68,10 +69,13 @@ void service_rcpt_cancel(struct session *s);
 
 /* service.c */
 uint64_t service_client_key(const struct ip *ip);
-void service_forget(struct session *s); /* frees it */
+void service_forget(struct session *s);  /* frees it */
+void service_uncount(struct session *s); /* it is no stranger: limits by address are not for it */
+enum client_class service_shown_class(struct session *s, const struct tls_context *rules);
 
 /* service_session.c */
-err_t session_open(struct session *s, int fd, const struct endpoint *local) WARN_UNUSED;
+err_t session_open(struct session *s, int fd, const struct endpoint *local,
+                   enum listener_tls tls) WARN_UNUSED;
 void session_open_refused(struct session *s, int fd, enum reply_id reply, enum close_reason why);
 void session_touch(struct session *s);   /* something happened: a new deadline */
 void session_release(struct session *s); /* connection or commit ended: the second of the two frees */

@@ -43,6 +43,13 @@ void session_touch(struct session *s)
 
 /* --- the connection's callbacks --- */
 
+static void start_tls(struct session *s)
+{
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
+        conn_go_first(session_conn(s));
+    conn_starttls(session_conn(s), s->tls, STR_NONE);
+}
+
 static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
 {
     struct session *s = conn_ctx(c);
@@ -60,7 +67,7 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
     session_touch(s);
     if (s->tls_asked) {
         s->tls_asked = false;
-        conn_starttls(c, s->tls, STR_NONE);
+        start_tls(s);
     }
     return used;
 }
@@ -86,11 +93,20 @@ static void conn_secured(struct conn *c, err_t err)
     struct session *s = conn_ctx(c);
     const struct tls_info *info = err ? NULL : conn_tls(c);
     if (!info) {
-        smtpd_secured(s->engine, NULL, NULL);
+        smtpd_secured(s->engine, NULL);
         return;
     }
     snprintf(s->tls_version, sizeof s->tls_version, "%s", info->version);
-    smtpd_secured(s->engine, info->version, info->cipher);
+    s->tls_verify = tls_trust_name(info->trust);
+    const struct smtpd_tls tls = {
+        .version = info->version,
+        .cipher = info->cipher,
+        .verify = s->tls_verify,
+        .class = service_shown_class(s, s->service->tls), /* of today, not of when it came */
+    };
+    smtpd_secured(s->engine, &tls);
+    if (tls.class != CLASS_STRANGER)
+        service_uncount(s);
     session_touch(s);
 }
 
@@ -121,13 +137,14 @@ static void prepare(struct session *s)
     s->timer.fire = timer_fired;
 }
 
-err_t session_open(struct session *s, int fd, const struct endpoint *local)
+err_t session_open(struct session *s, int fd, const struct endpoint *local, enum listener_tls tls)
 {
     struct smtpd_service *service = s->service;
     const struct smtpd_client client = {
         .peer = s->peer,
         .local = *local,
         .class = (enum client_class)s->class,
+        .tls = tls,
         .session_id = s->id,
         .memory = &service->memory,
     };
@@ -138,6 +155,8 @@ err_t session_open(struct session *s, int fd, const struct endpoint *local)
     prepare(s);
     conn_open(session_conn(s), service->opt.loop, fd, &conn_ops, s);
     smtpd_start(s->engine);
+    if (tls == LISTENER_TLS_IMPLICIT)
+        start_tls(s);
     session_touch(s);
     return 0;
 }
@@ -169,10 +188,10 @@ static void log_session(const struct session *s)
     metric_observe(H_session_s, (double)ms / 1000);
     LOG(session, LF_QID("sid", s->id), LF_STR("id", last), LF_IP("client", &s->peer.ip),
         LF_U64("port", s->peer.port), LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
-        LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_U64("messages", st.messages),
-        LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands), LF_U64("errors", st.errors),
-        LF_U64("bytes", st.bytes), LF_U64("ms", ms), LF_CSTR("reason", close_reason_name(st.reason)),
-        LF_CSTR("where", st.where));
+        LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_CSTR("verify", s->tls_verify),
+        LF_U64("messages", st.messages), LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands),
+        LF_U64("errors", st.errors), LF_U64("bytes", st.bytes), LF_U64("ms", ms),
+        LF_CSTR("reason", close_reason_name(st.reason)), LF_CSTR("where", st.where));
 }
 
 void session_release(struct session *s)

@@ -47,6 +47,7 @@ err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, voi
     s->class = (uint8_t)client->class;
     s->reason = CLOSE_COUNT;
     s->tls_offered = tls_offered;
+    s->listener_tls = (uint8_t)client->tls;
     s->where = "after CONNECT";
     return 0;
 }
@@ -58,7 +59,7 @@ void smtpd_destroy(struct smtpd_session *s)
     pool_put(&s->memory->sessions, s);
 }
 
-void smtpd_start(struct smtpd_session *s)
+static void greet(struct smtpd_session *s)
 {
     char text[512];
     struct sbuf b = SBUF_ON(text);
@@ -68,9 +69,24 @@ void smtpd_start(struct smtpd_session *s)
     session_reply_lines(s, 220, sbuf_view(&b));
 }
 
+void smtpd_start(struct smtpd_session *s)
+{
+    if (s->listener_tls == LISTENER_TLS_IMPLICIT)
+        s->state = STATE_TLS_WAIT;
+    else
+        greet(s);
+}
+
 bool smtpd_idle(const struct smtpd_session *s)
 {
     return !s->tx;
+}
+
+/* What a certificate says goes before what an address says: it was given to somebody. */
+static void classify(struct smtpd_session *s)
+{
+    s->class = s->tls.class != CLASS_STRANGER ? (uint8_t)s->tls.class
+                                              : (uint8_t)policy_classify(s->policy, &s->peer);
 }
 
 static void follow_policy(struct smtpd_session *s)
@@ -78,12 +94,14 @@ static void follow_policy(struct smtpd_session *s)
     if (s->policy == s->next_policy)
         return;
     s->policy = s->next_policy;
-    s->class = (uint8_t)policy_classify(s->policy, &s->peer);
+    s->tls.class = (enum client_class)s->next_shown;
+    classify(s);
 }
 
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy)
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown)
 {
     s->next_policy = policy;
+    s->next_shown = (uint8_t)shown;
     if (!s->tx)
         follow_policy(s);
 }
@@ -195,7 +213,13 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
     while (used < n && !smtpd_waiting(s)) {
         switch ((enum session_state)s->state) {
         case STATE_COMMAND: used += session_read_line(s, p + used, n - used); break;
-        case STATE_CONTENT: used += session_content(s, p + used, n - used); break;
+        case STATE_CONTENT: {
+            size_t (*take)(struct smtpd_session *, const uint8_t *, size_t) =
+                s->tx->chunks.begun ? session_chunk : session_content;
+            used += take(s, p + used, n - used);
+            break;
+        }
+        case STATE_SKIP: used += session_skip(s, n - used); break;
         default: used = n; /* closed: what still comes is nobody's */
         }
     }
@@ -248,8 +272,11 @@ void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t deta
 
 void smtpd_resume(struct smtpd_session *s)
 {
-    if (s->state == STATE_ROOM_WAIT)
-        s->state = STATE_CONTENT;
+    if (s->state != STATE_ROOM_WAIT)
+        return;
+    s->state = STATE_CONTENT;
+    if (s->tx->chunks.begun) /* what is still to be stored may be the end, for which no input comes */
+        session_chunk(s, NULL, 0);
 }
 
 static void message_stored(struct smtpd_session *s)
@@ -294,21 +321,24 @@ void smtpd_committed(struct smtpd_session *s, err_t err)
     session_settle(s);
 }
 
-void smtpd_secured(struct smtpd_session *s, const char *version, const char *cipher)
+void smtpd_secured(struct smtpd_session *s, const struct smtpd_tls *tls)
 {
     if (s->state != STATE_TLS_WAIT)
         return;
-    if (!version) {
+    if (!tls) {
         session_close(s, CLOSE_tls);
         return;
     }
     /* RFC 3207 4.2: all that was learnt in the clear is forgotten. */
     s->state = STATE_COMMAND;
     s->tls_active = true;
-    s->tls_version = version;
-    s->tls_cipher = cipher;
+    s->tls = *tls;
+    s->next_shown = (uint8_t)tls->class;
+    classify(s);
     s->greeted = s->esmtp = false;
     s->helo_n = 0;
+    if (s->listener_tls == LISTENER_TLS_IMPLICIT)
+        greet(s);
     session_settle(s);
 }
 
@@ -349,6 +379,7 @@ uint32_t smtpd_timeout_ms(const struct smtpd_session *s)
     switch ((enum session_state)s->state) {
     case STATE_COMMAND:
     case STATE_TLS_WAIT: return c->timeouts.command;
+    case STATE_SKIP:
     case STATE_CONTENT: return c->timeouts.data_block;
     default: return 0;
     }

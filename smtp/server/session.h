@@ -28,6 +28,7 @@ const char *close_reason_name(enum close_reason r);
 struct smtpd_client {
     struct endpoint peer, local;
     enum client_class class;
+    enum listener_tls tls;       /* of the listener */
     uint64_t session_id;         /* sid= of the log lines, as qid_format() prints it */
     struct smtpd_memory *memory; /* not owned */
 };
@@ -76,15 +77,24 @@ struct smtpd_host {
     uint64_t (*message_id)(void *host);
 };
 
-/* A policy stays valid while smtpd_policy() names it, or it is the last one set. */
+/* What the client got with TLS. Texts live as long as the session. */
+struct smtpd_tls {
+    const char *version, *cipher;
+    const char *verify;      /* what is known of its certificate: "none", "unknown", "ok", "pin" */
+    enum client_class class; /* that its certificate makes it; CLASS_STRANGER: as its address says */
+};
+
+/* A policy stays valid while smtpd_policy() names it, or it is the last one set. tls_offered: there is a
+ * certificate. A listener with implicit TLS has a handshake first: smtpd_secured. */
 err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, void *host,
                    const struct smtpd_client *client, const struct policy *policy,
                    bool tls_offered) WARN_UNUSED;
 void smtpd_destroy(struct smtpd_session *s);    /* aborts an open body */
-void smtpd_start(struct smtpd_session *s);      /* sends the greeting */
+void smtpd_start(struct smtpd_session *s);      /* sends the greeting; with implicit TLS smtpd_secured does */
 bool smtpd_idle(const struct smtpd_session *s); /* in no transaction */
-/* Reload: in force at once, or when the running transaction ends. The client's class follows it. */
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy);
+/* Reload: in force at once, or when the running transaction ends. The client's class follows it; `shown` is
+ * what its certificate makes it now, CLASS_STRANGER: nothing. */
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown);
 enum client_class smtpd_class(const struct smtpd_session *s);
 const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force now */
 
@@ -97,8 +107,8 @@ bool smtpd_waiting(const struct smtpd_session *s);
 void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t detail);
 void smtpd_resume(struct smtpd_session *s);               /* body_append has room again */
 void smtpd_committed(struct smtpd_session *s, err_t err); /* the only way to 250 after DATA */
-/* The texts live as long as the session; version NULL: the handshake failed, the session closes. */
-void smtpd_secured(struct smtpd_session *s, const char *version, const char *cipher);
+void smtpd_secured(struct smtpd_session *s,
+                   const struct smtpd_tls *tls); /* NULL: it failed, the session closes */
 /* No more input comes, and all that came was consumed. A commit in flight is still answered, unless `reset`.
  */
 void smtpd_eof(struct smtpd_session *s, bool reset);

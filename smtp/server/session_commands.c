@@ -27,11 +27,34 @@ static bool take_helo(struct smtpd_session *s, str_t name)
     return true;
 }
 
+static void put_line(str_t line, struct sbuf *out, size_t *last)
+{
+    *last = out->n;
+    sbuf_cstr(out, "250-");
+    sbuf_str(out, line);
+    sbuf_cstr(out, "\r\n");
+}
+
+static void put_extension(const struct smtpd_session *s, enum extension e, struct sbuf *out, size_t *last)
+{
+    const struct config *c = session_config(s);
+    char text[128];
+    struct sbuf b = SBUF_ON(text);
+    sbuf_cstr(&b, extension_keyword(e));
+    if (e == EXTENSION_size && c->limits.message_size)
+        sbuf_printf(&b, " %llu", (unsigned long long)c->limits.message_size);
+    if (e == EXTENSION_limits) { /* RFC 9422 */
+        sbuf_printf(&b, " RCPTMAX=%llu", (unsigned long long)c->limits.recipients);
+        if (c->limits.messages_per_session && s->class != CLASS_EDGE)
+            sbuf_printf(&b, " MAILMAX=%llu", (unsigned long long)c->limits.messages_per_session);
+    }
+    put_line(sbuf_view(&b), out, last);
+}
+
 static void proceed_ehlo(struct smtpd_session *s, str_t arg)
 {
     char text[1024];
     struct sbuf b = SBUF_ON(text);
-    uint64_t size = session_config(s)->limits.message_size;
     if (!take_helo(s, arg))
         return;
     s->esmtp = true;
@@ -39,16 +62,18 @@ static void proceed_ehlo(struct smtpd_session *s, str_t arg)
     sbuf_str(&b, session_config(s)->hostname);
     sbuf_cstr(&b, " greets ");
     ip_format_literal(&s->peer, &b);
-    sbuf_cstr(&b, "\r\n250-PIPELINING\r\n250-SIZE");
-    if (size)
-        sbuf_printf(&b, " %llu", (unsigned long long)size);
-    sbuf_cstr(&b, "\r\n250-8BITMIME\r\n");
-    if (s->tls_offered && !s->tls_active)
-        sbuf_cstr(&b, "250-STARTTLS\r\n");
+    sbuf_cstr(&b, "\r\n");
+    size_t last = 0; /* of the lines so far */
+    if (session_tls_level(s) != CLIENT_TLS_OFF && !s->tls_active)
+        put_line(STR("STARTTLS"), &b, &last);
     if (session_offers_dsn(s))
-        sbuf_cstr(&b, "250-DSN\r\n");
-    sbuf_cstr(&b, "250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n");
+        put_line(STR("DSN"), &b, &last);
+    for (enum extension e = 0; e < EXTENSION_COUNT; e++) {
+        if (session_offers(s, e))
+            put_extension(s, e, &b, &last);
+    }
     must(!b.overflow);
+    b.p[last + 3] = ' ';
     session_reply_lines(s, 250, sbuf_view(&b));
 }
 
@@ -72,7 +97,7 @@ static enum reply_id check_mail(const struct smtpd_session *s)
     return s->tx ? R_nested_mail : R_ok;
 }
 
-static enum reply_id reply_for_space(err_t err)
+enum reply_id session_reply_for_space(err_t err)
 {
     enum reply_id reply = session_reply_for_store(err);
     if (reply == R_no_space)
@@ -90,7 +115,7 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
         return R_too_big;
     err_t err = s->ops->check_space(s->host, params->has_size ? params->size : 0);
     if (err)
-        return reply_for_space(err);
+        return session_reply_for_space(err);
     str_t canonical = address_canonical(sender, &b);
     if (!canonical.p)
         return R_bad_sender;
@@ -101,6 +126,13 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
     s->tx->params.envid = params->envid.p ? arena_str(&s->tx->arena, params->envid) : STR_NONE;
     s->tx->message_id = s->ops->message_id(s->host);
     return R_sender_ok;
+}
+
+static bool says_hidden(const struct smtpd_session *s, const struct mail_params *p)
+{
+    return (p->has_dsn && !session_offers_dsn(s)) || (p->has_size && !session_offers(s, EXTENSION_size)) ||
+           (p->has_body && !session_offers(s, EXTENSION_8bitmime)) ||
+           (p->smtputf8 && !session_offers(s, EXTENSION_smtputf8));
 }
 
 static void proceed_mail(struct smtpd_session *s, str_t arg)
@@ -114,7 +146,7 @@ static void proceed_mail(struct smtpd_session *s, str_t arg)
         return;
     }
     err_t err = command_parse_mail(arg, &sender, &params, &reply);
-    if (params.has_dsn && !session_offers_dsn(s))
+    if (says_hidden(s, &params))
         reply = R_bad_command_parameter; /* well written or not */
     else if (!err)
         reply = open_transaction(s, &sender, &params);
@@ -125,7 +157,9 @@ static void proceed_mail(struct smtpd_session *s, str_t arg)
 
 static enum reply_id check_rcpt(const struct smtpd_session *s)
 {
-    return s->tx ? R_ok : R_need_mail;
+    if (!s->tx)
+        return R_need_mail;
+    return s->tx->chunks.begun ? R_in_chunks : R_ok;
 }
 
 /* Fills *out; `text` (MAILBOX_MAX + 1 bytes) holds it. Bare postmaster stays as it came: policy puts a whole
@@ -223,16 +257,20 @@ static enum reply_id check_data(const struct smtpd_session *s)
 {
     if (!s->tx)
         return R_need_mail;
+    if (s->tx->chunks.begun)
+        return R_in_chunks;
     return s->tx->rcpt_count || s->tx->discard_count ? R_ok : R_no_valid_rcpts;
 }
 
 static void proceed_data(struct smtpd_session *s, str_t arg)
 {
-    err_t err = session_content_start(s);
-    enum reply_id reply = err ? reply_for_space(err) : R_start_input;
-    if (err)
-        session_message_refused(s, reply);
-    session_reply(s, reply, STR_NONE);
+    enum reply_id reply = session_content_start(s);
+    session_reply(s, reply == R_ok ? R_start_input : reply, STR_NONE);
+}
+
+static void proceed_bdat(struct smtpd_session *s, str_t arg)
+{
+    session_bdat(s, arg);
 }
 
 /* --- the others --- */
@@ -262,7 +300,7 @@ static enum reply_id check_starttls(const struct smtpd_session *s)
 {
     if (s->tls_active)
         return R_already_tls;
-    if (!s->tls_offered)
+    if (session_tls_level(s) == CLIENT_TLS_OFF)
         return R_not_implemented;
     return s->tx ? R_in_transaction : R_ok;
 }
@@ -292,6 +330,7 @@ static void proceed_unknown(struct smtpd_session *s, str_t arg)
 /* --- the table --- */
 
 #define check_ehlo check_anytime
+#define check_bdat check_anytime
 #define check_helo check_anytime
 #define check_rset check_anytime
 #define check_noop check_anytime
@@ -322,10 +361,12 @@ static bool has_controls(str_t s)
 
 static enum reply_id check(const struct smtpd_session *s, const struct command *c, str_t line)
 {
-    if (c->id == CMD_unknown)
+    if (c->id == CMD_unknown || c->flags & CMD_OCTETS) /* these refuse with care for what follows */
         return R_ok;
     if (has_controls(line))
         return R_bad_syntax;
+    if (!(c->flags & CMD_IN_CLEAR) && !s->tls_active && session_tls_level(s) == CLIENT_TLS_REQUIRE)
+        return R_tls_needed;
     if (!(c->flags & CMD_PRE_HELO) && !s->greeted)
         return R_need_helo;
     if ((c->flags & CMD_NO_ARG) && c->arg.n)

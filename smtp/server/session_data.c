@@ -1,10 +1,10 @@
-/* smtp/server/session_data.c: message content from 354 to the dot.
+/* smtp/server/session_data.c: message content from 354 to the dot; that of BDAT comes here in the same shape.
  *
  * A refused message is drained to its real end before the reply: an error sticks, the body is aborted at
  * once, and nothing behind it can be taken for commands that is not behind CRLF.CRLF. */
 #include "smtp/server/session_priv.h"
 
-err_t session_content_start(struct smtpd_session *s)
+static err_t start(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;
     uint8_t *spill = tx->content.spill; /* of an earlier DATA that had no room */
@@ -20,6 +20,16 @@ err_t session_content_start(struct smtpd_session *s)
     tx->body_open = true;
     s->state = STATE_CONTENT;
     return 0;
+}
+
+enum reply_id session_content_start(struct smtpd_session *s)
+{
+    err_t err = start(s);
+    if (!err)
+        return R_ok;
+    enum reply_id reply = session_reply_for_space(err);
+    session_message_refused(s, reply);
+    return reply;
 }
 
 static enum reply_id judge(const struct smtpd_session *s)

@@ -4,10 +4,12 @@
  *               |                                          |
  *   COMMAND ----+---- STARTTLS ---> TLS_WAIT --secured-----+---> COMMAND
  *               |                                          |
- *               +- DATA -> CONTENT --dot--> COMMIT_WAIT ---+         (each of them ---> CLOSED)
- *                           |   ^
- *                           v   |
- *                         ROOM_WAIT
+ *               +- DATA, BDAT -> CONTENT --> COMMIT_WAIT --+         (each of them ---> CLOSED)
+ *               |                |   ^ `---- chunk done ---+
+ *               |                v   |                     |
+ *               |              ROOM_WAIT                   |
+ *               |                                          |
+ *               +- BDAT refused -> SKIP -------------------+
  *
  * In a *_WAIT state no input is consumed, so replies keep the order of the commands. */
 #ifndef SMTP_SERVER_SESSION_PRIV_H
@@ -23,6 +25,7 @@
 enum session_state {
     STATE_COMMAND,
     STATE_CONTENT,
+    STATE_SKIP,
     STATE_RCPT_WAIT,
     STATE_ROOM_WAIT,
     STATE_COMMIT_WAIT,
@@ -33,7 +36,8 @@ enum session_state {
 #define MAILBOX_MAX     (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX)
 #define NORMALISE_BYTES 1024 /* input normalised at a time */
 
-/* Content from 354 to the dot. Bytes are scanned once, and consumed from the input only when they are stored.
+/* Content from 354 to the dot, or of all chunks. Bytes are scanned once, and consumed from the input only
+ * when they are stored.
  */
 struct content {
     struct content_scan scan;
@@ -49,6 +53,17 @@ struct content {
     uint8_t *spill; /* in the transaction's arena */
     size_t spill_n, spill_at, spill_input_n;
     uint8_t normalise_state;
+};
+
+/* A message that comes by BDAT. */
+struct chunks {
+    bool begun, is_last;
+    bool refused;          /* only RSET helps */
+    uint8_t stuff_state;   /* of content_stuff_octets() */
+    uint64_t octets, left; /* of the present chunk, and those still to come */
+    uint8_t *text; /* in the transaction's arena: what DATA would have brought, on its way to `content` */
+    size_t text_n, text_at;
+    size_t text_octets; /* what it stands for and is not consumed yet */
 };
 
 /* Made at MAIL, gone after the commit's reply or at RSET, EHLO and close. */
@@ -70,6 +85,7 @@ struct transaction {
     bool committing; /* the host has it for good */
     uint64_t message_id;
     struct content content;
+    struct chunks chunks;
 };
 
 struct smtpd_session {
@@ -83,15 +99,19 @@ struct smtpd_session {
     char *line;
     uint32_t line_n, line_cap;
     uint64_t id, now_ms, bytes;
-    size_t ahead_n; /* bytes at the front of the next input whose recipients the host was told of */
+    uint64_t skip_bytes; /* of a refused chunk, until its reply */
+    size_t ahead_n;      /* bytes at the front of the next input whose recipients the host was told of */
     struct ip peer;
-    const char *tls_version, *tls_cipher; /* not owned */
+    struct smtpd_tls tls; /* version NULL: in the clear; `class` also of a session that followed a reload */
     const char *where;
     uint32_t messages, rcpts, commands, errors;
     uint32_t faults, junk; /* errors and idle talk since the last message */
+    uint16_t skip_reply;   /* enum reply_id */
     uint8_t state;         /* enum session_state */
     uint8_t class;         /* enum client_class */
     uint8_t reason;        /* enum close_reason */
+    uint8_t next_shown;    /* enum client_class: tls.class, with next_policy */
+    uint8_t listener_tls;  /* enum listener_tls */
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */
@@ -107,6 +127,23 @@ static inline const struct config *session_config(const struct smtpd_session *s)
 static inline bool session_normalises(const struct smtpd_session *s)
 {
     return session_config(s)->line_endings[s->class] == ENDINGS_NORMALISE;
+}
+/* TLS for this client, here and now. */
+static inline enum client_level session_tls_level(const struct smtpd_session *s)
+{
+    static const enum client_level by_listener[] = {[LISTENER_TLS_OFF] = CLIENT_TLS_OFF,
+                                                    [LISTENER_TLS_MAY] = CLIENT_TLS_MAY,
+                                                    [LISTENER_TLS_REQUIRE] = CLIENT_TLS_REQUIRE,
+                                                    [LISTENER_TLS_IMPLICIT] = CLIENT_TLS_REQUIRE};
+    if (!s->tls_offered)
+        return CLIENT_TLS_OFF;
+    return s->listener_tls == LISTENER_TLS_BY_CLASS ? session_config(s)->tls.level[s->class]
+                                                    : by_listener[s->listener_tls];
+}
+/* What is not offered is refused like something unknown. */
+static inline bool session_offers(const struct smtpd_session *s, enum extension e)
+{
+    return !(session_config(s)->hidden_extensions[s->class] & 1u << e);
 }
 static inline bool session_offers_dsn(const struct smtpd_session *s)
 {
@@ -138,8 +175,16 @@ void session_look_ahead(struct smtpd_session *s, const uint8_t *p, size_t n);
 void session_command(struct smtpd_session *s, str_t line);
 bool session_rcpt_ahead(struct smtpd_session *s, str_t line); /* false: no RCPT, look no further */
 
+/* For want of space, counted. */
+enum reply_id session_reply_for_space(err_t err);
+
+/* session_chunk.c */
+void session_bdat(struct smtpd_session *s, str_t arg);
+size_t session_chunk(struct smtpd_session *s, const uint8_t *p, size_t n); /* STATE_CONTENT of BDAT */
+size_t session_skip(struct smtpd_session *s, size_t n);
+
 /* session_data.c */
-err_t session_content_start(struct smtpd_session *s) WARN_UNUSED;
+enum reply_id session_content_start(struct smtpd_session *s) WARN_UNUSED; /* not R_ok: logged and counted */
 size_t session_content(struct smtpd_session *s, const uint8_t *p, size_t n);
 void session_message_refused(struct smtpd_session *s,
                              enum reply_id why); /* log and metric; the reply is the caller's */

@@ -35,7 +35,7 @@ static void put_received(const struct smtpd_session *s, struct sbuf *out, const 
     sbuf_printf(out, " with %s", with_protocol(s));
     sbuf_printf(out, " id %s", id);
     if (s->tls_active)
-        sbuf_printf(out, " (version=%s cipher=%s)", s->tls_version, s->tls_cipher);
+        sbuf_printf(out, " (version=%s cipher=%s verify=%s)", s->tls.version, s->tls.cipher, s->tls.verify);
     if (tx->rcpt_count == 1) { /* with more, one would tell the others about each other */
         sbuf_cstr(out, "\r\n\tfor <");
         sbuf_str(out, tx->rcpts[0].address);

@@ -32,6 +32,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char text[64];
     struct sbuf decoded = SBUF_ON(text);
     must(xtext_decode(c.arg, &decoded) || decoded.n <= c.arg.n);
+    uint64_t octets;
+    bool is_last;
+    must(command_parse_bdat(c.arg, &octets, &is_last) || (c.arg.p[0] >= '0' && c.arg.p[0] <= '9'));
     must(helo_valid(c.arg, false) || !helo_valid(c.arg, true));
     return 0;
 }

@@ -38,6 +38,31 @@ static void check_normalised(const uint8_t *p, size_t n)
     free(out);
 }
 
+/* Octets in two pieces come out as in one, never end a message, and are there again when the dots are off. */
+static void check_octets(const uint8_t *p, size_t n, size_t cut)
+{
+    uint8_t state = 0, state_split = 0, *a = malloc(2 * n + 1), *b = malloc(2 * n + 1);
+    struct content_scan s = {0};
+    str_t held;
+    size_t content_n, o = 0, i = 0;
+    if (a && b) {
+        size_t whole = content_stuff_octets(&state, p, n, a);
+        size_t split = content_stuff_octets(&state_split, p, cut, b);
+        split += content_stuff_octets(&state_split, p + cut, n - cut, b + split);
+        must(whole == split && state == state_split && (!n || memcmp(a, b, whole) == 0));
+        content_scan(&s, a, whole, &held, &content_n);
+        must(!s.done && whole == n + s.stuffing_bytes);
+        for (; i < whole; i++, o++) {
+            bool at_line_start = i == 0 || (i > 1 && a[i - 1] == '\n' && a[i - 2] == '\r');
+            i += at_line_start && a[i] == '.';
+            must(o < n && a[i] == p[o]);
+        }
+        must(o == n && (state == 0) == (n == 0 || (n > 1 && p[n - 1] == '\n' && p[n - 2] == '\r')));
+    }
+    free(a);
+    free(b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
@@ -57,6 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         must(whole.bytes == a.n && split.bytes == a.n);
         check_normalised(a.p, a.n);
     }
+    check_octets(p, n, cut);
     free(a.p);
     free(b.p);
     return 0;

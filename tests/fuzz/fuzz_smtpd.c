@@ -225,7 +225,7 @@ static void event(struct host *h)
         tell_committed(h);
     } else if (h->tls_due) {
         h->tls_due = false;
-        smtpd_secured(h->s, roll(h, 8) ? "TLSv1.3" : NULL, "X");
+        smtpd_secured(h->s, roll(h, 8) ? &(struct smtpd_tls){"TLSv1.3", "X", "none", CLASS_STRANGER} : NULL);
     } else {
         smtpd_resume(h->s);
     }
@@ -244,7 +244,7 @@ static void talk(struct host *h, const uint8_t *p, size_t n, bool normalise)
         while (smtpd_waiting(h->s) && roll(h, 4))
             event(h);
         if (roll(h, 4) == 0)
-            smtpd_set_policy(h->s, policy(normalise));
+            smtpd_set_policy(h->s, policy(normalise), CLASS_STRANGER);
     }
 }
 

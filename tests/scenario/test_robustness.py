@@ -46,7 +46,7 @@ def taken():
     ({"spool": {"directory": "{dir}/postern.yaml"}}, 73, "Not a directory"),
     ({"spool": {"ring_size": "8TiB"}}, 73, "ring-00"),
     ({"log": {"file": "{dir}/none/log"}}, 73, "log.file: cannot open"),
-    ({"tls": {"certificate": "{dir}/none.pem", "key": "{dir}/none.pem"}}, 78, "none.pem"),
+    ({"tls": {"certificates": [{"chain": "{dir}/none.pem", "key": "{dir}/none.pem"}]}}, 78, "none.pem"),
 ])
 def test_boot_that_cannot_work_says_why(idle, taken, settings, status, text):
     settings = json.loads(json.dumps(settings).replace("{taken}", str(taken)).replace("{dir}", str(idle.directory)))
@@ -240,7 +240,7 @@ def certificate(directory, name):
     key, cert = directory / f"{name}.key", directory / f"{name}.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert,
                     "-days", "2", "-subj", f"/CN={name}"], check=True, capture_output=True)
-    return {"certificate": str(cert), "key": str(key)}
+    return {"certificates": [{"chain": str(cert), "key": str(key)}]}
 
 
 def test_reload_changes_the_certificate_and_leaves_open_sessions_theirs(pair, tmp_path):
@@ -269,7 +269,7 @@ def test_reload_changes_the_certificate_and_leaves_open_sessions_theirs(pair, tm
     assert old.say("DATA").code == 354
     old.write(message("old certificate").encode() + b".\r\n")
     assert old.reply().code == 250
-    gateway.configure(tls={"certificate": "/nonexistent", "key": "/nonexistent"})
+    gateway.configure(tls={"certificates": [{"chain": "/nonexistent", "key": "/nonexistent"}]})
     assert gateway.cli("reload", check=False).returncode == 1
     start_tls()
 

@@ -1,28 +1,89 @@
-"""STARTTLS both ways: a Python client in, and two gateways that talk to each other."""
+"""TLS both ways: clients of several kinds in, gateways and other servers out."""
+import re
+import shutil
 import smtplib
+import socket
 import ssl
 import subprocess
 
 import pytest
 
-from conftest import EDGE, INTERNAL, Gateway, Sink, eventually, message, routes
+from certs import Certificate
+from conftest import EDGE, INTERNAL, PATIENCE_S, Gateway, Sink, Smtp, eventually, message, routes
+from ports import free_port
 
 pytestmark = pytest.mark.sanitized
 
 
 @pytest.fixture
-def certificate(tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                    "/CN=gw.example.com", "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    return {"certificate": str(cert), "key": str(key)}
+def made(tmp_path):
+    """made("label", "name", ...): a certificate."""
+    def make(label, *names, **more):
+        return Certificate(tmp_path, label, *names, **more)
+    return make
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_starttls_in(run, certificate, version):
-    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
-    gateway = run(Gateway, tls=certificate, **routes(internal, edge))
-    context = ssl.create_default_context(cafile=certificate["certificate"])
+def certificates(*some):
+    return {"certificates": [c.files for c in some]}
+
+
+@pytest.fixture
+def certificate(made):
+    return made("gw", "gw.example.com")
+
+
+class TwoDoors(Gateway):
+    """A gateway with a second listener, whose TLS the test chooses."""
+
+    def __init__(self, directory, second="implicit", **settings):
+        super().__init__(directory)
+        self.second_port = free_port()
+        self.configure(**{"listeners": [{"address": f"127.0.0.1:{self.port}"},
+                                        {"address": f"127.0.0.1:{self.second_port}", "tls": second}], **settings})
+
+
+@pytest.fixture
+def scene(run):
+    """The usual scene with TLS: scene(tls settings, more settings) -> gateway, internal sink, edge sink."""
+    def start(tls, kind=Gateway, **settings):
+        internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+        return run(kind, **{"tls": tls, **routes(internal, edge), **settings}), internal, edge
+    return start
+
+
+def client_context(version=None, shows=None, ciphers=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if version:
+        context.minimum_version = context.maximum_version = version
+    if ciphers:
+        context.set_ciphers(ciphers)
+    if shows:
+        context.load_cert_chain(shows.cert, shows.key)
+    return context
+
+
+def start_tls(s, context=None, name=None, session=None):
+    """STARTTLS on an open session; says EHLO again."""
+    s.ehlo()
+    assert s.say("STARTTLS").code == 220
+    s.sock = (context or client_context()).wrap_socket(s.sock, server_hostname=name, session=session)
+    s.file = s.sock.makefile("rb")
+    s.ehlo()
+    return s
+
+
+def shown(s):
+    return s.sock.getpeercert(binary_form=True)
+
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_starttls_in(scene, certificate, version):
+    gateway, internal, _ = scene(certificates(certificate))
+    context = ssl.create_default_context(cafile=str(certificate.cert))
     context.check_hostname = False
     context.minimum_version = context.maximum_version = version
     s = smtplib.SMTP("127.0.0.1", gateway.port, timeout=60)
@@ -31,19 +92,20 @@ def test_starttls_in(run, certificate, version):
     assert s.sendmail("alice@example.net", ["bob@example.com"], content.encode()) == {}
     s.quit()
     kept = internal.wait_for(1)[0]
-    assert kept.raw.endswith(content.encode()) and "with ESMTPS id" in kept.parsed["Received"]
+    received = " ".join(kept.parsed["Received"].split())
+    assert kept.raw.endswith(content.encode()) and "with ESMTPS id" in received
+    assert re.search(r"\(version=TLSv1\.[23] cipher=TLS_\w+ verify=none\)", received), received
+    said = gateway.events("tls")[0]
+    assert said["side"] == "server" and said["result"] == "ok" and said["group"] == "X25519" and said["verify"] == "none"
 
 
-def test_commands_pipelined_behind_starttls_are_discarded(run, certificate):
-    internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
-    gateway = run(Gateway, tls=certificate, **routes(internal, edge))
+def test_commands_pipelined_behind_starttls_are_discarded(scene, certificate):
+    gateway, _, _ = scene(certificates(certificate))
     s = gateway.smtp()
     assert "STARTTLS" in s.ehlo()
     s.write(b"STARTTLS\r\nMAIL FROM:<injected@example.net>\r\n")
     assert s.reply().startswith("220")
-    context = ssl.create_default_context(cafile=certificate["certificate"])
-    context.check_hostname = False
-    secure = context.wrap_socket(s.sock)
+    secure = client_context().wrap_socket(s.sock)
     secure.sendall(b"EHLO x\r\nRCPT TO:<bob@example.com>\r\n")
     text = b""
     while b"\r\n503" not in text and b"\r\n250 2.1.5" not in text:
@@ -53,10 +115,229 @@ def test_commands_pipelined_behind_starttls_are_discarded(run, certificate):
     assert b"503 5.5.1" in text and b"STARTTLS" not in text
 
 
+# --- which certificate ---
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_certificate_by_name_and_key(scene, made, version):
+    ec, rsa, other = made("ec", "gw.example.com"), made("rsa", "gw.example.com", kind="rsa"), made("other", "mx.other.example", "*.wild.example")
+    gateway, _, _ = scene(certificates(ec, rsa, other))
+    rsa_only = client_context(ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-RSA-AES128-GCM-SHA256")
+    for name, context, got in [("gw.example.com", None, ec), (None, None, ec), ("nobody.example", None, ec), ("mx.other.example", None, other),
+                               ("a.wild.example", None, other), ("a.b.wild.example", None, ec), ("gw.example.com", rsa_only, rsa)]:
+        s = start_tls(gateway.smtp(), context or client_context(version), name)
+        assert shown(s) == got.der, name
+        s.close()
+
+
+def s_client(gateway, *args, port=None, starttls=True):
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port or gateway.port}", *(["-starttls", "smtp"] if starttls else []), *map(str, args)]
+    return subprocess.run(command, input="QUIT\r\n", capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def test_openssl_gets_what_it_asks_for(scene, made):
+    ec, rsa = made("ec", "gw.example.com"), made("rsa", "gw.example.com", kind="rsa")
+    gateway, _, _ = scene(certificates(ec, rsa))
+    r = s_client(gateway, "-sigalgs", "rsa_pss_rsae_sha256")
+    assert re.search("a:.*rsaEncryption", r.stdout) and "New, TLSv1.3" in r.stdout, r.stdout + r.stderr
+    r = s_client(gateway, "-groups", "P-256")
+    assert re.search("a:.*id-ecPublicKey", r.stdout) and re.search("P-256|prime256v1", r.stdout), r.stdout + r.stderr
+    for refused in (["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], ["-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0"],
+                    ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA256"]):
+        r = s_client(gateway, *refused)
+        assert r.returncode != 0 and "Cipher is (NONE)" in r.stdout, r.stdout + r.stderr
+
+
+@pytest.mark.skipif(not shutil.which("sslscan"), reason="needs sslscan")
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_sslscan_finds_nothing_weak(scene, made, kind):
+    gateway, _, _ = scene(certificates(made("gw", "gw.example.com", kind=kind)), limits={"sessions_per_client": 0})
+    text = subprocess.run(["sslscan", "--no-colour", "--starttls-smtp", f"127.0.0.1:{gateway.port}"], capture_output=True, text=True,
+                          timeout=PATIENCE_S).stdout
+    protocols = dict(re.findall(r"^(SSLv2|SSLv3|TLSv1\.\d) +(enabled|disabled)$", text, re.M))
+    assert protocols == {"SSLv2": "disabled", "SSLv3": "disabled", "TLSv1.0": "disabled", "TLSv1.1": "disabled", "TLSv1.2": "enabled",
+                         "TLSv1.3": "enabled"}, text
+    taken = set(re.findall(r"^(?:Preferred|Accepted) +TLSv1\.\d +\d+ bits +(\S+)", text, re.M))
+    key = "ECDSA" if kind == "ec" else "RSA"
+    assert taken == {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", f"ECDHE-{key}-AES128-GCM-SHA256",
+                     f"ECDHE-{key}-AES256-GCM-SHA384", f"ECDHE-{key}-CHACHA20-POLY1305"}, text
+    assert ("RSA Key Strength:    2048" in text) if kind == "rsa" else ("ECC Curve Name:      prime256v1" in text), text
+
+
+# --- how much TLS ---
+
+def test_swaks_sends_by_starttls_and_by_implicit_tls(scene, certificate):
+    gateway, internal, _ = scene(certificates(certificate), kind=TwoDoors)
+    for port, option in [(gateway.port, "--tls"), (gateway.second_port, "--tls-on-connect")]:
+        r = subprocess.run(["swaks", "--server", f"127.0.0.1:{port}", "--from", "alice@example.net", "--to", "bob@example.com", option],
+                           capture_output=True, text=True, timeout=PATIENCE_S)
+        assert r.returncode == 0, r.stdout + r.stderr
+    assert all("with ESMTPS id" in m.parsed["Received"] for m in internal.wait_for(2))
+    assert "220 gw.example.com" in s_client(gateway, "-quiet", port=gateway.second_port, starttls=False).stdout
+
+
+def test_clear_text_on_an_implicit_listener_ends_the_session(scene, certificate):
+    gateway, _, _ = scene(certificates(certificate), kind=TwoDoors)
+    with socket.create_connection(("127.0.0.1", gateway.second_port), timeout=PATIENCE_S) as s:
+        s.sendall(b"EHLO client.example.net\r\n")
+        assert not s.makefile("rb").read().startswith(b"220")
+    eventually(lambda: [e for e in gateway.events("session") if e["reason"] == "tls"], "the session ended for TLS")
+
+
+def test_required_tls_by_class_and_listener(scene, certificate):
+    gateway, internal, _ = scene({**certificates(certificate), "level": {"trusted": "require", "stranger": "off"}},
+                                 kind=lambda d, **s: TwoDoors(d, second="require", **s))
+    trusted = gateway.smtp(INTERNAL)
+    assert "STARTTLS" in trusted.ehlo()
+    for refused in ("MAIL FROM:<alice@example.com>", "RSET", "VRFY x", "HELP", "DATA", "RCPT TO:<bob@example.com>"):
+        assert trusted.say(refused).startswith("530 5.7.0"), refused
+    assert trusted.say("NOOP").code == 250 and trusted.say("HELO x").code == 250
+    start_tls(trusted)
+    assert trusted.send("alice@example.com", "bob@example.com", message("required"))[-1].code == 250
+    internal.wait_for(1)
+    stranger = gateway.smtp()
+    assert "STARTTLS" not in stranger.ehlo() and stranger.say("STARTTLS").code == 502
+    other_door = Smtp("127.0.0.1", gateway.second_port)  # its own word goes before the class's
+    assert "STARTTLS" in other_door.ehlo() and other_door.say("MAIL FROM:<a@example.net>").startswith("530 5.7.0")
+    assert other_door.say("QUIT").code == 221
+
+
+# --- tickets ---
+
+def resumed_after(gateway, version, between=lambda: None):
+    """Comes back eight times, so that both workers will have been met, with the ticket of before."""
+    context = client_context(version)
+    s = start_tls(gateway.smtp(), context)
+    ticket = s.sock.session  # 1.3: it came with the reply to EHLO
+    assert ticket and not s.sock.session_reused
+    s.close()
+    between()
+    reused = []
+    for _ in range(8):
+        s = start_tls(gateway.smtp(), context, session=ticket)
+        reused.append(s.sock.session_reused)
+        ticket = s.sock.session  # of 1.3 each is for one use
+        s.close()
+    return reused
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tickets_are_good_at_every_worker_and_after_a_reload(scene, certificate, version):
+    gateway, _, _ = scene(certificates(certificate))
+    assert all(resumed_after(gateway, version))
+    assert all(resumed_after(gateway, version, lambda: gateway.cli("reload")))
+    assert gateway.metric("postern_tls_resumed_total", direction="in") == 16
+
+
+# --- reload ---
+
+def test_reload_of_files_that_changed_in_the_middle_of_a_session(scene, made, certificate):
+    gateway, internal, _ = scene(certificates(certificate))
+    old = start_tls(gateway.smtp())
+    assert old.say("MAIL FROM:<alice@example.net>").code == 250
+    new = made("new", "gw.example.com", kind="rsa")
+    certificate.cert.write_bytes(new.cert.read_bytes())
+    r = gateway.cli("reload", check=False)  # the key is the old one
+    said = r.stdout + r.stderr
+    where = [i for i, line in enumerate(gateway.config_path.read_text().splitlines(), 1) if str(certificate.key) in line][0]
+    assert r.returncode != 0 and f"postern.yaml:{where}:" in said and "does not belong to the first certificate" in said
+    assert gateway.events("reload_refused")
+    assert shown(start_tls(gateway.smtp())) == shown(old)
+    certificate.key.write_bytes(new.key.read_bytes())
+    gateway.cli("reload")
+    eventually(lambda: shown(start_tls(gateway.smtp())) == new.der, "new sessions get the new certificate")
+    assert old.say("RCPT TO:<bob@example.com>").code == 250 and old.say("DATA").code == 354
+    old.write(message("over a reload").encode() + b".\r\n")
+    assert old.reply().code == 250
+    internal.wait_for(1)
+
+
+def test_a_certificate_that_ends_is_told(scene, made):
+    soon, ended, fine = made("soon", "gw.example.com", days=3), made("ended", "old.example.com", days=-1), made("fine", "a.example.com", days=90)
+    gateway, _, _ = scene(certificates(fine, soon, ended))
+    told = eventually(lambda: {e["file"].rsplit("/")[-1]: e for e in gateway.events("certificate_ends")}, "it is told")
+    assert set(told) == {"soon.pem", "ended.pem"} and told["soon.pem"]["days"] in ("2", "3") and "has ended" in told["ended.pem"]["text"]
+    gateway.cli("reload")
+    eventually(lambda: len(gateway.events("certificate_ends")) == 4, "and again")
+    ends = dict(re.findall(r'postern_tls_certificate_not_after_seconds\{file="[^"]*/(\w+)\.pem"\} (\d+)', gateway.metrics_text()))
+    assert int(ends["ended"]) < int(ends["soon"]) < int(ends["fine"])
+
+
+# --- who a client is ---
+
+def test_clients_by_certificate(scene, made):
+    authority, other_authority = made("ca", is_ca=True), made("other-ca", is_ca=True)
+    gw, known = made("gw", "gw.example.com"), made("edge", "edge.example.net")
+    named = made("named", "relay.example.com", by=authority)
+    rules = [{"class": "edge", "pin": known.key_pin}, {"class": "trusted", "ca": str(authority.cert), "name": "relay.example.com"}]
+    gateway, _, edge = scene({**certificates(gw), "clients": rules})
+
+    def answer(shows, recipient="someone@elsewhere.example"):
+        s = start_tls(gateway.smtp(), client_context(shows=shows))
+        s.say("MAIL FROM:<alice@example.com>")
+        reply = s.say(f"RCPT TO:<{recipient}>")
+        s.close()
+        return reply.code
+
+    assert answer(None) == 554 and answer(named) == 250
+    for unknown in (known, made("wrong-name", "other.example.com", by=authority), made("wrong-ca", "relay.example.com", by=other_authority),
+                    made("ended", "relay.example.com", by=authority, days=-1), made("self", "relay.example.com")):
+        assert answer(unknown) == 554
+    eventually(lambda: len(gateway.events("session")) >= 7, "the sessions are over")
+    by_verify = {}
+    for e in gateway.events("session"):
+        by_verify.setdefault(e.get("verify"), set()).add(e["class"])
+    by_verify.pop(None, None)  # the test's own look whether the port is open
+    assert by_verify == {"none": {"stranger"}, "unknown": {"stranger"}, "ok": {"trusted"}, "pin": {"edge"}}
+
+    # A reload that takes the rule away takes the class from a session that is open, between two transactions.
+    s = start_tls(gateway.smtp(), client_context(shows=named))
+    assert s.send("alice@example.com", "x@elsewhere.example", message("as trusted"))[-1].code == 250
+    assert "verify=ok" in " ".join(edge.wait_for(1)[0].parsed["Received"].split())
+    gateway.configure(tls={"clients": rules[:1]})
+    gateway.cli("reload")
+
+    def refused():
+        s.say("MAIL FROM:<alice@example.com>")
+        code = s.say("RCPT TO:<x@elsewhere.example>").code
+        s.say("RSET")
+        return code == 554
+    eventually(refused, "the class is gone")
+
+
+# --- a flood ---
+
+def test_a_flood_of_handshakes_leaves_the_edge_served(scene, made):
+    """RSA makes handshakes dear. The edge's session goes on, and so does a new one's handshake, while hundreds wait."""
+    gateway, internal, _ = scene(certificates(made("gw", "gw.example.com", kind="rsa")), edge_networks=[EDGE],
+                                 limits={"sessions_per_client": 0}, workers=1)
+    edge = start_tls(gateway.smtp(EDGE))
+    from_server, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client_context().wrap_bio(from_server, to_server).do_handshake()
+    hello = to_server.read()
+    flood = [gateway.smtp() for _ in range(300)]
+    for s in flood:
+        s.write("EHLO flood.example.net\r\nSTARTTLS\r\n")
+    for s in flood:
+        assert s.reply().code == 250 and s.reply().code == 220
+    for s in flood:
+        s.write(hello)
+    for n in range(5):
+        assert edge.send("alice@example.net", "bob@example.com", message(f"beside a flood {n}"))[-1].code == 250
+    assert start_tls(gateway.smtp(EDGE)).say("NOOP").code == 250
+    internal.wait_for(5)
+    for s in flood:  # nobody was forgotten
+        assert s.sock.recv(1) == b"\x16"
+        s.close()
+    assert gateway.metric("postern_tls_ticks_spent_total") > 0
+
+
+# --- out ---
+
 def test_two_gateways_talk_tls(run, certificate, tmp_path):
     internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
     (tmp_path / "inner").mkdir()
-    inner = run(lambda d, **s: Gateway(tmp_path / "inner", **s), tls=certificate, **routes(internal, edge))
+    inner = run(lambda d, **s: Gateway(tmp_path / "inner", **s), tls=certificates(certificate), **routes(internal, edge))
     settings = routes(internal, edge)
     settings["domains"][0]["route"] = {"hosts": [f"127.0.0.1:{inner.port}"], "tls": "require"}
     outer = run(Gateway, **settings)

@@ -149,6 +149,8 @@ def test_backend_that_refuses_our_helo_makes_nobody_unknown(scene):
     assert s.gateway.metric("postern_verify_backends", state="refuses-us") == 1
     assert s.gateway.metric("postern_verdict_cache_entries") == 0
     eventually(lambda: s.gateway.events("verify_alarm"), "somebody is told")
+    s.backend.helo = None
+    eventually(lambda: s.rcpt(GOOD).code == 250, "and sees in seconds that it is mended")
 
 
 def test_server_that_refuses_the_null_sender(scene):
@@ -373,6 +375,28 @@ def test_deliveries_teach(scene):
     eventually(lambda: s.gateway.queued() == 0)
     assert s.rcpt(GOOD).code == 250
     assert s.backend.probes() == probes, "nobody had to ask"
+
+
+def test_trusted_senders_teach(scene):
+    """What a trusted client sends in the name of is good at first sight; its server has the last word."""
+    s = scene(users=(GOOD,))
+    assert s.rcpt(BAD).code == 550
+    c = s.gateway.smtp(INTERNAL)
+    c.ehlo()
+    for sender in (GOOD, ALSO, BAD, "someone@elsewhere.example", ""):
+        assert c.send(sender, ["carol@far.example"], message("out"))[-1].code == 250
+    assert c.say("MAIL FROM:<aborted@example.com>").code == 250 and c.say("RCPT TO:<carol@far.example>").code == 250 and c.say("RSET").code == 250
+    assert s.rcpt(BAD).code == 550, "what its server said counts"
+    s.backend.hold = threading.Event()
+    probes = s.backend.probes()
+    assert s.rcpt(GOOD).code == 250 and s.rcpt(ALSO).code == 250, "nobody waits"
+    assert s.gateway.metric("postern_verify_total", source="learned") == 2
+    s.backend.hold.set()
+    eventually(lambda: s.backend.probes() == probes + 2, "but they are asked for")
+    eventually(lambda: s.rcpt(ALSO).code == 550, "and a hint falls at once")
+    assert s.rcpt(GOOD).code == 250
+    s.backend.stop()
+    assert s.rcpt("aborted@example.com").startswith("451 4.4.1"), "only a message teaches"
 
 
 # --- loops (T12) ---

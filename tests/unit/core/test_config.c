@@ -85,7 +85,8 @@ static void test_defaults(void **state)
     assert_int_equal(c->log.level, LOG_INFO);
     assert_int_equal(c->log.format, LOG_LOGFMT);
     assert_null(c->log.file.p);
-    assert_null(c->tls.certificate.p);
+    assert_int_equal(c->tls.certificate_count, 0);
+    assert_int_equal(c->tls.level[0], CLIENT_TLS_MAY);
     config_free(c);
 }
 

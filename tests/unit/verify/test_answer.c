@@ -153,6 +153,32 @@ static void the_first_refusal_in_a_row_is_remembered(void **state)
     assert_int_equal(r.refused_s, 1000400 + 2 * DAY);
 }
 
+static void the_same_again_changes_nothing(void **state)
+{
+    static const struct {
+        enum verdict_source was, is;
+        uint32_t seconds;
+        bool suspect, changes;
+    } same_again[] = {
+        {SOURCE_PROBE, SOURCE_DELIVERY, 0, false, false},
+        {SOURCE_DELIVERY, SOURCE_DELIVERY, 18 * 3600 / 16 - 1, false, false},
+        {SOURCE_DELIVERY, SOURCE_DELIVERY, 18 * 3600 / 16, false, true},
+        {SOURCE_PROBE, SOURCE_DELIVERY, 10, true, true},
+        {SOURCE_SENDER, SOURCE_PROBE, 10, false, true},
+        {SOURCE_SENDER, SOURCE_SENDER, 10, false, false},
+    };
+    struct verdict_times t = verify_times(&defaults);
+    for (size_t i = 0; i < COUNT_OF(same_again); i++) {
+        struct verdict_record old = {.state = VERDICT_GOOD,
+                                     .source = (uint8_t)same_again[i].was,
+                                     .suspect = same_again[i].suspect,
+                                     .checked_s = 1000000};
+        struct verdict_record r =
+            verify_apply(old, VERDICT_GOOD, same_again[i].is, false, &t, 1000000 + same_again[i].seconds);
+        assert_int_equal(memcmp(&r, &old, sizeof r) != 0, same_again[i].changes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +186,7 @@ int main(void)
         cmocka_unit_test(unreachable_is_never_final),
         cmocka_unit_test(cautious_looks_again),
         cmocka_unit_test(the_first_refusal_in_a_row_is_remembered),
+        cmocka_unit_test(the_same_again_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

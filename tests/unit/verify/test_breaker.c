@@ -82,13 +82,13 @@ static void down_doubles_and_comes_back_by_one_trial(void **state)
     assert_int_equal(b.retry_at_ms, now + EARLY(300000));
 }
 
-static void refusals_of_us_are_slow_and_at_rcpt_take_three(void **state)
+static void refusals_of_us_count_at_rcpt_when_three_come(void **state)
 {
     static const struct step steps[] = {
-        {1000, REFUSED_EARLY, true, BREAKER_REFUSES_US, 1000 + EARLY(60000)},
-        {1100, REFUSED_EARLY, false, BREAKER_REFUSES_US, 1000 + EARLY(60000)},
+        {1000, REFUSED_EARLY, true, BREAKER_REFUSES_US, 1000 + EARLY(5000)},
+        {1100, REFUSED_EARLY, false, BREAKER_REFUSES_US, 1000 + EARLY(5000)},
         {70000, TRY, false, BREAKER_REFUSES_US, 0},
-        {70000, REFUSED_RCPT, false, BREAKER_REFUSES_US, 70000 + EARLY(120000)},
+        {70000, REFUSED_RCPT, false, BREAKER_REFUSES_US, 70000 + EARLY(10000)},
         {200000, TRY, false, BREAKER_REFUSES_US, 0},
         {200000, ANSWERED, true, BREAKER_UP, 0},
         {200001, REFUSED_RCPT, false, BREAKER_UP, 0}, /* one recipient with a rule of its own */
@@ -96,7 +96,7 @@ static void refusals_of_us_are_slow_and_at_rcpt_take_three(void **state)
         {200003, ANSWERED, false, BREAKER_UP, 0},
         {200004, REFUSED_RCPT, false, BREAKER_UP, 0},
         {200005, REFUSED_RCPT, false, BREAKER_UP, 0},
-        {200006, REFUSED_RCPT, true, BREAKER_REFUSES_US, 200006 + EARLY(60000)},
+        {200006, REFUSED_RCPT, true, BREAKER_REFUSES_US, 200006 + EARLY(5000)},
     };
     play(steps, COUNT_OF(steps));
 }
@@ -126,7 +126,7 @@ static void a_trial_that_only_says_later_is_up(void **state)
 {
     static const struct step steps[] = {
         {1000, FAILED, true, BREAKER_DOWN, 0}, {6000, TRY, false, BREAKER_DOWN, 0},
-        {6000, LATER, true, BREAKER_UP, 0},    {7000, LOOPED, true, BREAKER_LOOP, 7000 + EARLY(300000)},
+        {6000, LATER, true, BREAKER_UP, 0},    {7000, LOOPED, true, BREAKER_LOOP, 7000 + EARLY(5000)},
         {400000, TRY, false, BREAKER_LOOP, 0}, {400000, ANSWERED, true, BREAKER_UP, 0},
     };
     play(steps, COUNT_OF(steps));
@@ -141,7 +141,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(down_doubles_and_comes_back_by_one_trial),
-        cmocka_unit_test(refusals_of_us_are_slow_and_at_rcpt_take_three),
+        cmocka_unit_test(refusals_of_us_count_at_rcpt_when_three_come),
         cmocka_unit_test(later_alone_makes_suspect),
         cmocka_unit_test(a_trial_that_only_says_later_is_up),
     };

@@ -76,7 +76,7 @@ static const struct mail_case mail_cases[] = {
     {STR("FROM:<a@b> BODY=7BIT BODY=7BIT"), R_bad_syntax},
     {STR("FROM:<a@b> SMTPUTF8 smtputf8"), R_bad_syntax},
     {STR("FROM:<a@b> SMTPUTF8=yes"), R_bad_syntax},
-    {STR("FROM:<a@b> BODY=BINARYMIME"), R_bad_syntax},
+    {STR("FROM:<a@b> BODY=BINARYMIME"), R_no_binarymime},
     {STR("FROM:<a@b> BODY"), R_bad_syntax},
     {STR("FROM:<a@b> AUTH=<>"), R_bad_command_parameter},
     {STR("FROM:<a@b> RET=HDRS ENVID=QQ314159"),
@@ -231,13 +231,42 @@ static void test_helo(void **state)
     assert_false(helo_valid(str_of(big, 256), false));
 }
 
+static void test_bdat(void **state)
+{
+    static const struct {
+        const char *arg;
+        uint64_t octets;
+        bool good, is_last;
+    } cases[] = {
+        {"0", 0, true, false},
+        {"1000", 1000, true, false},
+        {"1000 LAST", 1000, true, true},
+        {"0 last", 0, true, true},
+        {"7 \t Last", 7, true, true},
+        {"00000000000000000007", 7, true, false},
+        {"99999999999999999999 LAST", UINT64_MAX, true, true},
+        {"999999999999999999999", 0, false, false},
+        {"", 0, false, false},
+        {"LAST", 0, false, false},
+        {"1 LAST 1", 0, false, false},
+        {"1LAST", 0, false, false},
+        {"+1", 0, false, false},
+        {"0x1", 0, false, false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        uint64_t octets = 1;
+        bool is_last = false;
+        assert_int_equal(command_parse_bdat(str_cstr(cases[i].arg), &octets, &is_last) == 0, cases[i].good);
+        if (cases[i].good)
+            assert_true(octets == cases[i].octets && is_last == cases[i].is_last);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verbs),
-        cmocka_unit_test(test_mail),
-        cmocka_unit_test(test_rcpt),
-        cmocka_unit_test(test_helo),
+        cmocka_unit_test(test_verbs), cmocka_unit_test(test_mail), cmocka_unit_test(test_rcpt),
+        cmocka_unit_test(test_helo),  cmocka_unit_test(test_bdat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

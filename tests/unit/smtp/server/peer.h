@@ -227,6 +227,11 @@ static inline struct peer *peer_new(const char *client, const char *more_config)
     return h;
 }
 
+static inline void peer_secured(struct peer *h, const char *cipher)
+{
+    smtpd_secured(h->s, &(struct smtpd_tls){"TLSv1.3", cipher, "none", CLASS_STRANGER});
+}
+
 static inline void peer_start(struct peer *h)
 {
     assert_int_equal(smtpd_create(&h->s, &peer_ops, h, &h->client, h->policy, h->tls_offered), 0);

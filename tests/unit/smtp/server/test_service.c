@@ -213,7 +213,7 @@ static struct client *client_start(struct world *w, const char *from, const stru
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     assert_int_equal(ip_parse(str_cstr(from), &peer.ip), 0);
     conn_open(cl->c, w->loop, pair[0], &client_ops, cl);
-    smtpd_service_accept(w->service, pair[1], &peer, &local);
+    smtpd_service_accept(w->service, pair[1], &peer, &local, LISTENER_TLS_BY_CLASS);
     return cl;
 }
 
@@ -326,7 +326,7 @@ static void test_two_pipelined_messages(void **state)
 {
     static const struct line lines[] = {
         {"220 mx.example.com ESMTP Postern\r\n", "EHLO c.example\r\n"},
-        {"250 SMTPUTF8\r\n", ENVELOPE},
+        {"250 ENHANCEDSTATUSCODES\r\n", ENVELOPE},
         {"354 ", "Subject: one\r\n\r\n.\r\n" ENVELOPE},
         {"354 ", "Subject: two\r\n\r\n..\r\n.\r\nQUIT\r\n"},
         {"221 ", "FIN:"},
@@ -345,7 +345,7 @@ static void test_large_message(void **state)
 {
     static char big[1 << 20];
     static struct line lines[] = {{"220 ", "EHLO c\r\n"},
-                                  {"250 SMTPUTF8\r\n", ENVELOPE},
+                                  {"250 ENHANCEDSTATUSCODES\r\n", ENVELOPE},
                                   {"354 ", big},
                                   {"250 2.0.0", "QUIT\r\n"},
                                   {0}};
@@ -366,7 +366,7 @@ static void test_more_recipients_than_the_queue_takes(void **state)
 {
     static char rcpts[1200000];
     static struct line lines[] = {{"220 ", "EHLO c\r\n"},
-                                  {"250 SMTPUTF8\r\n", rcpts},
+                                  {"250 ENHANCEDSTATUSCODES\r\n", rcpts},
                                   {"354 ", "Subject: x\r\n\r\n.\r\n"},
                                   {"250 2.0.0 OK: queued", "QUIT\r\n"},
                                   {0}};
@@ -389,7 +389,7 @@ static void test_more_recipients_than_the_queue_takes(void **state)
 static void test_client_leaves_during_the_commit(void **state)
 {
     static const struct line lines[] = {
-        {"220 ", "EHLO c\r\n"}, {"250 SMTPUTF8\r\n", ENVELOPE}, {"354 ", "GONE:x\r\n.\r\n"}, {0}};
+        {"220 ", "EHLO c\r\n"}, {"250 ENHANCEDSTATUSCODES\r\n", ENVELOPE}, {"354 ", "GONE:x\r\n.\r\n"}, {0}};
     struct world *w = world_new("");
     client_start(w, STRANGER, lines);
     loop_run(w->loop);
@@ -521,7 +521,7 @@ static void test_drain(void **state)
 {
     static const struct line idle[] = {{"220 ", "EHLO c\r\n"}, {0}};
     static const struct line in_transaction[] = {
-        {"220 ", "EHLO c\r\n"}, {"250 SMTPUTF8", "MAIL FROM:<>\r\n"}, {0}};
+        {"220 ", "EHLO c\r\n"}, {"250 ENHANCEDSTATUSCODES", "MAIL FROM:<>\r\n"}, {0}};
     struct world *w = world_new("");
     struct client *a = client_start(w, STRANGER, idle), *b = client_start(w, TRUSTED, in_transaction);
     run_and_drain(w);
@@ -611,7 +611,8 @@ static void make_contexts(struct tls_context **server, struct tls_context **clie
     snprintf(cert, sizeof cert, "%s/cert.pem", dir);
     snprintf(key, sizeof key, "%s/key.pem", dir);
     write_identity(cert, key);
-    assert_int_equal(tls_context_server(server, str_cstr(cert), str_cstr(key), &error), 0);
+    assert_int_equal(tls_context_server(server, &error), 0);
+    assert_int_equal(tls_context_add_identity(*server, str_cstr(cert), str_cstr(key), &error), 0);
     assert_int_equal(tls_context_client(client, false, &error), 0);
     unlink(cert);
     unlink(key);
@@ -640,7 +641,7 @@ static void test_starttls(void **state)
         {"250-STARTTLS\r\n", "STARTTLS\r\nMAIL FROM:<injected@b.example>\r\n"},
         {"220 2.0.0", "TLS"},
         {"", "RCPT TO:<bob@example.com>\r\nEHLO c\r\n"}, /* written once the handshake is done */
-        {"250 SMTPUTF8\r\n", ENVELOPE},
+        {"250 ENHANCEDSTATUSCODES\r\n", ENVELOPE},
         {"354 ", "x\r\n.\r\nQUIT\r\n"},
         {"221 ", "FIN:"},
         {0},

@@ -10,12 +10,14 @@ static void test_greeting_and_extensions(void **state)
     peer_start(h);
     assert_string_equal(peer_heard(h), "220 mx.example.com ESMTP Postern\r\n");
     assert_string_equal(peer_say(h, "EHLO client.example\r\n"), "250-mx.example.com greets [198.51.100.7]\r\n"
+                                                                "250-STARTTLS\r\n"
                                                                 "250-PIPELINING\r\n"
                                                                 "250-SIZE 20971520\r\n"
                                                                 "250-8BITMIME\r\n"
-                                                                "250-STARTTLS\r\n"
-                                                                "250-ENHANCEDSTATUSCODES\r\n"
-                                                                "250 SMTPUTF8\r\n");
+                                                                "250-CHUNKING\r\n"
+                                                                "250-SMTPUTF8\r\n"
+                                                                "250-LIMITS RCPTMAX=1000\r\n"
+                                                                "250 ENHANCEDSTATUSCODES\r\n");
     assert_string_equal(peer_say(h, "HELO client.example\r\n"), "250 mx.example.com\r\n");
     peer_free(h);
 
@@ -344,7 +346,7 @@ static void test_starttls(void **state)
     assert_int_equal(smtpd_timeout_ms(h->s), 300000);
     h->in_n = 0;
     h->tls_due = false;
-    smtpd_secured(h->s, "TLSv1.3", "TLS_AES_128_GCM_SHA256");
+    peer_secured(h, "TLS_AES_128_GCM_SHA256");
     assert_says(h, "MAIL FROM:<a@b.example>\r\n", "503 5.5.1 Say EHLO");
     const char *text = peer_say(h, "EHLO y\r\n");
     assert_starts(text, "250-mx");
@@ -359,7 +361,7 @@ static void test_starttls(void **state)
     smtpd_timeout(h->s); /* no clear text into a handshake */
     assert_string_equal(peer_heard(h), "");
     assert_int_equal(h->why, CLOSE_timeout);
-    smtpd_secured(h->s, NULL, NULL);
+    smtpd_secured(h->s, NULL);
     assert_int_equal(h->closes, 1);
     peer_free(h);
 }
@@ -620,7 +622,7 @@ static void test_policy_may_change_between_transactions(void **state)
     peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
     assert_false(smtpd_idle(h->s));
     assert_says(h, "RCPT TO:<bob@example.org>\r\n", "554 5.7.1");
-    smtpd_set_policy(h->s, other);
+    smtpd_set_policy(h->s, other, CLASS_STRANGER);
     assert_ptr_equal(smtpd_policy(h->s), h->policy);
     assert_says(h, "RCPT TO:<bob@example.org>\r\n", "554 5.7.1");
     assert_says(h, "RSET\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\n",
@@ -637,14 +639,14 @@ static void test_class_follows_the_policy(void **state)
     struct policy *wary = peer_policy_of("hostname: mx.example.com\n", "");
     peer_start(h);
     peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
-    smtpd_set_policy(h->s, wary);
+    smtpd_set_policy(h->s, wary, CLASS_STRANGER);
     assert_int_equal(smtpd_class(h->s), CLASS_TRUSTED);
     assert_says(h, "RCPT TO:<x@elsewhere.example>\r\n", "250 2.1.5");
     assert_says(h, "RSET\r\nMAIL FROM:<>\r\nRCPT TO:<x@elsewhere.example>\r\n",
                 "250 2.0.0 OK\r\n250 2.1.0 Sender OK\r\n554 5.7.1");
     assert_int_equal(smtpd_class(h->s), CLASS_STRANGER);
     peer_say(h, "RSET\r\n");
-    smtpd_set_policy(h->s, h->policy); /* and at once between transactions */
+    smtpd_set_policy(h->s, h->policy, CLASS_STRANGER); /* and at once between transactions */
     assert_int_equal(smtpd_class(h->s), CLASS_TRUSTED);
     peer_free(h);
     policy_free(wary);

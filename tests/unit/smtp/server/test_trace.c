@@ -23,10 +23,10 @@ static void test_with_keywords(void **state)
         {"HELO c\r\n", "MAIL FROM:<a@b.example>\r\n", " with SMTP id ", false},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example>\r\n", " with ESMTP id ", false},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example>\r\n",
-         " with ESMTPS id 128GGYHYYK08N (version=TLSv1.3 cipher=X);", true},
+         " with ESMTPS id 128GGYHYYK08N (version=TLSv1.3 cipher=X verify=none);", true},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example> SMTPUTF8\r\n", " with UTF8SMTP id ", false},
         {"EHLO c\r\n", "MAIL FROM:<a@b.example> SMTPUTF8\r\n",
-         " with UTF8SMTPS id 128GGYHYYK08N (version=TLSv1.3 cipher=X);", true},
+         " with UTF8SMTPS id 128GGYHYYK08N (version=TLSv1.3 cipher=X verify=none);", true},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct peer *h = peer_new("2001:db8::7", "");
@@ -34,7 +34,7 @@ static void test_with_keywords(void **state)
         peer_start(h);
         if (cases[i].tls) {
             peer_feed(h, STR("EHLO c\r\nSTARTTLS\r\n"));
-            smtpd_secured(h->s, "TLSv1.3", "X");
+            peer_secured(h, "X");
         }
         peer_feed(h, str_cstr(cases[i].hello));
         peer_feed(h, str_cstr(cases[i].mail));
@@ -62,7 +62,7 @@ static void test_everything_at_its_longest(void **state)
     h->tls_offered = true;
     peer_start(h);
     peer_feed(h, STR("EHLO c\r\nSTARTTLS\r\n"));
-    smtpd_secured(h->s, "TLSv1.3", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256_AND_MORE");
+    peer_secured(h, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256_AND_MORE");
     memset(name, 'l', 255);
     name[255] = '\0';
     snprintf(text, sizeof text,
