@@ -35,6 +35,7 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     c->progress_ms = loop_now_ms(c->relay->loop);
     if (reply && c->relay->learned)
         c->relay->learned(c->relay->learned_ctx, rc->to.address, at, reply, accepted);
+    j->moved |= accepted || !is_too_many(at, &a);
     if (accepted) {
         j->sent_count++;
         rcpt_settle(j->msg, rc, c->dest, RES_SENT, &a, &hop);
@@ -47,19 +48,20 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     }
 }
 
-/* Those refused as too many: at once again if the others got through, else deferred with the server's words.
- */
+/* Those refused as too many, or not even tried as such: at once again if others have their result, else
+ * deferred with the server's words. */
 static bool goes_again(struct outconn *c, struct job *j)
 {
     if (!j->again)
         return false;
-    if (j->sent_count)
+    if (j->moved)
         return job_compact(j);
     struct hop hop = outconn_hop(c);
     j->msg->attempted = true;
     for (uint32_t i = 0; i < j->rcpt_count; i++)
         if (j->rcpts[i]->again)
-            rcpt_settle(j->msg, j->rcpts[i], c->dest, RES_DEFERRED, &j->rcpts[i]->answer, &hop);
+            rcpt_settle(j->msg, j->rcpts[i], c->dest, RES_DEFERRED,
+                        &j->rcpts[i < j->tx.rcpt_count ? i : 0]->answer, &hop);
     return false;
 }
 

@@ -32,6 +32,7 @@ struct job {
     uint32_t rcpt_count, sent_count;
     uint8_t lost_count;
     bool again;           /* some recipient is */
+    bool moved;           /* some recipient has its result since the last transaction began */
     bool maybe_delivered; /* lost after its end of data */
     bool damaged, body_open;
     uint64_t ready_ms, bytes; /* bytes: content sent so far, trace included */

@@ -92,6 +92,6 @@ bool job_compact(struct job *j)
     if (n)
         j->rcpt_count = n;
     j->sent_count = 0;
-    j->again = false;
+    j->again = j->moved = false;
     return n > 0;
 }

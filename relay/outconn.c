@@ -219,8 +219,9 @@ static void arm(struct outconn *c)
 
 bool outconn_is_worn(const struct outconn *c)
 {
-    return c->message_count + c->given_count >= c->dest->messages_max ||
-           c->options_generation != c->dest->options_generation ||
+    uint32_t server_max = smtpc_features(c->smtpc)->messages_max;
+    uint32_t max = server_max ? MIN(server_max, c->dest->messages_max) : c->dest->messages_max;
+    return c->message_count + c->given_count >= max || c->options_generation != c->dest->options_generation ||
            loop_now_ms(c->relay->loop) >= c->opened_ms + RELAY_CONN_AGE_MS;
 }
 
@@ -237,6 +238,15 @@ bool outconn_is_free(const struct outconn *c, bool behind)
     return !is_slow || gate_may_connect(&c->dest->gate, now) != GATE_OPEN;
 }
 
+/* How many recipients the server wants to hear of at once (RFC 9422); the rest goes again after them. */
+static uint32_t fitting(const struct outconn *c, struct job *j)
+{
+    uint32_t n = smtpc_rcpts_fitting(smtpc_features(c->smtpc), j->to, j->rcpt_count);
+    for (uint32_t i = n; i < j->rcpt_count; i++)
+        j->rcpts[i]->again = j->again = true;
+    return n;
+}
+
 void outconn_take(struct outconn *c)
 {
     struct job *j = dest_take_job(c->dest);
@@ -246,7 +256,7 @@ void outconn_take(struct outconn *c)
     j->conn = c;
     j->tx = (struct smtpc_tx){.sender = msg->env.sender,
                               .rcpts = j->to,
-                              .rcpt_count = j->rcpt_count,
+                              .rcpt_count = fitting(c, j),
                               .size = msg->m->body_bytes + msg->load.trace.n,
                               .body = msg->env.body,
                               .smtputf8 = msg->env.smtputf8,

@@ -27,7 +27,12 @@ struct smtpc_options {
 struct smtpc_features {
     bool esmtp, pipelining, size, eightbit, smtputf8, starttls, enhanced, chunking, dsn;
     uint64_t size_max; /* 0 = unknown */
+    /* LIMITS (RFC 9422): messages in a session; recipients, and their domains, in a message. 0 = not said. */
+    uint32_t messages_max, rcpts_max, rcpt_domains_max;
 };
+/* How many of the first recipients one message to such a server may have; at least 1. */
+uint32_t smtpc_rcpts_fitting(const struct smtpc_features *f, const struct envelope_rcpt *rcpts,
+                             uint32_t rcpt_count);
 
 /* Where in the dialogue something happened; for time-outs, logs and triage. */
 enum smtpc_stage {

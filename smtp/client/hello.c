@@ -14,6 +14,47 @@ static void say_hello(struct smtpc *c)
     client_put(c, EXPECT_EHLO, "%s " STR_FMT, c->opt.lmtp ? "LHLO" : "EHLO", STR_ARG(c->opt.helo_name));
 }
 
+/* "RCPTMAX=100 MAILMAX=20"; what is not understood is no limit. RFC 9422 3: at most six digits. */
+static void take_limits(struct smtpc_features *f, str_t rest)
+{
+    str_t word, name, digits;
+    bool more = rest.n > 0;
+    while (more) {
+        uint64_t n;
+        more = str_cut(rest, ' ', &word, &rest);
+        if (!str_cut(word, '=', &name, &digits) || str_to_u64(digits, &n) || !n || n > 999999)
+            continue;
+        if (str_ieq(name, STR("MAILMAX")))
+            f->messages_max = (uint32_t)n;
+        else if (str_ieq(name, STR("RCPTMAX")))
+            f->rcpts_max = (uint32_t)n;
+        else if (str_ieq(name, STR("RCPTDOMAINMAX")))
+            f->rcpt_domains_max = (uint32_t)n;
+    }
+}
+
+static str_t domain_of(str_t address)
+{
+    ptrdiff_t at = str_rfind(address, '@');
+    return at < 0 ? STR_NONE : str_sub(address, (size_t)at + 1, address.n);
+}
+
+uint32_t smtpc_rcpts_fitting(const struct smtpc_features *f, const struct envelope_rcpt *rcpts,
+                             uint32_t rcpt_count)
+{
+    uint32_t n = f->rcpts_max ? MIN(f->rcpts_max, rcpt_count) : rcpt_count, domains = 0;
+    for (uint32_t i = 0; f->rcpt_domains_max && i < n; i++) {
+        str_t domain = domain_of(rcpts[i].address);
+        uint32_t k = 0;
+        while (k < i && !str_ieq(domain, domain_of(rcpts[k].address)))
+            k++;
+        domains += k == i;
+        if (domains > f->rcpt_domains_max)
+            return i;
+    }
+    return n;
+}
+
 /* "SIZE 1000", "8BITMIME" */
 static void take_feature(struct smtpc_features *f, str_t line)
 {
@@ -37,6 +78,8 @@ static void take_feature(struct smtpc_features *f, str_t line)
         f->chunking = true;
     } else if (str_ieq(keyword, STR("DSN"))) {
         f->dsn = true;
+    } else if (str_ieq(keyword, STR("LIMITS"))) {
+        take_limits(f, str_trim(value));
     }
 }
 

@@ -16,11 +16,12 @@ struct sink {
     struct loop *loop;
     struct listener *listener;
     struct endpoint at;
-    bool is_started, is_lmtp, is_mute;           /* mute: no greeting */
+    bool is_started, is_lmtp, is_mute;                       /* mute: no greeting */
     uint32_t messages_per_connection, rcpts_max, errors_max; /* 0: no limit; errors: 5xx to a connection */
-    const struct rule *rules;                    /* ends with a NULL line */
+    bool says_limits;                                        /* both of the first, in EHLO */
+    const struct rule *rules;                                /* ends with a NULL line */
     uint32_t connections, open, messages, closed_by_us;
-    uint32_t messages_most; /* over one connection */
+    uint32_t messages_most;  /* over one connection */
     struct gbuf last, lines; /* content of the last message; all commands */
     struct list peers;
 };
@@ -90,7 +91,8 @@ static void sink_end_of_data(struct sink_peer *p)
         sink_say(p, "250 2.0.0 taken\r\n");
     }
     p->rcpts = 0;
-    if (s->messages_per_connection && p->messages >= s->messages_per_connection && !p->finished) {
+    bool is_last = s->messages_per_connection && p->messages >= s->messages_per_connection + s->says_limits;
+    if (is_last && !p->finished) {
         sink_say(p, "421 4.3.2 that is enough for one connection\r\n");
         sink_hang_up(p);
     }
@@ -103,8 +105,12 @@ static void sink_command(struct sink_peer *p, str_t line)
     if (sink_rule(p, line))
         return;
     if (str_istarts(line, STR("EHLO")) || str_istarts(line, STR("LHLO"))) {
-        sink_say(p, "250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 0\r\n250 "
-                    "ENHANCEDSTATUSCODES\r\n");
+        char limits[80];
+        snprintf(limits, sizeof limits, "250-LIMITS MAILMAX=%u RCPTMAX=%u\r\n",
+                 p->sink->messages_per_connection, p->sink->rcpts_max);
+        sink_say(p, "250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n");
+        sink_say(p, p->sink->says_limits ? limits : "");
+        sink_say(p, "250-SIZE 0\r\n250 ENHANCEDSTATUSCODES\r\n");
     } else if (str_istarts(line, STR("RCPT")) && p->sink->rcpts_max && p->rcpts >= p->sink->rcpts_max) {
         sink_say(p, "452 4.5.3 too many recipients\r\n");
     } else if (str_istarts(line, STR("RCPT"))) {

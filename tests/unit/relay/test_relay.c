@@ -128,6 +128,51 @@ static void recipients_too_many_go_again_at_once(void **state)
     assert_int_equal(w.one.messages, 3); /* 50 + 50 of the first hundred, then 20: none was deferred */
 }
 
+static void one_says_its_limits(struct world *w)
+{
+    w->one.says_limits = true;
+    w->one.messages_per_connection = 2;
+    one_takes_50_rcpts(w);
+}
+
+static void nothing_was_said_in_vain(struct world *w)
+{
+    assert_int_equal(count_of(&w->one.lines, "RCPT TO:"), 120);
+    assert_int_equal(w->one.messages_most, 2);
+    assert_int_equal(w->one.closed_by_us,
+                     0); /* 421 would be for a client that stays after its last message */
+}
+
+/* RFC 9422: what a server says in EHLO it need not refuse. */
+static void limits_are_kept_unasked(void **state)
+{
+    struct world w = {0};
+    world_start(&w);
+    world_run(&w, "", DEFAULT_RETRY,
+              (struct step[]){{one_says_its_limits, is_empty}, {nothing_was_said_in_vain, NULL}, end});
+    assert_int_equal(w.one.messages, 3);
+}
+
+static const struct rule refuses_the_first[] = {{"RCPT TO:<u0@", "550 5.1.1 no such user\r\n", false}, {0}};
+
+static void one_takes_one_and_refuses_the_first(struct world *w)
+{
+    w->one.says_limits = true;
+    w->one.messages_per_connection = 100;
+    w->one.rcpts_max = 1;
+    w->one.rules = refuses_the_first;
+    sink_start(&w->one);
+    put(w, "", "u0@one.example,u1@one.example,u2@one.example", SMALL_BODY);
+}
+
+static void a_refused_part_does_not_defer_the_rest(void **state)
+{
+    struct world w = {0};
+    world_start(&w);
+    world_run(&w, "", DEFAULT_RETRY, (struct step[]){{one_takes_one_and_refuses_the_first, is_empty}, end});
+    assert_int_equal(w.one.messages, 2);
+}
+
 static void put_large(struct world *w)
 {
     struct gbuf body = {0};
@@ -530,6 +575,8 @@ int main(void)
         cmocka_unit_test(recipients_of_one_destination_share_a_transaction),
         cmocka_unit_test(many_recipients_take_several_transactions),
         cmocka_unit_test(recipients_too_many_go_again_at_once),
+        cmocka_unit_test(limits_are_kept_unasked),
+        cmocka_unit_test(a_refused_part_does_not_defer_the_rest),
         cmocka_unit_test(a_large_body_arrives_whole),
         cmocka_unit_test(a_permanent_failure_is_reported_to_the_sender),
         cmocka_unit_test(a_failed_report_is_not_reported),
