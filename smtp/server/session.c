@@ -276,7 +276,7 @@ void smtpd_resume(struct smtpd_session *s)
         return;
     s->state = STATE_CONTENT;
     if (s->tx->chunks.begun) /* what is still to be stored may be the end, for which no input comes */
-        session_chunk(s, NULL, 0);
+        session_chunk(s, (const uint8_t *)"", 0);
 }
 
 static void message_stored(struct smtpd_session *s)

@@ -71,7 +71,7 @@ void session_bdat(struct smtpd_session *s, str_t arg)
     ch->is_last = is_last;
     s->state = STATE_CONTENT;
     if (octets == 0)
-        session_chunk(s, NULL, 0);
+        session_chunk(s, (const uint8_t *)"", 0);
 }
 
 size_t session_skip(struct smtpd_session *s, size_t n)
