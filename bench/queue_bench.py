@@ -1,8 +1,10 @@
-"""./dev bench queue: the ring alone, without SMTP. What an operator with a large backlog lives by:
+"""./dev bench queue: what an operator with a large backlog lives by. The ring alone, without SMTP:
 
 - how fast a ring that is 70 % full of deferred mail takes new mail, beside an empty one in the same run, and at what write amplification;
 - how long a start with a million queued messages takes, what it reads, and what the index weighs;
 - how fast a backlog that is in no memory any more is read for sending.
+
+And the same first question by SMTP, to two whole gateways: one has 70 % of its rings full of mail for a dead server.
 
 Each line says the bar, if there is one, and whether it is met.
 """
@@ -11,12 +13,14 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-from peers import BIN
+from peers import BIN, Postern, free_port, wait_for_port
 
 RATE_BAR = 0.8  # of the empty ring's rate
 INDEX_BAR_BYTES = 256
+GATEWAY_RING_MIB = 256
 READ_BAR = 1.1  # times the bytes in use: one sequential read
 
 
@@ -67,9 +71,85 @@ def drain(base, args):
     return {"scenario": f"drain {size}", **r}
 
 
+class Side:
+    """A gateway whose mail for dead.example is deferred, and the server of example.com is there."""
+
+    def __init__(self, base, name, sink_port):
+        self.name = name
+        self.postern = Postern(base / name, sink_port, workers=1, ring=f"{GATEWAY_RING_MIB}MiB", more=f"""
+retry: {{ first: 1d, max: 1d }}
+""", domains=f', {{ name: dead.example, local: true, route: {{ hosts: [127.0.0.1], port: {free_port()} }} }}')
+        self.rates = []
+
+    def ring(self):
+        r = subprocess.run([BIN / "postern", "-s", self.postern.directory / "admin.sock", "--json", "status"], check=True, stdout=subprocess.PIPE)
+        status = json.loads(r.stdout)
+        return status["workers"][0]["ring"], status["queue"]["messages"]
+
+    def send(self, count, size, domain):
+        r = subprocess.run([BIN / "postern-source", "--json", "-s", "50", "-p", "20", "-m", str(count), "-l", str(size), "-t", f"user@{domain}",
+                            f"127.0.0.1:{self.postern.port}"], stdout=subprocess.PIPE, text=True)
+        return json.loads(r.stdout)
+
+    def fill(self, size):
+        """Up to 70 %. 452 is an answer too: then it is as full as it gets."""
+        while (ring := self.ring()[0])["used"] < 0.7 * ring["bytes"]:
+            left = 0.7 * ring["bytes"] - ring["used"]
+            if self.send(max(1, int(left / (size + 700))), size, "dead.example")["refused"]:
+                break
+
+    def measure(self, count, size):
+        """Until all is delivered as well, so that each round finds the rings as the one before did."""
+        waiting = self.ring()[1]
+        self.rates.append(self.send(count, size, "example.com")["per_second"])
+        until = time.monotonic() + 300
+        while self.ring()[1] > waiting:
+            if time.monotonic() > until:
+                raise SystemExit("bench: the mail is not delivered")
+            time.sleep(0.05)
+
+
+def gateway(base, args, size):
+    with tempfile.TemporaryDirectory(dir=base) as d:
+        sink_port = free_port()
+        sink = subprocess.Popen([BIN / "postern-sink", "--quiet", f"127.0.0.1:{sink_port}"], stdout=subprocess.DEVNULL)
+        sides = [Side(Path(d), name, sink_port) for name in ("empty", "full")]
+        try:
+            wait_for_port(sink_port, "postern-sink")
+            for s in sides:
+                s.postern.start()
+            sides[1].fill(size)
+            count = max(200, (GATEWAY_RING_MIB << 20) // (5 if args.quick else 2) // (size + 700))
+            for s in sides:  # the ring goes round once before it counts
+                for _ in range(1 if args.quick else 3):
+                    s.measure(count, size)
+                s.rates, s.before = [], s.ring()[0]
+            for _ in range(1 if args.quick else args.rounds):
+                for s in sides:
+                    s.measure(count, size)
+            for s in sides:
+                after = s.ring()[0]
+                s.amplification = (after["written_total"] - s.before["written_total"]) / (after["accepted_total"] - s.before["accepted_total"])
+                s.used = after["used"] / after["bytes"]
+        finally:
+            for s in sides:
+                s.postern.stop()
+            sink.kill()
+            sink.wait()
+    print(f"\ngateway, {size} bytes a message by SMTP, 50 sessions, one worker, a ring of {GATEWAY_RING_MIB} MiB that has been round")
+    for s in sides:
+        print(f"  {'empty' if s.name == 'empty' else '70 % full of deferred mail':27} {statistics.median(s.rates):9.0f} ({min(s.rates):.0f}–{max(s.rates):.0f}) messages/s"
+              f"   write amplification {s.amplification:.2f}   ring used {s.used:.0%}")
+    ratio = statistics.median(sides[1].rates) / statistics.median(sides[0].rates)
+    print(f"  ratio {ratio:.2f}   {bar(ratio >= RATE_BAR, f'>= {RATE_BAR}')}", flush=True)
+    return {"scenario": f"gateway {size}", "ratio": ratio,
+            **{s.name: {"per_second": s.rates, "write_amplification": s.amplification} for s in sides}}
+
+
 def queue(args):
     base = Path(tempfile.mkdtemp(prefix="bench-", dir=args.directory))
     steps = {"commit 1024": lambda: commit(base, args, 1024), "commit 16384": lambda: commit(base, args, 16384),
+             **{f"gateway {size}": lambda size=size: gateway(base, args, size) for size in (1024, 16384, 102400)},
              "recover": lambda: recover(base, args), "drain": lambda: drain(base, args)}
     try:
         results = [step() for title, step in steps.items() if not args.only or args.only in title]

@@ -243,9 +243,10 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
 /* All know each other before one runs. */
 static err_t launch_workers(struct gateway *g)
 {
-    err_t err = 0;
+    g->budget = budget_new();
+    err_t err = g->budget ? 0 : -ENOMEM;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->pause.now);
+        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->budget, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;

@@ -244,6 +244,7 @@ void gateway_end(struct gateway *g)
             worker_discard(&g->workers[i]);
     }
     free(g->workers);
+    budget_free(g->budget);
     verification_close(&g->verify);
     snapshot_unref(g->current);
     names_free(&g->names);

@@ -18,9 +18,10 @@ struct gateway {
     uint64_t started_wall_ns;
     int signal_fd, drained_fd; /* what the main thread waits for */
     unsigned drained_count;
-    struct dns *dns;                                    /* owned */
-    struct verify_shared verify;                        /* what it points to is owned */
-    struct worker *workers;                             /* owned */
+    struct dns *dns;             /* owned */
+    struct budget *budget;       /* owned */
+    struct verify_shared verify; /* what it points to is owned */
+    struct worker *workers;      /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */
     struct confine confine;

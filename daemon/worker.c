@@ -153,6 +153,11 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_segments_free, qs.free_segment_count);
     metric_set(M_queue_segments_kept, qs.kept_segment_count);
     metric_set(M_queue_segments_total, qs.segment_count);
+    struct queue_resize_state resize;
+    queue_resize_state(w->queue, &resize);
+    metric_set(M_queue_resizing, resize.step != NULL);
+    metric_set(M_queue_resize_target, resize.step ? (int64_t)resize.target_bytes : 0);
+    metric_set(M_queue_resize_filled, resize.step ? (int64_t)resize.filled_bytes : 0);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
     atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);
 }
@@ -199,7 +204,8 @@ static void delivery_taught(void *ctx, str_t rcpt, enum smtpc_stage at, const st
 }
 
 /* Before the thread: all belong to it once it runs. */
-static err_t create_services(struct worker *w, struct verify_shared *shared, struct pauses *pauses)
+static err_t create_services(struct worker *w, struct verify_shared *shared, struct budget *budget,
+                             struct pauses *pauses)
 {
     const struct snapshot *s = w->current;
     struct verifier_options vo = {
@@ -219,6 +225,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .queue = w->queue,
         .dns = w->dns,
         .policy = s->policy,
+        .budget = budget,
         .worker = w->index,
         .learned = delivery_taught,
         .learned_ctx = w,
@@ -438,7 +445,8 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct pauses *pauses)
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct budget *budget,
+                     struct pauses *pauses)
 {
     w->dns = dns;
     w->start.deliver = start_on_loop;
@@ -449,7 +457,7 @@ err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *sh
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    return create_services(w, shared, pauses);
+    return create_services(w, shared, budget, pauses);
 }
 
 err_t worker_launch(struct worker *w)

@@ -101,10 +101,15 @@ static bool wants_input(const struct conn *c)
 static void update_recv(struct conn *c)
 {
     if (wants_input(c)) {
-        if (c->recv_op.inflight == 0 && !link_in_list(&c->starved))
+        if (c->recv_op.inflight > 0 || link_in_list(&c->starved))
+            return;
+        if (c->sparing)
+            op_recv_once(c->loop, &c->recv_op, c->fd);
+        else
             op_recv_multishot(c->loop, &c->recv_op, c->fd);
-    } else if (c->recv_op.inflight > 0 && !c->recv_cancelled) {
-        c->recv_cancelled = true;
+    } else if (c->recv_op.inflight > 0 && c->cancel_seq != c->loop->submit_seq + 1) {
+        /* Once a submission, as often as it takes: the kernel does not find a read that it is busy with. */
+        c->cancel_seq = c->loop->submit_seq + 1;
         op_cancel(c->loop, &c->recv_op);
     }
 }
@@ -234,13 +239,13 @@ static void recv_failed(struct conn *c, err_t err)
 static void recv_done(struct op *op, int32_t res, uint32_t cqe_flags, bool more)
 {
     struct conn *c = container_of(op, struct conn, recv_op);
-    if (!more)
-        c->recv_cancelled = false;
     if (res > 0) {
         struct loop *l = c->loop;
         struct rbuf b = loop_buffer(l, res, cqe_flags);
         received(c, b.p, b.n);
         loop_buffer_return(l, b.id);
+        /* A multishot read fetches all that the socket has, megabytes, before it can be cancelled. */
+        c->sparing = c->paused || (c->sparing && b.more);
     } else if (c->state < CONN_CLOSING) {
         if (res < 0)
             recv_failed(c, res);

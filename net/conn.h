@@ -56,10 +56,12 @@ struct conn {
     struct conn_tls *tls;                   /* owned; NULL in the clear */
     struct timer timer;                     /* dial, linger, the wait for the last input */
     struct link todo, starved;              /* at the tick's end; out of receive buffers */
+    uint64_t cancel_seq;                    /* submission of the last cancel of recv_op, plus 1 */
     int fd;                                 /* owned */
     err_t why, send_err;
     uint8_t state;
-    bool dialed, goes_first, paused, resuming, recv_cancelled, got_eof, eof_told, half_closed;
+    bool dialed, goes_first, paused, resuming, got_eof, eof_told, half_closed;
+    bool sparing; /* the peer is faster than whom it is for: reads take one buffer */
 };
 size_t conn_size(void);
 void conn_open(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops,

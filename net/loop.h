@@ -89,6 +89,7 @@ void op_accept_multishot(struct loop *l, struct op *op, int listen_fd);
 void op_connect(struct loop *l, struct op *op, int fd, const struct sockaddr *sa,
                 socklen_t len);                                /* sa may go after return */
 void op_recv_multishot(struct loop *l, struct op *op, int fd); /* into provided buffers, see loop_buffer */
+void op_recv_once(struct loop *l, struct op *op, int fd);      /* the same, one buffer */
 void op_recv(struct loop *l, struct op *op, int fd, void *buf, uint32_t n);
 void op_send(struct loop *l, struct op *op, int fd, const void *buf, uint32_t n, int msg_flags);
 void op_sendmsg(struct loop *l, struct op *op, int fd, const struct msghdr *msg, int msg_flags);
@@ -106,12 +107,13 @@ void op_cancel(struct loop *l, struct op *target);
 /* Cancels everything in flight on fd. */
 void op_cancel_fd(struct loop *l, int fd);
 
-/* A completion of op_recv_multishot with res > 0 carries a provided buffer that the receiver owns until it is
- * returned. */
+/* A completion of op_recv_multishot or op_recv_once with res > 0 carries a provided buffer that the receiver
+ * owns until it is returned. */
 struct rbuf {
     uint8_t *p;
     uint32_t n;
     uint16_t id;
+    bool more; /* the socket had more when this was read */
 };
 struct rbuf loop_buffer(struct loop *l, int32_t res, uint32_t cqe_flags);
 void loop_buffer_return(struct loop *l, uint16_t id);

@@ -448,13 +448,23 @@ void op_connect(struct loop *l, struct op *op, int fd, const struct sockaddr *sa
     owned_by(l, sqe, op);
 }
 
-void op_recv_multishot(struct loop *l, struct op *op, int fd)
+void op_recv_once(struct loop *l, struct op *op, int fd)
 {
     struct io_uring_sqe *sqe = sqe_get(l);
-    if (l->features.multishot_recv)
-        io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
-    else
-        io_uring_prep_recv(sqe, fd, NULL, ring_of(l)->buffer_bytes, 0);
+    io_uring_prep_recv(sqe, fd, NULL, ring_of(l)->buffer_bytes, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    owned_by(l, sqe, op);
+}
+
+void op_recv_multishot(struct loop *l, struct op *op, int fd)
+{
+    if (!l->features.multishot_recv) {
+        op_recv_once(l, op, fd);
+        return;
+    }
+    struct io_uring_sqe *sqe = sqe_get(l);
+    io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFER_GROUP;
     owned_by(l, sqe, op);
@@ -569,7 +579,10 @@ struct rbuf loop_buffer(struct loop *l, int32_t res, uint32_t cqe_flags)
     uint16_t id = (uint16_t)(cqe_flags >> IORING_CQE_BUFFER_SHIFT);
     must(id < l->buffer_count && (uint32_t)res <= r->buffer_bytes);
     l->buffers_out++;
-    return (struct rbuf){.p = r->buffers + (size_t)id * r->buffer_bytes, .n = (uint32_t)res, .id = id};
+    return (struct rbuf){.p = r->buffers + (size_t)id * r->buffer_bytes,
+                         .n = (uint32_t)res,
+                         .id = id,
+                         .more = cqe_flags & IORING_CQE_F_SOCK_NONEMPTY};
 }
 
 void loop_buffer_return(struct loop *l, uint16_t id)

@@ -19,6 +19,7 @@
 #include <pthread.h>
 
 #include "core/log.h"
+#include "core/metrics.h"
 #include "queue/queue_priv.h"
 
 #define FILL_BYTES   (1u << 20) /* of one write, */
@@ -60,6 +61,7 @@ static void finish(struct queue *q, err_t err)
     rs->zeros = NULL;
     free(rs->segments);
     rs->segments = NULL;
+    metric_inc(err ? M_queue_resizes_failed : M_queue_resizes_ok);
     LOG(queue_resize, LF_U64("ring", q->opt.ring_index), LF_U64("bytes", q->data_bytes), LF_ERR("err", err),
         LF_CSTR("text", err ? "the ring keeps its size" : "the ring has its new size"));
 }

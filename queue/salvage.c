@@ -15,8 +15,10 @@
 
 struct found {
     uint64_t id, position;
-    size_t offset;  /* of its header in the bytes */
-    uint64_t names; /* KEEP: position of the commit record that it names. One such for each message */
+    size_t offset;   /* of its header in the bytes */
+    uint64_t names;  /* KEEP: position of the commit record that it names. One such for each message */
+    uint64_t due_ms; /* KEEP: these three too */
+    uint32_t attempts, flags;
     uint32_t bytes, index;
     uint8_t type;
     bool damaged;
@@ -190,6 +192,9 @@ static err_t keep_add(struct salvage *s, const struct disk_record *r, size_t at)
                                                  .position = r->position,
                                                  .offset = (size_t)(p - s->p),
                                                  .names = d.at + e.offset,
+                                                 .due_ms = e.due_ms,
+                                                 .attempts = (uint32_t)e.attempts,
+                                                 .flags = (uint32_t)e.flags,
                                                  .bytes = (uint32_t)e.rcpt_count,
                                                  .type = RECORD_KEEP});
         if (err)
@@ -339,6 +344,34 @@ static bool is_kept(const struct salvage *s, const struct salvage_message *m)
     return false;
 }
 
+static void take_progress(struct salvage_message *m, uint64_t due_ms, uint32_t attempts, uint32_t flags)
+{
+    m->due_ms = due_ms;
+    m->attempts = attempts;
+    m->held = flags & COMMIT_HELD;
+    m->warned = flags & COMMIT_WARNED;
+}
+
+/* The last word on a message: its envelope's, and then of each progress or keep record behind it. */
+static void judge_progress(const struct salvage *s, struct salvage_message *m, const struct qcommit_view *v)
+{
+    take_progress(m, v->head.due_ms, v->head.attempts, v->head.flags);
+    for (size_t i = m->commit + 1; i < m->first + m->count; i++) {
+        const struct found *f = &s->found[i];
+        m->has_left |= f->type == RECORD_REMOVE;
+        if (f->type == RECORD_KEEP && f->bytes == m->rcpt_count) {
+            take_progress(m, f->due_ms, f->attempts, f->flags);
+            m->states = i;
+        }
+        if (f->type == RECORD_PROGRESS && is_for(s, i, m->rcpt_count)) {
+            struct disk_progress d;
+            memcpy(&d, payload_of(s, i), sizeof d);
+            take_progress(m, d.due_ms, d.attempts, d.flags);
+            m->states = i;
+        }
+    }
+}
+
 static void judge(const struct salvage *s, struct salvage_message *m)
 {
     struct qcommit_view v;
@@ -362,13 +395,7 @@ static void judge(const struct salvage *s, struct salvage_message *m)
     m->trace = str_of(v.trace, v.head.trace_bytes);
     m->is_kept = is_kept(s, m);
     m->has_left = s->found[m->commit].position < s->tail && !m->is_kept;
-    for (size_t i = m->commit + 1; i < m->first + m->count; i++) {
-        if (s->found[i].type == RECORD_KEEP && s->found[i].bytes == m->rcpt_count)
-            m->states = i;
-        m->has_left |= s->found[i].type == RECORD_REMOVE;
-        if (s->found[i].type == RECORD_PROGRESS && is_for(s, i, m->rcpt_count))
-            m->states = i;
-    }
+    judge_progress(s, m, &v);
     bool any_open = false;
     for (uint32_t i = 0; i < m->rcpt_count; i++)
         any_open |= rcpt_state_is_open(state_at(states_of(s, m, &v), i));

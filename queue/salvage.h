@@ -12,7 +12,9 @@ struct salvage_message {
     bool has_envelope;     /* else only pieces of its body are known, in their order */
     bool envelope_damaged; /* it reads well, and its checksum is wrong */
     bool has_left;         /* delivered, reported or removed, as far as these bytes tell */
-    uint64_t arrived_ms, body_bytes;
+    uint64_t arrived_ms, due_ms, body_bytes;
+    uint32_t attempts;
+    bool held, warned;
     uint64_t missing_bytes; /* of the body, found nowhere */
     uint64_t damaged_bytes; /* in pieces whose checksum is wrong */
     str_t meta, trace;

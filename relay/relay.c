@@ -71,6 +71,7 @@ err_t relay_create(struct relay **out, const struct relay_options *opt)
     r->queue = opt->queue;
     r->resolver = (struct resolver){.loop = opt->loop, .dns = opt->dns, .settings = &r->settings.hop};
     r->policy = opt->policy;
+    r->budget = opt->budget;
     r->worker = opt->worker;
     r->learned = opt->learned;
     r->learned_ctx = opt->learned_ctx;
@@ -127,7 +128,6 @@ void relay_destroy(struct relay *r)
     LIST_EACH(&r->notes, k)
     free(container_of(k, struct note, link));
     heap_free(&r->heap);
-    budget_free(&r->budget);
     message_free_spares(r);
     pool_free(&r->message_pool);
     pool_free(&r->conn_pool);

@@ -6,6 +6,7 @@
 #include "net/tls.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
+#include "relay/budget.h"
 #include "relay/pauses.h"
 #include "smtp/client/client.h"
 
@@ -16,6 +17,7 @@ struct relay_options {
     struct queue *queue;
     struct dns *dns;
     const struct policy *policy;
+    struct budget *budget; /* of reports; outlives all relays */
     unsigned worker;
     /* Optional: what a server said of a recipient, at RCPT or after the content. */
     void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,

@@ -66,12 +66,6 @@ struct settings {
     enum double_bounces double_bounces;
 };
 
-/* Reports given out in this minute, by domain. */
-struct budget {
-    struct map64 counts; /* values are counts */
-    uint64_t minute;
-};
-
 struct relay {
     struct loop *loop;
     struct queue *queue;
@@ -96,7 +90,7 @@ struct relay {
     struct pool message_pool, conn_pool, piece_pool;
     struct list notes;
     struct note *held_note; /* the last one given to a held message: the next has the same reason, likely */
-    struct budget budget;
+    struct budget *budget; /* of all workers */
 
     struct smap destinations; /* owned values */
     struct list dirty;        /* dest.dirty_link: have jobs to hand out at the tick's end */
@@ -151,10 +145,6 @@ void schedule_forget(struct relay *r, struct qmsg *m);
 bool schedule_has_room(const struct relay *r); /* for one more active message */
 void schedule_run(struct relay *r);
 void schedule_wake(struct timer *t);
-
-/* budget.c */
-bool budget_take(struct budget *b, str_t domain, uint32_t rate, uint64_t now_ms); /* false: used up */
-void budget_free(struct budget *b);
 
 /* crowd.c */
 void crowd_run(struct relay *r); /* calls messages that stand aside, one of each destination in turn */

@@ -384,7 +384,7 @@ static void tell(struct message *msg, enum dsn_action kind)
     }
     if (!to.p)
         drop(msg, kind, is_null ? M_dsn_dropped_null : M_dsn_dropped_no_way, why_not);
-    else if (!budget_take(&r->budget, address.domain, rate_for(r, kind), loop_now_ms(r->loop)))
+    else if (!budget_take(r->budget, address.domain, rate_for(r, kind), loop_now_ms(r->loop)))
         drop(msg, kind, M_dsn_dropped_rate, STR("too many reports to this domain in this minute (dsn.rate)"));
     else
         start(msg, kind, to, untold);

@@ -4,13 +4,11 @@
  * Some at a time are leased: posternd leaves them alone until we remove them or our connection ends. They are
  * removed when the file with them, and the mark that seals them, is on the disk. */
 #include "admin/cli/cli.h"
+#include "admin/cli/export_file.h"
 #include "admin/cli/show.h"
-#include "admin/transfer.h"
 #include "core/clock.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/random.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,68 +20,10 @@
 struct export
 {
     const struct cli *cli;
-    int fd;
-    char nonce[TRANSFER_NONCE_CHARS + 1];
+    struct export_file file;
     struct gbuf ids;                                       /* of this round, one a line */
     uint64_t count, round_count, failed_count, left_count; /* left: in the file, and could not be removed */
 };
-
-/* --- the file --- */
-
-static bool write_all(struct export *x, str_t s)
-{
-    while (s.n > 0) {
-        ssize_t n = write(x->fd, s.p, s.n);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            fprintf(stderr, "postern: cannot write: %s\n", strerror(errno));
-            return false;
-        }
-        s = str_sub(s, (size_t)n, s.n);
-    }
-    return true;
-}
-
-/* What is not a file, a pipe say, cannot be synced: then that is up to its reader. */
-static bool make_durable(struct export *x)
-{
-    if (fsync(x->fd) == 0 || errno == EINVAL || errno == EROFS)
-        return true;
-    fprintf(stderr, "postern: cannot write: %s\n", strerror(errno));
-    return false;
-}
-
-static bool put_mark(struct export *x, enum transfer_item item)
-{
-    struct gbuf b = {0};
-    transfer_put_mark(&b, x->nonce, item, x->count);
-    bool ok = write_all(x, gbuf_view(&b)) && make_durable(x);
-    gbuf_free(&b);
-    return ok;
-}
-
-static bool put_open(struct export *x)
-{
-    uint8_t random[TRANSFER_NONCE_CHARS / 2];
-    char date[40], host[256] = "";
-    struct gbuf b = {0};
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        return false;
-    for (size_t i = 0; i < sizeof random; i++)
-        snprintf(x->nonce + 2 * i, 3, "%02x", random[i]);
-    size_t n = clock_rfc3339(clock_wall_ns(), date);
-    (void)gethostname(host, sizeof host - 1);
-    json_t *about =
-        json_pack("{s:s, s:s%, s:s}", "host", host, "date", date, n, "by", "postern " POSTERN_VERSION);
-    char *text = about ? json_dumps(about, JSON_COMPACT) : NULL;
-    transfer_put_open(&b, x->nonce, text ? str_cstr(text) : STR("{}"));
-    bool ok = write_all(x, gbuf_view(&b));
-    free(text);
-    json_decref(about);
-    gbuf_free(&b);
-    return ok;
-}
 
 /* --- a round --- */
 
@@ -110,22 +50,21 @@ static bool export_one(struct export *x, const char *id)
 {
     struct client_reply r;
     char path[80];
-    struct gbuf b = {.max = TRANSFER_JSON_MAX + TRANSFER_DATA_MAX + 256};
     snprintf(path, sizeof path, "/api/v1/queue/record?id=%s", id);
     err_t err = client_ask(x->cli->client, path, STR_NONE, &r);
     bool ok = !err;
     if (err) {
         int status;
         cli_explain(x->cli, err, &r, &status);
-    } else if (r.status != 200 || transfer_put_record(&b, x->nonce, gbuf_view(&r.body))) {
+    } else if (r.status != 200 || (err = export_file_put(&x->file, gbuf_view(&r.body))) == ERR_CORRUPT) {
         fprintf(stderr, "postern: %s cannot be read; it stays in the queue\n", id);
         x->failed_count++;
-    } else {
-        ok = write_all(x, gbuf_view(&b));
+    } else if (!err) {
         gbuf_printf(&x->ids, "%s\n", id);
         x->round_count++;
+    } else {
+        ok = false;
     }
-    gbuf_free(&b);
     client_reply_free(&r);
     return ok;
 }
@@ -151,7 +90,7 @@ static bool run_round(struct export *x, const json_t *leased)
     x->round_count = 0;
     json_array_foreach(leased, i, id) if (!export_one(x, json_string_value(id))) return false;
     x->count += x->round_count;
-    return x->round_count == 0 || (put_mark(x, TRANSFER_SEALED) && let_go(x));
+    return x->round_count == 0 || (export_file_mark(&x->file, TRANSFER_SEALED, x->count) && let_go(x));
 }
 
 static bool run(struct export *x, int *status)
@@ -184,7 +123,7 @@ static bool run(struct export *x, int *status)
 
 static void tell(const struct export *x)
 {
-    FILE *out = x->fd == STDOUT_FILENO ? stderr : stdout;
+    FILE *out = x->file.fd == STDOUT_FILENO ? stderr : stdout;
     if (x->cli->json) {
         json_t *o = json_pack("{s:I, s:I, s:I}", "exported", (json_int_t)x->count, "failed",
                               (json_int_t)x->failed_count, "left", (json_int_t)x->left_count);
@@ -203,23 +142,17 @@ static void tell(const struct export *x)
 
 int cli_queue_export(const struct cli *cli)
 {
-    struct export x = {.cli = cli, .fd = STDOUT_FILENO};
+    struct export x = {.cli = cli};
     int status = EXIT_REFUSED;
     if (!cli->filter.n && !cli->all && !cli->operand_count)
         return cli_usage("say which messages: ids, a filter, or --all");
-    bool to_file = cli->output && strcmp(cli->output, "-") != 0;
-    if (!to_file && isatty(STDOUT_FILENO))
+    if ((!cli->output || !strcmp(cli->output, "-")) && isatty(STDOUT_FILENO))
         return cli_usage("say where to: -o FILE");
-    if (to_file)
-        x.fd = open(cli->output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (x.fd < 0) {
-        fprintf(stderr, "postern: %s: %s\n", cli->output, strerror(errno));
+    if (!export_file_create(&x.file, cli->output))
         return EX_CANTCREAT;
-    }
-    bool ok = put_open(&x) && run(&x, &status) && put_mark(&x, TRANSFER_END);
-    if (to_file && close(x.fd))
-        ok = false;
+    bool ok = run(&x, &status) && export_file_mark(&x.file, TRANSFER_END, x.count);
     tell(&x);
+    ok = export_file_close(&x.file) && ok;
     gbuf_free(&x.ids);
     if (!ok)
         return status ? status : EXIT_REFUSED;

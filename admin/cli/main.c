@@ -37,9 +37,10 @@ static const char USAGE[] =
     "  queue retry [ID...]     waiting messages are tried now; ends the back-off of their destinations\n"
     "  queue remove [ID...]    out of the queue, for ever; --bounce: their senders get a report\n"
     "  queue resize [SIZE]     give every ring SIZE, or what spool.ring_size says, while mail flows\n"
-    "  queue salvage [--to DIRECTORY] [FILE|DIRECTORY]\n"
+    "  queue salvage [--to DIRECTORY] [-o FILE] [FILE|DIRECTORY]\n"
     "                          what can be had of damaged mail in a spool's corrupt/, or of a ring file\n"
-    "                          (default: " SPOOL_DEFAULT "); with --to: writes it there as .eml\n"
+    "                          (default: " SPOOL_DEFAULT "); --to: writes it there as .eml;\n"
+    "                          -o: as an export, which `queue import` takes\n"
     "  queue scrub             read and check all queued mail now, and tell the result\n"
     "  queue pause             send nothing, or nothing to one --destination; mail is taken in and waits\n"
     "  queue resume            send again what `queue pause` stopped\n"
@@ -264,7 +265,7 @@ static const struct command {
     {{"queue", "export"}, ANY_NUMBER, TAKES_WHICH | TAKES_OUTPUT | TAKES_KEEP, cli_queue_export},
     {{"queue", "import"}, SOME, 0, cli_queue_import},
     {{"queue", "resize"}, MAYBE_ONE, 0, cli_resize},
-    {{"queue", "salvage"}, MAYBE_ONE, TAKES_TO, cli_salvage},
+    {{"queue", "salvage"}, MAYBE_ONE, TAKES_TO | TAKES_OUTPUT, cli_salvage},
     {{"queue", "scrub"}, 0, 0, cli_scrub},
     {{"queue", "pause"}, 0, TAKES_DESTINATION, cli_pause},
     {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},

@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "admin/cli/cli.h"
+#include "admin/cli/salvage_export.h"
 #include "admin/cli/text.h"
 #include "core/clock.h"
 #include "core/log.h"
-#include "queue/salvage.h"
 #include "smtp/proto/envelope.h"
 
 #define SPOOL_DEFAULT "/var/spool/postern"
@@ -23,8 +23,9 @@
 
 struct job {
     const struct cli *cli;
-    unsigned message_count, left_count, written_count, failed_count;
-    json_t *json; /* owned; NULL: text */
+    unsigned message_count, left_count, written_count, failed_count, exported_count, unfit_count;
+    struct export_file export; /* with cli->output */
+    json_t *json;              /* owned; NULL: text */
 };
 
 /* ---- telling ---- */
@@ -131,7 +132,10 @@ static void write_piece(void *ctx, const uint8_t *p, size_t n, bool damaged)
 {
     struct eml *e = ctx;
     if (!p) {
-        fprintf(e->f, "%s[postern: %zu bytes are missing here]\r\n", e->at_line_start ? "" : "\r\n", n);
+        char text[64];
+        struct sbuf note = SBUF_ON(text);
+        salvage_say_missing(n, &note);
+        fprintf(e->f, "%s" STR_FMT "\r\n", e->at_line_start ? "" : "\r\n", STR_ARG(sbuf_view(&note)));
         e->at_line_start = true;
         return;
     }
@@ -193,6 +197,16 @@ static bool write_eml(const struct job *j, const struct salvage *s, const struct
     return ok;
 }
 
+static void export(struct job *j, const struct salvage *s, const struct salvage_message *m)
+{
+    if (!salvage_can_export(s, m))
+        j->unfit_count++;
+    else if (salvage_export(s, m, &j->export))
+        j->exported_count++;
+    else
+        j->failed_count++;
+}
+
 /* ---- files ---- */
 
 static void all_of(struct job *j, const char *path, const struct salvage *s)
@@ -208,12 +222,14 @@ static void all_of(struct job *j, const char *path, const struct salvage *s)
             tell_json(j, path, m);
         else
             tell(s, m);
-        if (!j->cli->to)
-            continue;
-        if (write_eml(j, s, m))
-            j->written_count++;
-        else
-            j->failed_count++;
+        if (j->cli->to) {
+            if (write_eml(j, s, m))
+                j->written_count++;
+            else
+                j->failed_count++;
+        }
+        if (j->cli->output)
+            export(j, s, m);
     }
 }
 
@@ -353,9 +369,22 @@ static void sum_up(const struct job *j)
     printf("%u messages", j->message_count);
     if (j->cli->to)
         printf(", %u written to %s", j->written_count, j->cli->to);
+    if (j->cli->output)
+        printf(", %u exported to %s", j->exported_count, j->cli->output);
+    if (j->unfit_count > 0)
+        printf("; %u cannot be exported, as their envelopes are lost or damaged (--to writes what there is)",
+               j->unfit_count);
     if (j->left_count > 0)
         printf("; %u others have been delivered or removed", j->left_count);
     putchar('\n');
+}
+
+/* The same message may be in several files of corrupt/, and in the ring: import takes each once. */
+static bool export_end(struct job *j)
+{
+    bool ok = export_file_mark(&j->export, TRANSFER_SEALED, j->exported_count) &&
+              export_file_mark(&j->export, TRANSFER_END, j->exported_count);
+    return export_file_close(&j->export) && ok;
 }
 
 int cli_salvage(const struct cli *cli)
@@ -367,6 +396,10 @@ int cli_salvage(const struct cli *cli)
         fprintf(stderr, "postern: cannot make %s: %s\n", cli->to, strerror(errno));
         return EX_CANTCREAT;
     }
+    if (cli->output && !strcmp(cli->output, "-"))
+        return cli_usage("queue salvage writes its export to a file: -o FILE");
+    if (cli->output && !export_file_create(&j.export, cli->output))
+        return EX_CANTCREAT;
     bool ok = stat(path, &st) == 0;
     if (ok && S_ISDIR(st.st_mode))
         ok = one_folder(&j, path);
@@ -377,6 +410,8 @@ int cli_salvage(const struct cli *cli)
         json_decref(j.json);
         return EX_NOINPUT;
     }
+    if (cli->output && !export_end(&j))
+        j.failed_count++;
     if (j.json)
         cli_write_json(j.json);
     else

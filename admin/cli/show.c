@@ -89,10 +89,14 @@ static void cell_ring(struct table *t, const json_t *ring)
         sbuf_printf(&b, "%.0f%%", 100 * used / bytes);
     table_cell(t, sbuf_view(&b));
     if (!json_is_object(ring)) {
-        table_cell(t, STR_NONE);
-        table_cell(t, STR_NONE);
+        for (int i = 0; i < 3; i++)
+            table_cell(t, STR_NONE);
         return;
     }
+    b.n = 0;
+    if (has_number(ring, "write_amplification"))
+        sbuf_printf(&b, "%.1f", number_of(ring, "write_amplification"));
+    table_cell(t, sbuf_view(&b));
     table_cell(t, is_true(ring, "direct_io") ? STR("direct") : STR("buffered"));
     const json_t *resize = json_object_get(ring, "resize");
     if (json_is_object(resize) && !error.n) {
@@ -123,6 +127,7 @@ err_t show_status(const json_t *status, FILE *out)
     table_column(&t, "QUEUED", true);
     table_column(&t, "RING", true);
     table_column(&t, "USED", true);
+    table_column(&t, "AMPL.", true);
     table_column(&t, "WRITES", false);
     table_column(&t, "STATE", false);
     json_array_foreach(json_object_get(status, "workers"), i, w)

@@ -206,6 +206,12 @@ void op_recv_multishot(struct loop *l, struct op *op, int fd)
     net_recv(fd, op);
 }
 
+/* More than asked for does no harm. */
+void op_recv_once(struct loop *l, struct op *op, int fd)
+{
+    op_recv_multishot(l, op, fd);
+}
+
 void op_send(struct loop *l, struct op *op, int fd, const void *buf, uint32_t n, int msg_flags)
 {
     const struct iovec iov = {.iov_base = (void *)buf, .iov_len = n};

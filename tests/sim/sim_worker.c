@@ -183,7 +183,10 @@ void worker_run(void)
     must(loop_create(&w.loop, &lo) == 0);
     struct dns *dns;
     must(dns_start(&dns, policy_config(w.policy), NULL) == 0);
-    const struct relay_options ro = {.loop = w.loop, .queue = w.queue, .dns = dns, .policy = w.policy};
+    struct budget *budget = budget_new();
+    must(budget);
+    const struct relay_options ro = {
+        .loop = w.loop, .queue = w.queue, .dns = dns, .policy = w.policy, .budget = budget};
     const struct smtpd_service_options so = {.loop = w.loop,
                                              .queue = w.queue,
                                              .policy = w.policy,
@@ -200,6 +203,7 @@ void worker_run(void)
     w.up = true;
     loop_run(w.loop);
     loop_destroy(w.loop);
+    budget_free(budget);
     w = (struct worker){0};
 }
 
