@@ -40,7 +40,27 @@ struct cfg_rate { /* so many messages in so much time; count 0 = no limit */
 void cfg_rate_format(const struct cfg_rate *r, struct sbuf *out); /* "100/m", "none" */
 
 enum route_protocol { ROUTE_SMTP, ROUTE_LMTP };
-enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY };
+/* To a route's servers. DANE and MTA-STS will be rows here: what the recipient's domain asks for. */
+enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY, TLS_PIN };
+
+struct cfg_tls_peer { /* what the other side must show, and what we show */
+    struct cfg_pin {
+        str_t text; /* "spki:HEX" or "cert:HEX" */
+        struct mark mark;
+    } * pins;
+    size_t pin_count;
+    str_t ca;               /* path; absent: the system's store */
+    str_t name;             /* in the certificate, and SNI; absent: the host's */
+    str_t certificate, key; /* paths, both or none */
+    struct mark mark;       /* line 0: not written */
+};
+
+enum auth_mechanism { AUTH_AUTO, AUTH_PLAIN, AUTH_LOGIN, AUTH_EXTERNAL };
+struct cfg_auth {
+    enum auth_mechanism mechanism;
+    str_t user, password_file; /* path */
+    struct mark mark;          /* line 0: we do not log in */
+};
 
 struct cfg_route {
     struct cfg_host *hosts; /* at least one when the route is set */
@@ -48,7 +68,9 @@ struct cfg_route {
     uint16_t port;
     bool mx; /* look names up as MX; never for addresses */
     enum route_protocol protocol;
-    enum tls_level tls;       /* default TLS_MAY */
+    enum tls_level tls; /* default TLS_MAY */
+    struct cfg_tls_peer tls_peer;
+    struct cfg_auth auth;
     uint32_t connections_max; /* per worker, default 20 */
     uint32_t messages_max;    /* per connection, default 10000 */
     struct cfg_rate rate;     /* of all workers together, default none */

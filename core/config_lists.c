@@ -254,6 +254,7 @@ static void finish_route(struct loader *l, struct cfg_route *route)
     if (route->mx && route->protocol == ROUTE_LMTP)
         diag_error(l->diag, route->mark,
                    "mx: LMTP servers are not found by MX (RFC 2033); leave mx out or write protocol: smtp");
+    config_finish_route_access(l, route);
 }
 
 void read_route(struct loader *l, const struct schema_key *k, const struct node *n, void *field)

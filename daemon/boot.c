@@ -245,8 +245,7 @@ static err_t launch_workers(struct gateway *g)
 {
     err_t err = 0;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify, &g->verify,
-                             g->pause.now);
+        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;
@@ -259,15 +258,8 @@ static int start_services(struct gateway *g, struct gbuf *notes)
     struct sbuf error = SBUF_ON(text);
     struct admin_backend backend;
 
-    err_t err = tls_context_client(&g->tls_client, false, &error);
-    if (!err)
-        err = tls_context_client(&g->tls_client_verify, true, &error);
-    if (err) {
-        gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
-        return EX_OSERR;
-    }
     backend_init(&backend, g);
-    err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
+    err_t err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
     if (err) {
         gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
         return EX_UNAVAILABLE;
@@ -398,7 +390,12 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
         diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
         return refuse(g, notes, &d, err);
     }
-    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, false, &d);
+    err = lists_open(&g->lists, c->spool_directory, notes);
+    if (err) {
+        config_free(c);
+        return refuse(g, notes, &d, err);
+    }
+    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, &g->lists, LISTS_STRICT, &d);
     if (err)
         return refuse(g, notes, &d, err);
     gbuf_str(notes, gbuf_view(&d.text)); /* warnings */
@@ -432,6 +429,7 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     pthread_mutex_lock(&g->lock); /* the admin thread may not reload what does not run yet */
     int status = start_services(g, notes);
     if (!status) {
+        lists_in_force(&g->lists, g->current->lists, g->current->list_count);
         metrics_add_collector(collect_age, g);
         metrics_add_collector(collect_pauses, g);
         metrics_add_collector(verification_collect, &g->verify);

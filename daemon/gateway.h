@@ -19,7 +19,6 @@ struct gateway {
     int signal_fd, drained_fd; /* what the main thread waits for */
     unsigned drained_count;
     struct dns *dns;                                    /* owned */
-    struct tls_context *tls_client, *tls_client_verify; /* counted */
     struct verify_shared verify;                        /* what it points to is owned */
     struct worker *workers;                             /* owned */
     unsigned worker_count;
@@ -32,6 +31,7 @@ struct gateway {
     struct snapshot *current; /* counted */
     struct gbuf config_text;  /* what `current` was made from */
     struct names names;
+    struct lists lists;
     struct pause_state pause;
     bool draining;
 };

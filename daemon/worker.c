@@ -94,8 +94,6 @@ static void release_shared(struct worker *w)
     snapshot_unref(w->current);
     snapshot_unref(atomic_load(&w->next));
     pauses_unref(atomic_load(&w->next_pauses));
-    tls_context_unref(w->tls_client);
-    tls_context_unref(w->tls_client_verify);
 }
 
 void worker_discard(struct worker *w)
@@ -153,6 +151,7 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_bytes_used, (int64_t)qs.used_bytes);
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
     metric_set(M_queue_segments_free, qs.free_segment_count);
+    metric_set(M_queue_segments_kept, qs.kept_segment_count);
     metric_set(M_queue_segments_total, qs.segment_count);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
     atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);
@@ -208,8 +207,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .loop = w->loop,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
     };
     err_t err = verifier_create(&w->verifier, &vo);
@@ -222,8 +219,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .queue = w->queue,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
         .learned = delivery_taught,
         .learned_ctx = w,
@@ -442,12 +437,9 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared, struct pauses *pauses)
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct pauses *pauses)
 {
     w->dns = dns;
-    w->tls_client = tls_context_ref(tls_client);
-    w->tls_client_verify = tls_context_ref(tls_verify);
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
     w->pause.deliver = pause_on_loop;

@@ -256,13 +256,13 @@ void smtpd_service_set_policy(struct smtpd_service *service, const struct policy
 {
     struct tls_context *old = service->tls;
     service->policy = p;
-    service->tls = tls ? tls_context_ref(tls) : NULL; /* sessions that are open keep theirs */
+    service->tls = tls ? tls_context_ref(tls) : NULL; /* handshakes that began keep theirs */
     tls_context_unref(old);
     LIST_EACH(&service->open, k)
     {
         struct session *s = container_of(k, struct session, link);
         if (s->engine)
-            smtpd_set_policy(s->engine, p, service_shown_class(s, tls));
+            smtpd_set_policy(s->engine, p, tls != NULL, service_shown_class(s, tls));
     }
 }
 

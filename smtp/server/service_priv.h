@@ -43,7 +43,6 @@ struct smtpd_service {
 struct session {
     struct smtpd_service *service;
     struct smtpd_session *engine; /* owned; NULL: only the 421 of `refused` is sent */
-    struct tls_context *tls;      /* counted */
     struct queue_writer *writer;  /* owned, between DATA and commit or abort */
     struct link link;
     struct timer timer; /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */

@@ -69,7 +69,7 @@ static void start_tls(struct session *s)
 {
     if (smtpd_class(s->engine) != CLASS_STRANGER)
         conn_go_first(session_conn(s));
-    conn_starttls(session_conn(s), s->tls, STR_NONE);
+    conn_starttls(session_conn(s), s->service->tls, STR_NONE);
 }
 
 static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
@@ -199,7 +199,6 @@ err_t session_open(struct session *s, int fd, const struct endpoint *local, enum
     err_t err = smtpd_create(&s->engine, &service_host, s, &client, service->policy, service->tls != NULL);
     if (err)
         return err;
-    s->tls = service->tls ? tls_context_ref(service->tls) : NULL;
     prepare(s);
     conn_open(session_conn(s), service->opt.loop, fd, &conn_ops, s);
     dnsbl_start(s);
@@ -251,6 +250,5 @@ void session_release(struct session *s)
         smtpd_destroy(s->engine);
     else
         s->service->refused_count--;
-    tls_context_unref(s->tls);
     service_forget(s);
 }

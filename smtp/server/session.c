@@ -98,9 +98,11 @@ static void follow_policy(struct smtpd_session *s)
     classify(s);
 }
 
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown)
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, bool tls_offered,
+                      enum client_class shown)
 {
     s->next_policy = policy;
+    s->tls_offered = tls_offered;
     s->next_shown = (uint8_t)shown;
     if (!s->tx)
         follow_policy(s);

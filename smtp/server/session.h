@@ -94,8 +94,9 @@ void smtpd_destroy(struct smtpd_session *s);    /* aborts an open body */
 void smtpd_start(struct smtpd_session *s);      /* sends the greeting; with implicit TLS smtpd_secured does */
 bool smtpd_idle(const struct smtpd_session *s); /* in no transaction */
 /* Reload: in force at once, or when the running transaction ends. The client's class follows it; `shown` is
- * what its certificate makes it now, CLASS_STRANGER: nothing. */
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown);
+ * what its certificate makes it now, CLASS_STRANGER: nothing. tls_offered: as in smtpd_create, at once. */
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, bool tls_offered,
+                      enum client_class shown);
 enum client_class smtpd_class(const struct smtpd_session *s);
 const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force now */
 

@@ -236,6 +236,14 @@ bool worker_is_idle(void)
     return all_held;
 }
 
+uint32_t worker_kept_count(void)
+{
+    struct queue_stats qs = {0};
+    if (w.queue)
+        queue_stats(w.queue, &qs);
+    return qs.kept_segment_count;
+}
+
 bool worker_is_full(void)
 {
     struct queue_stats qs;
