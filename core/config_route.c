@@ -16,7 +16,7 @@ void read_pins(struct loader *l, const struct schema_key *k, const struct node *
     }
 }
 
-void read_user(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+void read_login(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     if (!n->text.n || n->text.n > AUTH_USER_BYTES_MAX)
         value_error(l, k, n);

@@ -232,6 +232,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .tls = s->tls_server,
         .dns = w->dns,
         .worker = w->index,
+        .worker_count = shared->worker_count,
         .accepted = message_accepted,
         .empty = sessions_empty,
         .ctx = w,

@@ -69,7 +69,7 @@ struct tls_client_options {
     size_t pin_count;
     str_t cert_file, key_file; /* PEM, what we show; absent: nothing */
 };
-/* All files are read here, never later. */
+/* All files are read here, never later. opt: NULL is fine: any certificate will do. */
 err_t tls_context_client(struct tls_context **out, const struct tls_client_options *opt,
                          struct sbuf *error) WARN_UNUSED;
 struct tls_context *tls_context_ref(struct tls_context *t);

@@ -226,8 +226,11 @@ static err_t set_own(struct tls_context *t, const struct tls_client_options *opt
 
 err_t tls_context_client(struct tls_context **out, const struct tls_client_options *opt, struct sbuf *error)
 {
+    static const struct tls_client_options any;
     struct tls_context *t;
     *out = NULL;
+    if (!opt)
+        opt = &any;
     err_t err = context_create(&t, false, error);
     if (err)
         return err;

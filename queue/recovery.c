@@ -236,6 +236,17 @@ static void lost_end(struct walk *w)
     w->skip = 1;
 }
 
+/* Of the stretch before a batch whose number is higher than the one that is due: slots that the head passed
+ * over are not part of it. */
+static uint64_t gap_end(const struct walk *w)
+{
+    uint64_t end = w->at, segment_bytes = w->rc->q->segment_bytes;
+    while (end % segment_bytes == 0 && end - w->log_end >= segment_bytes &&
+           recovery_is_earlier_lap(w->rc, end / segment_bytes - 1))
+        end -= segment_bytes;
+    return end;
+}
+
 /* One step; false at the end of the log. */
 static bool walk_step(struct walk *w)
 {
@@ -257,7 +268,7 @@ static bool walk_step(struct walk *w)
         batch_taken(w, &d);
         return true;
     case BATCH_GAP:
-        salvage(rc, w->log_end, w->at, REPORT);
+        salvage(rc, w->log_end, gap_end(w), REPORT);
         w->log_end = w->at;
         w->expected = d.sequence;
         return true;

@@ -145,7 +145,7 @@ static bool read_tls(struct source_options *o)
 {
     char text[256];
     struct sbuf error = SBUF_ON(text);
-    if (tls_context_client(&o->tls, false, &error) == 0)
+    if (tls_context_client(&o->tls, NULL, &error) == 0)
         return true;
     fprintf(stderr, "postern-source: %.*s\n", (int)error.n, error.p);
     return false;

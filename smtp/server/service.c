@@ -106,11 +106,7 @@ static void client_subtract(struct smtpd_service *s, const struct ip *ip)
 
 static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)
 {
-    const struct config *c = policy_config(s->policy);
-    long workers = s->opt.worker_count ? (long)s->opt.worker_count : (long)c->workers;
-    if (workers <= 0)
-        workers = MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
-    uint32_t share = MAX(c->limits.sessions / (uint32_t)workers, 1u);
+    uint32_t share = MAX(policy_config(s->policy)->limits.sessions / s->opt.worker_count, 1u);
     return class == CLASS_STRANGER ? share - share / KNOWN_SHARE : share;
 }
 

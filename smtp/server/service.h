@@ -26,7 +26,7 @@ struct smtpd_service_options {
                                   its   rules are client classes */
     struct dns *dns;           /* for strangers.dnsbl; NULL: nobody is on a list */
     unsigned worker;
-    unsigned worker_count;                       /* share limits.sessions; 0: as many as configured */
+    unsigned worker_count;                       /* share limits.sessions; > 0 */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
     void (*empty)(void *ctx);                    /* after smtpd_service_drain: the last session is gone */
     void *ctx;

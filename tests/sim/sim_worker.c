@@ -187,6 +187,7 @@ void worker_run(void)
     const struct smtpd_service_options so = {.loop = w.loop,
                                              .queue = w.queue,
                                              .policy = w.policy,
+                                             .worker_count = 1,
                                              .accepted = message_accepted,
                                              .empty = sessions_empty};
     must(relay_create(&w.relay, &ro) == 0 && smtpd_service_create(&w.service, &so) == 0);
