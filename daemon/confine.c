@@ -56,11 +56,41 @@ static err_t add(struct confine *f, str_t path, enum file_use use, bool is_paren
     return 0;
 }
 
-/* Calls `each` with every file that a configuration names to be read. */
-static err_t each_file(const struct config *c, err_t (*each)(void *ctx, str_t path, struct mark at),
-                       void *ctx)
+/* Called with every file that a configuration names to be read. */
+typedef err_t each_fn(void *ctx, str_t path, struct mark at);
+
+static err_t each_of_route(const struct cfg_route *r, each_fn *each, void *ctx)
 {
-    err_t err = c->verify.list.n ? each(ctx, c->verify.list, c->verify.mark) : 0;
+    const str_t paths[] = {r->tls_peer.ca, r->tls_peer.certificate, r->tls_peer.key, r->auth.password_file};
+    err_t err = 0;
+    for (size_t i = 0; !err && i < COUNT_OF(paths); i++)
+        if (paths[i].n)
+            err = each(ctx, paths[i], r->mark);
+    return err;
+}
+
+static err_t each_of_verify(const struct cfg_verify *v, each_fn *each, void *ctx)
+{
+    err_t err = v->list.n ? each(ctx, v->list, v->mark) : 0;
+    return err || !v->has_route ? err : each_of_route(&v->route, each, ctx);
+}
+
+static err_t each_of_domains(const struct config *c, each_fn *each, void *ctx)
+{
+    err_t err = 0;
+    for (size_t i = 0; !err && i < c->domain_count; i++) {
+        const struct cfg_domain *one = &c->domains[i];
+        if (one->has_route)
+            err = each_of_route(&one->route, each, ctx);
+        if (!err && one->has_verify)
+            err = each_of_verify(&one->verify, each, ctx);
+    }
+    return err;
+}
+
+static err_t each_of_tls(const struct config *c, each_fn *each, void *ctx)
+{
+    err_t err = 0;
     for (size_t i = 0; !err && i < c->tls.certificate_count; i++) {
         const struct cfg_certificate *one = &c->tls.certificates[i];
         err = each(ctx, one->chain, one->mark);
@@ -70,10 +100,17 @@ static err_t each_file(const struct config *c, err_t (*each)(void *ctx, str_t pa
     for (size_t i = 0; !err && i < c->tls.client_count; i++)
         if (c->tls.clients[i].ca.n)
             err = each(ctx, c->tls.clients[i].ca, c->tls.clients[i].mark);
-    for (size_t i = 0; !err && i < c->domain_count; i++)
-        if (c->domains[i].has_verify && c->domains[i].verify.list.n)
-            err = each(ctx, c->domains[i].verify.list, c->domains[i].verify.mark);
     return err;
+}
+
+static err_t each_file(const struct config *c, each_fn *each, void *ctx)
+{
+    err_t err = each_of_verify(&c->verify, each, ctx);
+    if (!err)
+        err = each_of_route(&c->destination, each, ctx);
+    if (!err)
+        err = each_of_tls(c, each, ctx);
+    return err ? err : each_of_domains(c, each, ctx);
 }
 
 static err_t add_file(void *ctx, str_t path, struct mark at)

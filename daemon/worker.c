@@ -383,8 +383,7 @@ static void step_drain(struct mail *m)
 {
     struct worker *w = container_of(m, struct worker, step);
     w->step_posted = false;
-    if (w->state == WORKER_DRAINING_SESSIONS && !w->listeners_open &&
-        !smtpd_service_session_count(w->service))
+    if (w->state == WORKER_DRAINING_SESSIONS && !w->listeners_open && smtpd_service_is_empty(w->service))
         drain_relay(w);
     else if (w->state == WORKER_DRAINING_RELAY && w->relay_idle)
         drain_verifier(w);

@@ -15,7 +15,7 @@ static_assert(sizeof(struct session) <= 320, "an idle session is cheap");
 static void empty_run(struct tick_hook *h)
 {
     struct smtpd_service *s = container_of(h, struct smtpd_service, empty_hook);
-    if (s->emptied || s->session_count || s->dnsbl_count)
+    if (s->emptied || !smtpd_service_is_empty(s))
         return;
     s->emptied = true;
     s->opt.empty(s->opt.ctx); /* last: the service may be gone */
@@ -23,7 +23,7 @@ static void empty_run(struct tick_hook *h)
 
 void service_tell_if_empty(struct smtpd_service *s)
 {
-    if (s->draining && s->session_count == 0 && s->dnsbl_count == 0)
+    if (s->draining && smtpd_service_is_empty(s))
         loop_at_tick_end(s->opt.loop, &s->empty_hook);
 }
 
@@ -58,7 +58,7 @@ void smtpd_service_destroy(struct smtpd_service *s)
 {
     if (!s)
         return;
-    must(s->session_count == 0 && s->dnsbl_count == 0);
+    must(smtpd_service_is_empty(s));
     if (link_in_list(&s->empty_hook.link))
         list_remove(&s->empty_hook.link);
     smtpd_memory_free(&s->memory);
@@ -277,6 +277,11 @@ uint32_t smtpd_service_policy_users(const struct smtpd_service *service, const s
 uint32_t smtpd_service_session_count(const struct smtpd_service *s)
 {
     return s->session_count;
+}
+
+bool smtpd_service_is_empty(const struct smtpd_service *s)
+{
+    return s->session_count == 0 && s->dnsbl_count == 0;
 }
 
 /* --- drain --- */

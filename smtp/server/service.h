@@ -43,6 +43,8 @@ void smtpd_service_set_policy(struct smtpd_service *s, const struct policy *p, s
 uint32_t smtpd_service_policy_users(const struct smtpd_service *s, const struct policy *p);
 uint32_t smtpd_service_session_count(
     const struct smtpd_service *s); /* connections that are only being refused included */
+/* No session, and no answer that it waits for on behalf of one that is gone: it may be destroyed. */
+bool smtpd_service_is_empty(const struct smtpd_service *s);
 /* No new sessions; those in a transaction may finish it, or with `now` only a commit in flight. May be called
  * again. */
 void smtpd_service_drain(struct smtpd_service *s, bool now);

@@ -157,10 +157,20 @@ def test_a_list_that_does_not_answer_lists_nobody(run, lists):
     gateway = listed_gateway(run, lists, ["dead.example.net", "broken.test", "clean.test"])
     deliver(gateway, STRANGER)
     assert gateway.metric("postern_dnsbl_total", result="failed") == 2 and gateway.metric("postern_dnsbl_total", result="clean") == 1
-    gone = gateway.smtp()
-    gone.file.close(), gone.sock.close()  # while its question is out
-    gateway.smtp()
-    assert gateway.stop() == 0
+
+
+def test_a_question_that_is_out_when_its_client_is_gone_and_we_stop(run):
+    sink = run(Sink)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        gateway = run(Gateway, **served(sink, strangers={"dnsbl": ["list.example.net"]}, timeouts={"shutdown": "2s"},
+                                        dns={"resolver": f"127.0.0.1:{silent.getsockname()[1]}", "timeout": "30s"}))
+        gone, stays = gateway.smtp(), gateway.smtp()
+        gone.file.close(), gone.sock.close()
+        stays.say("EHLO x"), stays.say("MAIL FROM:<a@example.net>")
+        stays.write("RCPT TO:<bob@example.com>\r\n")  # waits for its answer
+        assert gateway.stop() == 0
+        assert stays.reply().code in (421, 250)
 
 
 def test_rates_of_one_address(run):
