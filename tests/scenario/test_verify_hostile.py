@@ -229,13 +229,16 @@ def test_reload_while_sessions_wait(scene):
 
 def test_kill_9_while_verdicts_are_written(scene):
     """T14. Again and again; what it knows afterwards is true."""
-    s = scene(users=[f"user{i}@example.com" for i in range(0, 2000, 2)], verify={"rate": 0}, **PATIENT)
+    s = scene(users=None, verify={"rate": 0}, **PATIENT)
+    s.backend.rcpt = lambda address: "550 5.1.1 no such user" if int(address[4:address.index("@")]) % 2 else None
     at = 0
     for life in range(4):
         written = s.gateway.metric("postern_verdict_store_records")
-        while s.gateway.metric("postern_verdict_store_records") < written + 20:  # it writes about every second
+        for _ in range(1000):  # it writes about every second
             assert [r.code for r in ask_for(s.gateway, [f"user{i}@example.com" for i in range(at, at + 40)])] == [250, 550] * 20
-            at = (at + 40) % 2000
+            at += 40
+            if s.gateway.metric("postern_verdict_store_records") >= written + 20:
+                break
         s.gateway.kill()
         s.gateway.start()
         assert not [e for e in s.gateway.events("boot_note") if "damaged" in e["text"]]
