@@ -346,6 +346,21 @@ def test_a_flood_of_handshakes_leaves_the_edge_served(scene, made):
     assert gateway.metric("postern_tls_ticks_spent_total") > 0
 
 
+def test_a_handshake_that_waits_for_its_client_costs_nothing(scene, made):
+    """Each used to take the whole share of every turn: one client that stalls kept a core busy."""
+    gateway, internal, edge = scene(certificates(made("gw", "gw.example.com")), workers=1)
+    s = gateway.smtp()
+    s.ehlo()
+    assert s.say("STARTTLS").code == 220
+    s.write(b"\x16\x03\x01\x02\x00\x01")  # a record of 512 bytes that never comes
+    for _ in range(20):
+        other = gateway.smtp()
+        assert other.say("NOOP").code == 250
+        other.close()
+    assert gateway.metric("postern_tls_ticks_spent_total") == 0
+    s.close()
+
+
 # --- out ---
 
 def test_two_gateways_talk_tls(run, certificate, tmp_path):
