@@ -129,7 +129,7 @@ def gateway(base, args, size):
                     s.measure(count, size)
             for s in sides:
                 after = s.ring()[0]
-                s.amplification = (after["written"] - s.before["written"]) / (after["accepted"] - s.before["accepted"])
+                s.amplification = (after["written_total"] - s.before["written_total"]) / (after["accepted_total"] - s.before["accepted_total"])
                 s.used = after["used"] / after["bytes"]
         finally:
             for s in sides:

@@ -2,7 +2,6 @@
 #include "daemon/worker.h"
 
 #include <errno.h>
-#include <time.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -12,8 +11,6 @@
 
 #define RETIRE_CHECK_MS 1000
 #define GAUGE_MS        1000
-#define PORT_WAIT_COUNT 100
-#define PORT_WAIT_MS    20
 
 static void remember_live(void *ctx, struct qmsg *m)
 {
@@ -71,44 +68,18 @@ err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes)
     return err ? err : recovered_all(w, notes);
 }
 
-/* io_uring keeps the sockets of a process that was killed open for some milliseconds longer than the process.
- */
-static err_t await_port(const struct endpoint *at)
-{
-    const struct timespec pause = {.tv_nsec = PORT_WAIT_MS * (long)NS_PER_MS};
-    err_t err;
-    for (unsigned n = 0; (err = listener_check(at)) == -EADDRINUSE && n < PORT_WAIT_COUNT; n++)
-        nanosleep(&pause, NULL);
-    return err;
-}
-
-static void explain_listen(const struct endpoint *at, err_t err, struct gbuf *notes)
-{
-    char text[64];
-    struct sbuf b = SBUF_ON(text);
-    endpoint_format(at, &b);
-    gbuf_printf(notes, "cannot listen on " STR_FMT ": %s%s\n", STR_ARG(sbuf_view(&b)), err_text(err),
-                err == -EADDRINUSE      ? "; another server is there (see ss -ltnp)"
-                : err == -EADDRNOTAVAIL ? "; this machine has no such address"
-                : err == -EACCES        ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-                                        : "");
-}
-
-err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes)
+err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes)
 {
     const struct config *c = policy_config(w->current->policy);
     w->listeners = calloc(c->listener_count, sizeof *w->listeners);
     if (!w->listeners)
         return -ENOMEM;
     for (size_t i = 0; i < c->listener_count; i++) {
-        const struct endpoint *at = &c->listeners[i].at;
-        err_t err = first ? 0 : await_port(at);
         struct worker_listener *ln = &w->listeners[i];
         *ln = (struct worker_listener){.worker = w, .tls = c->listeners[i].tls};
-        if (!err) /* port 0: the one that the first worker got */
-            err = listener_open(&ln->listener, first ? listener_endpoint(first->listeners[i].listener) : at);
+        err_t err = listener_adopt(&ln->listener, ports_take(ports, w->index, i));
         if (err) {
-            explain_listen(at, err, notes);
+            ports_explain(&c->listeners[i].at, err, notes);
             return err;
         }
         w->listener_count++;
@@ -123,8 +94,6 @@ static void release_shared(struct worker *w)
     snapshot_unref(w->current);
     snapshot_unref(atomic_load(&w->next));
     pauses_unref(atomic_load(&w->next_pauses));
-    tls_context_unref(w->tls_client);
-    tls_context_unref(w->tls_client_verify);
 }
 
 void worker_discard(struct worker *w)
@@ -182,6 +151,7 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_bytes_used, (int64_t)qs.used_bytes);
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
     metric_set(M_queue_segments_free, qs.free_segment_count);
+    metric_set(M_queue_segments_kept, qs.kept_segment_count);
     metric_set(M_queue_segments_total, qs.segment_count);
     struct queue_resize_state resize;
     queue_resize_state(w->queue, &resize);
@@ -243,8 +213,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .loop = w->loop,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
     };
     err_t err = verifier_create(&w->verifier, &vo);
@@ -257,8 +225,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .queue = w->queue,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .budget = budget,
         .worker = w->index,
         .learned = delivery_taught,
@@ -271,7 +237,9 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .verify = shared,
         .verifier = w->verifier,
         .tls = s->tls_server,
+        .dns = w->dns,
         .worker = w->index,
+        .worker_count = shared->worker_count,
         .accepted = message_accepted,
         .empty = sessions_empty,
         .ctx = w,
@@ -477,13 +445,10 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared, struct budget *budget,
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct budget *budget,
                      struct pauses *pauses)
 {
     w->dns = dns;
-    w->tls_client = tls_context_ref(tls_client);
-    w->tls_client_verify = tls_context_ref(tls_verify);
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
     w->pause.deliver = pause_on_loop;

@@ -7,6 +7,26 @@
 
 /* --- status --- */
 
+/* What the disks wrote for each byte that was accepted, since the start. */
+static void show_writes(const json_t *status, FILE *out)
+{
+    double accepted = 0, written = 0;
+    size_t i;
+    const json_t *w;
+    json_array_foreach(json_object_get(status, "workers"), i, w)
+    {
+        const json_t *ring = json_object_get(w, "ring");
+        accepted += number_of(ring, "accepted_total");
+        written += number_of(ring, "written_total");
+    }
+    if (accepted <= 0)
+        return;
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    sbuf_printf(&b, "%.2f bytes written for each accepted", written / accepted);
+    write_line(out, "disk", sbuf_view(&b));
+}
+
 static void show_head(const json_t *status, FILE *out)
 {
     const json_t *queue = json_object_get(status, "queue");
@@ -35,6 +55,7 @@ static void show_head(const json_t *status, FILE *out)
         text_age(&b, number_of(queue, "oldest_age_s"));
     }
     write_line(out, "queue", sbuf_view(&b));
+    show_writes(status, out);
 }
 
 static void write_pause(FILE *out, str_t what, const json_t *entry)
@@ -68,14 +89,10 @@ static void cell_ring(struct table *t, const json_t *ring)
         sbuf_printf(&b, "%.0f%%", 100 * used / bytes);
     table_cell(t, sbuf_view(&b));
     if (!json_is_object(ring)) {
-        for (int i = 0; i < 3; i++)
-            table_cell(t, STR_NONE);
+        table_cell(t, STR_NONE);
+        table_cell(t, STR_NONE);
         return;
     }
-    b.n = 0;
-    if (has_number(ring, "write_amplification"))
-        sbuf_printf(&b, "%.1f", number_of(ring, "write_amplification"));
-    table_cell(t, sbuf_view(&b));
     table_cell(t, is_true(ring, "direct_io") ? STR("direct") : STR("buffered"));
     const json_t *resize = json_object_get(ring, "resize");
     if (json_is_object(resize) && !error.n) {
@@ -106,7 +123,6 @@ err_t show_status(const json_t *status, FILE *out)
     table_column(&t, "QUEUED", true);
     table_column(&t, "RING", true);
     table_column(&t, "USED", true);
-    table_column(&t, "AMPL.", true);
     table_column(&t, "WRITES", false);
     table_column(&t, "STATE", false);
     json_array_foreach(json_object_get(status, "workers"), i, w)

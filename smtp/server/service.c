@@ -15,10 +15,16 @@ static_assert(sizeof(struct session) <= 320, "an idle session is cheap");
 static void empty_run(struct tick_hook *h)
 {
     struct smtpd_service *s = container_of(h, struct smtpd_service, empty_hook);
-    if (s->emptied || s->session_count)
+    if (s->emptied || s->session_count || s->dnsbl_count)
         return;
     s->emptied = true;
     s->opt.empty(s->opt.ctx); /* last: the service may be gone */
+}
+
+void service_tell_if_empty(struct smtpd_service *s)
+{
+    if (s->draining && s->session_count == 0 && s->dnsbl_count == 0)
+        loop_at_tick_end(s->opt.loop, &s->empty_hook);
 }
 
 err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt)
@@ -33,8 +39,10 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     smtpd_memory_init(&s->memory, 0); /* bounded by admission, whose limits a reload may change */
     pool_init(&s->sessions, "smtpd_sessions", sizeof(struct session) + conn_size(), 0);
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0); /* one a session */
+    pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
     s->harvest = calloc(1, sizeof *s->harvest);
-    if (!s->harvest) {
+    s->pace = calloc(1, sizeof *s->pace);
+    if (!s->harvest || !s->pace) {
         smtpd_service_destroy(s);
         *out = NULL;
         return -ENOMEM;
@@ -50,13 +58,15 @@ void smtpd_service_destroy(struct smtpd_service *s)
 {
     if (!s)
         return;
-    must(s->session_count == 0);
+    must(s->session_count == 0 && s->dnsbl_count == 0);
     if (link_in_list(&s->empty_hook.link))
         list_remove(&s->empty_hook.link);
     smtpd_memory_free(&s->memory);
     pool_free(&s->sessions);
     pool_free(&s->rcpt_waits);
+    pool_free(&s->dnsbl_checks);
     free(s->harvest);
+    free(s->pace);
     arena_free(&s->scratch);
     map64_free(&s->clients);
     tls_context_unref(s->tls);
@@ -96,12 +106,24 @@ static void client_subtract(struct smtpd_service *s, const struct ip *ip)
 
 static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)
 {
-    const struct config *c = policy_config(s->policy);
-    long workers = s->opt.worker_count ? (long)s->opt.worker_count : (long)c->workers;
-    if (workers <= 0)
-        workers = MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
-    uint32_t share = MAX(c->limits.sessions / (uint32_t)workers, 1u);
+    uint32_t share = MAX(policy_config(s->policy)->limits.sessions / s->opt.worker_count, 1u);
     return class == CLASS_STRANGER ? share - share / KNOWN_SHARE : share;
+}
+
+/* Told when it changes, and over only when there is room to speak of. */
+static void note_overload(struct smtpd_service *s)
+{
+    static const char *const names[] = {"none", "strangers", "all"};
+    uint32_t count = s->session_count - s->refused_count, all = session_limit(s, CLASS_EDGE);
+    uint32_t strangers = session_limit(s, CLASS_STRANGER);
+    enum overload now = count >= all ? OVERLOAD_ALL : count >= strangers ? OVERLOAD_STRANGERS : OVERLOAD_NONE;
+    if (now == s->overload || (now < s->overload && count >= strangers - strangers / KNOWN_SHARE))
+        return;
+    LOG(overload, LF_CSTR("stage", names[now]), LF_CSTR("was", names[s->overload]), LF_U64("sessions", count),
+        LF_U64("limit", all));
+    metric_set(M_overload_strangers, now >= OVERLOAD_STRANGERS);
+    metric_set(M_overload_all, now == OVERLOAD_ALL);
+    s->overload = (uint8_t)now;
 }
 
 /* R_ok, or what the client is told. */
@@ -119,6 +141,15 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
     if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
         return R_too_many_sessions;
     return R_ok;
+}
+
+static bool comes_too_often(struct smtpd_service *s, const struct ip *ip)
+{
+    const struct cfg_rate *rate = &policy_config(s->policy)->strangers.connections;
+    if (pace_take(s->pace, service_client_key(ip), PACE_CONNECTIONS, rate, clock_mono_ns()))
+        return false;
+    metric_inc(M_paced_connections);
+    return true;
 }
 
 static struct session *session_new(struct smtpd_service *service, const struct endpoint *peer,
@@ -156,8 +187,8 @@ void service_forget(struct session *s)
     list_remove(&s->link);
     service->session_count--;
     pool_put(&service->sessions, s);
-    if (service->draining && service->session_count == 0)
-        loop_at_tick_end(service->opt.loop, &service->empty_hook);
+    note_overload(service);
+    service_tell_if_empty(service);
 }
 
 static void refuse(struct smtpd_service *service, int fd, const struct endpoint *peer,
@@ -165,6 +196,7 @@ static void refuse(struct smtpd_service *service, int fd, const struct endpoint 
 {
     struct session *s = NULL;
     metric_inc(M_sessions_refused);
+    note_overload(service);
     if (service->refused_count < REFUSED_COUNT_MAX && !is_silent) /* what waits for TLS reads no clear text */
         s = session_new(service, peer, class);
     if (!s) {
@@ -186,6 +218,10 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
     enum client_class class = policy_classify(service->policy, &peer->ip);
     enum close_reason why;
     enum reply_id reply = admit(service, class, &peer->ip, &why);
+    if (reply == R_ok && class == CLASS_STRANGER && comes_too_often(service, &peer->ip)) {
+        reply = R_too_many_connections;
+        why = CLOSE_limit;
+    }
     if (reply == R_ok && tls == LISTENER_TLS_IMPLICIT && !service->tls)
         reply =
             R_tls_unavailable; /* a reload took the certificates, and the listeners stay until a restart */
@@ -207,6 +243,7 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
         return;
     }
     metric_inc(by_class[class]);
+    note_overload(service);
 }
 
 /* --- reload --- */
@@ -215,13 +252,13 @@ void smtpd_service_set_policy(struct smtpd_service *service, const struct policy
 {
     struct tls_context *old = service->tls;
     service->policy = p;
-    service->tls = tls ? tls_context_ref(tls) : NULL; /* sessions that are open keep theirs */
+    service->tls = tls ? tls_context_ref(tls) : NULL; /* handshakes that began keep theirs */
     tls_context_unref(old);
     LIST_EACH(&service->open, k)
     {
         struct session *s = container_of(k, struct session, link);
         if (s->engine)
-            smtpd_set_policy(s->engine, p, service_shown_class(s, tls));
+            smtpd_set_policy(s->engine, p, tls != NULL, service_shown_class(s, tls));
     }
 }
 
@@ -259,6 +296,5 @@ void smtpd_service_drain(struct smtpd_service *service, bool now)
         else if (now && !s->closed) /* only lingers */
             conn_close(session_conn(s), 0);
     }
-    if (service->session_count == 0)
-        loop_at_tick_end(service->opt.loop, &service->empty_hook);
+    service_tell_if_empty(service);
 }

@@ -11,10 +11,17 @@
 
 /* --- time --- */
 
+static void greet(struct session *s);
+
 static void timer_fired(struct timer *t)
 {
     struct session *s = container_of(t, struct session, timer);
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    if (!s->greeted) {
+        if (!conn_closing(session_conn(s)))
+            greet(s);
+        return;
+    }
     if (s->deadline_ms == UINT64_MAX) /* session_touch arms it again when the client is to act */
         return;
     if (now_ms < s->deadline_ms) {
@@ -25,13 +32,28 @@ static void timer_fired(struct timer *t)
     smtpd_timeout(s->engine);
 }
 
-void session_touch(struct session *s)
+/* A whole command earns all of the time again; bytes of one, or of content, only what they take at the least
+ * rate: one byte a minute is worth nothing. */
+static uint64_t new_deadline(struct session *s, size_t n, uint64_t now_ms)
+{
+    const struct config *c = policy_config(smtpd_policy(s->engine));
+    uint64_t step_ms = smtpd_timeout_ms(s->engine), full_ms = now_ms + step_ms;
+    uint32_t steps = smtpd_steps(s->engine), rate = c->strangers.min_rate;
+    bool is_same = n && steps == s->steps && s->deadline_ms != UINT64_MAX;
+    s->steps = steps;
+    if (!step_ms)
+        return UINT64_MAX;
+    if (!is_same || !rate || smtpd_class(s->engine) != CLASS_STRANGER)
+        return full_ms;
+    return MIN(full_ms, s->deadline_ms + (uint64_t)n * 1000 / rate);
+}
+
+void session_touch(struct session *s, size_t n)
 {
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
-    uint32_t step_ms = smtpd_timeout_ms(s->engine);
     uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
-    s->deadline_ms = step_ms ? now_ms + step_ms : UINT64_MAX;
-    if (!step_ms)
+    s->deadline_ms = new_deadline(s, n, now_ms);
+    if (s->deadline_ms == UINT64_MAX)
         return;
     if (session_ms)
         s->deadline_ms = MIN(s->deadline_ms, s->started_ms + session_ms);
@@ -47,7 +69,7 @@ static void start_tls(struct session *s)
 {
     if (smtpd_class(s->engine) != CLASS_STRANGER)
         conn_go_first(session_conn(s));
-    conn_starttls(session_conn(s), s->tls, STR_NONE);
+    conn_starttls(session_conn(s), s->service->tls, STR_NONE);
 }
 
 static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
@@ -57,6 +79,12 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
     size_t used = 0;
     if (!s->engine)
         return n;
+    if (!s->greeted) { /* kept until then */
+        if (!s->told_early)
+            smtpd_early(s->engine);
+        s->told_early = true;
+        return 0;
+    }
     while (used < n && !smtpd_waiting(s->engine)) {
         if (conn_pending_bytes(c) >= OUTPUT_HIGH_BYTES && !conn_closing(c)) {
             s->output_paused = true;
@@ -64,7 +92,7 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
         }
         used += smtpd_input(s->engine, p + used, MIN(n - used, (size_t)FEED_BYTES), wall_ms);
     }
-    session_touch(s);
+    session_touch(s, used);
     if (s->tls_asked) {
         s->tls_asked = false;
         start_tls(s);
@@ -107,7 +135,7 @@ static void conn_secured(struct conn *c, err_t err)
     smtpd_secured(s->engine, &tls);
     if (tls.class != CLASS_STRANGER)
         service_uncount(s);
-    session_touch(s);
+    session_touch(s, 0);
 }
 
 static void conn_closed(struct conn *c, err_t err)
@@ -137,6 +165,26 @@ static void prepare(struct session *s)
     s->timer.fire = timer_fired;
 }
 
+static void greet(struct session *s)
+{
+    s->greeted = true;
+    smtpd_start(s->engine);
+    conn_resume(session_conn(s));
+    session_touch(s, 0);
+}
+
+/* Late for strangers, to see who does not wait; not with implicit TLS, where the client talks first. */
+static void greet_in_time(struct session *s, enum listener_tls tls)
+{
+    uint32_t delay_ms = policy_config(s->service->policy)->strangers.greet_delay_ms;
+    if (!delay_ms || s->class != CLASS_STRANGER || tls == LISTENER_TLS_IMPLICIT)
+        greet(s);
+    else
+        timer_arm(s->service->opt.loop, &s->timer, delay_ms);
+    if (tls == LISTENER_TLS_IMPLICIT)
+        start_tls(s);
+}
+
 err_t session_open(struct session *s, int fd, const struct endpoint *local, enum listener_tls tls)
 {
     struct smtpd_service *service = s->service;
@@ -151,13 +199,10 @@ err_t session_open(struct session *s, int fd, const struct endpoint *local, enum
     err_t err = smtpd_create(&s->engine, &service_host, s, &client, service->policy, service->tls != NULL);
     if (err)
         return err;
-    s->tls = service->tls ? tls_context_ref(service->tls) : NULL;
     prepare(s);
     conn_open(session_conn(s), service->opt.loop, fd, &conn_ops, s);
-    smtpd_start(s->engine);
-    if (tls == LISTENER_TLS_IMPLICIT)
-        start_tls(s);
-    session_touch(s);
+    dnsbl_start(s);
+    greet_in_time(s, tls);
     return 0;
 }
 
@@ -200,10 +245,10 @@ void session_release(struct session *s)
     if (s->committing) /* the message will be in the queue, whoever is there to hear it */
         return;
     log_session(s);
+    dnsbl_forget(s);
     if (s->engine)
         smtpd_destroy(s->engine);
     else
         s->service->refused_count--;
-    tls_context_unref(s->tls);
     service_forget(s);
 }

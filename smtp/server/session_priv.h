@@ -112,6 +112,7 @@ struct smtpd_session {
     uint8_t reason;        /* enum close_reason */
     uint8_t next_shown;    /* enum client_class: tls.class, with next_policy */
     uint8_t listener_tls;  /* enum listener_tls */
+    bool helo_said;        /* by the line that was read last */
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */

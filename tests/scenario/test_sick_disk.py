@@ -295,8 +295,6 @@ def test_resize_while_mail_flows(run, tmp_path):
     eventually(lambda: gateway.metric("postern_queue_resizing") == 0 and gateway.metric("postern_queue_resize_bytes") == 0, "the gauges say so")
     assert load.p.wait(timeout=300) == 0, load.log()
     eventually(lambda: gateway.queued() == 0, "the queue is empty")
-    for ring in (w["ring"] for w in gateway.status()["workers"]):
-        assert ring["accepted"] == 0 or ring["write_amplification"] == pytest.approx(ring["written"] / ring["accepted"])
     assert not set(acknowledged.read_text().split()) - set(internal.ids())
     spool = gateway.directory / "spool"
     eventually(lambda: all((spool / f"ring-0{i}").stat().st_size == 21 * MIB for i in (0, 1)), "the end is given back")

@@ -32,7 +32,6 @@ struct world {
     struct policy *policy;
     struct relay *relay;
     struct sink one, two;
-    struct tls_context *tls;
     char directory[64];   /* given, or made by world_start */
     bool keep;            /* the directory, for another world */
     struct qmsg *live[8]; /* found in it */
@@ -281,7 +280,6 @@ static void world_run(struct world *w, const char *one_options, const char *retr
                                .queue = w->queue,
                                .policy = w->policy,
                                .budget = budget,
-                               .tls = w->tls,
                                .active_max = w->active_max};
     assert_int_equal(relay_create(&w->relay, &ro), 0);
     for (uint32_t i = 0; i < w->live_count; i++)
