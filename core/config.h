@@ -118,6 +118,10 @@ enum listener_tls {
 struct cfg_listener {
     struct endpoint at;
     enum listener_tls tls;
+    struct { /* that tell of their clients */
+        struct cidr *items;
+        size_t count;
+    } proxies;
     struct mark mark, tls_mark; /* tls_mark: line 0: not written */
 };
 
@@ -212,7 +216,7 @@ struct config {
         uint32_t verify_edge, verify_stranger; /* 30 s, 8 s: RCPT waits at most this long for its verdict */
     } timeouts;
 
-    uint32_t hidden_extensions[3]; /* bits 1 << enum extension, by enum client_class */
+    uint32_t hidden_extensions[3];     /* bits 1 << enum extension, by enum client_class */
     enum line_endings line_endings[3]; /* by enum client_class: stranger, edge, trusted; default strict */
 
     struct {                     /* retry */

@@ -150,6 +150,25 @@ static void read_networks(struct loader *l, const struct schema_key *k, const st
             (*count)++;
 }
 
+void read_proxies(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct cfg_listener *listener = container_of(field, struct cfg_listener, proxies);
+    struct cfg_network net;
+
+    listener->proxies.items = new_items(l, k, list, sizeof *listener->proxies.items);
+    for (const struct node *n = list->first; n && listener->proxies.items && !too_many_errors(l);
+         n = n->next) {
+        if (!parse_network(l, k, n, &net))
+            continue;
+        if (net.is_name)
+            diag_error(l->diag, n->mark,
+                       "%s: \"" STR_FMT "\" is a name; write addresses and networks, such as %s", k->name,
+                       STR_ARG(net.name), k->example);
+        else
+            listener->proxies.items[listener->proxies.count++] = net.cidr;
+    }
+}
+
 void read_edge_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     struct config *c = l->config;

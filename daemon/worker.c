@@ -94,6 +94,29 @@ static void explain_listen(const struct endpoint *at, err_t err, struct gbuf *no
                                         : "");
 }
 
+/* Copies: a reload takes the configuration away, and the listeners stay. */
+static err_t make_door(const struct cfg_listener *l, struct smtpd_door *door)
+{
+    *door = (struct smtpd_door){.tls = l->tls, .proxy_count = l->proxies.count};
+    if (!l->proxies.count)
+        return 0;
+    struct cidr *copy = calloc(l->proxies.count, sizeof *copy);
+    if (!copy) {
+        door->proxy_count = 0;
+        return -ENOMEM;
+    }
+    memcpy(copy, l->proxies.items, l->proxies.count * sizeof *copy);
+    door->proxies = copy;
+    return 0;
+}
+
+static void free_doors(struct worker *w)
+{
+    for (size_t i = 0; i < w->listener_count; i++)
+        free(w->listeners[i].door.proxies);
+    free(w->listeners);
+}
+
 err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes)
 {
     const struct config *c = policy_config(w->current->policy);
@@ -104,10 +127,13 @@ err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *n
         const struct endpoint *at = &c->listeners[i].at;
         err_t err = first ? 0 : await_port(at);
         struct worker_listener *ln = &w->listeners[i];
-        *ln = (struct worker_listener){.worker = w, .tls = c->listeners[i].tls};
+        *ln = (struct worker_listener){.worker = w};
+        if (!err)
+            err = make_door(&c->listeners[i], &ln->door);
         if (!err) /* port 0: the one that the first worker got */
             err = listener_open(&ln->listener, first ? listener_endpoint(first->listeners[i].listener) : at);
         if (err) {
+            free(ln->door.proxies);
             explain_listen(at, err, notes);
             return err;
         }
@@ -131,7 +157,7 @@ void worker_discard(struct worker *w)
 {
     for (size_t i = 0; i < w->listener_count; i++)
         listener_close(w->listeners[i].listener);
-    free(w->listeners);
+    free_doors(w);
     free(w->recovered);
     relay_destroy(w->relay);
     smtpd_service_destroy(w->service);
@@ -147,7 +173,7 @@ void worker_discard(struct worker *w)
 static void listener_accepted(void *ctx, int fd, const struct endpoint *peer, const struct endpoint *local)
 {
     const struct worker_listener *ln = ctx;
-    smtpd_service_accept(ln->worker->service, fd, peer, local, ln->tls);
+    smtpd_service_accept(ln->worker->service, fd, peer, local, &ln->door);
 }
 
 static void post_step(struct worker *w);
@@ -503,6 +529,6 @@ void worker_join(struct worker *w)
     pthread_join(w->thread, NULL);
     verifier_destroy(w->verifier);
     loop_destroy(w->loop);
-    free(w->listeners);
+    free_doors(w);
     release_shared(w);
 }
