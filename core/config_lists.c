@@ -177,6 +177,23 @@ void read_edge_networks(struct loader *l, const struct schema_key *k, const stru
     read_networks(l, k, n, &c->edge_networks, &c->edge_network_count);
 }
 
+void read_xclient_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    struct config *c = l->config;
+    (void)field;
+    read_networks(l, k, n, &c->xclient_networks, &c->xclient_network_count);
+}
+
+void read_names(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct cfg_names *names = field;
+
+    names->items = new_items(l, k, list, sizeof *names->items);
+    for (const struct node *n = list->first; n && names->items && !too_many_errors(l); n = n->next)
+        if (check_item(l, k, n, NODE_SCALAR))
+            read_fqdn(l, k, n, &names->items[names->count++]);
+}
+
 void read_trusted_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     struct config *c = l->config;

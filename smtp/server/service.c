@@ -143,6 +143,17 @@ void service_uncount(struct session *s)
     s->counted = false;
 }
 
+enum reply_id service_recount(struct session *s)
+{
+    uint32_t per_client = policy_config(s->service->policy)->limits.sessions_per_client;
+    if (s->class != CLASS_STRANGER)
+        return R_ok;
+    if (per_client && client_sessions(s->service, &s->peer.ip) >= per_client)
+        return R_too_many_sessions;
+    s->counted = client_add(s->service, &s->peer.ip) == 0;
+    return R_ok;
+}
+
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules)
 {
     int tag = rules && !s->closed ? conn_tls_client_tag(session_conn(s), rules) : -1;

@@ -53,6 +53,7 @@ struct session {
     bool counted;           /* in service->clients */
     bool turned_away;       /* in service->refused_count */
     bool has_via;
+    uint8_t step; /* enum origin_step: how we know `peer` */
     bool committing, closed;
     bool tls_asked;                           /* conn_starttls when the engine has returned */
     bool output_paused;                       /* the client does not read: no input until it does */
@@ -73,8 +74,9 @@ void service_rcpt_cancel(struct session *s);
 
 /* service.c */
 uint64_t service_client_key(const struct ip *ip);
-void service_forget(struct session *s);  /* frees it */
-void service_uncount(struct session *s); /* it is no stranger: limits by address are not for it */
+void service_forget(struct session *s);           /* frees it */
+enum reply_id service_recount(struct session *s); /* it is another client now: R_ok, or what it is told */
+void service_uncount(struct session *s);          /* it is no stranger: limits by address are not for it */
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules);
 
 /* The client is known, as a balancer has named it. */

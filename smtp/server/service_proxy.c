@@ -28,6 +28,7 @@ void service_proxy_gone(struct session *s)
 void service_proxy_begin(struct session *s, int fd, const struct endpoint *local, enum listener_tls tls)
 {
     s->has_via = true;
+    s->step = ORIGIN_PROXY;
     s->via = s->peer.ip;
     s->refused = CLOSE_proxy; /* unless it turns out well */
     session_connect(s, fd);

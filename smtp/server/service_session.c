@@ -123,7 +123,7 @@ static void conn_secured(struct conn *c, err_t err)
         .class = service_shown_class(s, s->service->tls), /* of today, not of when it came */
     };
     smtpd_secured(s->engine, &tls);
-    if (tls.class != CLASS_STRANGER)
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
         service_uncount(s);
     session_touch(s);
 }
@@ -165,6 +165,7 @@ err_t session_begin(struct session *s, const struct endpoint *local, enum listen
         .local = *local,
         .class = (enum client_class)s->class,
         .tls = tls,
+        .step = s->has_via ? ORIGIN_PROXY : ORIGIN_CLIENT,
         .session_id = s->id,
         .memory = &service->memory,
     };
@@ -210,6 +211,7 @@ static void log_session(const struct session *s)
     metric_observe(H_session_s, (double)ms / 1000);
     LOG(session, LF_QID("sid", s->id), LF_STR("id", last), LF_IP("client", &s->peer.ip),
         LF_U64("port", s->peer.port), LF_IP("via", s->has_via ? &s->via : NULL),
+        LF_CSTR("real_by", s->step ? origin_step_name((enum origin_step)s->step) : NULL),
         LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
         LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_CSTR("verify", s->tls_verify),
         LF_U64("messages", st.messages), LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands),

@@ -1,13 +1,18 @@
-"""Who the client really is when somebody stands in front of us: load balancers that say PROXY."""
+"""Who the client really is when somebody stands in front of us: load balancers that say PROXY, an edge that says XCLIENT or XFORWARD or
+writes Received lines."""
+import os
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 
 import pytest
 
 from certs import Certificate
-from conftest import EDGE, INTERNAL, PATIENCE_S, STRANGER, Gateway, Sink, eventually, message, routes
+from conftest import EDGE, INTERNAL, PATIENCE_S, STRANGER, Gateway, Sink, Smtp, eventually, message, routes
 from ports import free_port
+from postfix import POSTFIX, Postfix
 
 pytestmark = pytest.mark.sanitized
 
@@ -161,3 +166,73 @@ def test_starttls_discards_the_clear_rest_behind_a_header_too(scene, tmp_path):
     secure = context.wrap_socket(s.sock)
     secure.sendall(b"EHLO again.example.net\r\n")
     assert secure.recv(1000).startswith(b"250-gw.example.com")
+
+
+def queued_real(gateway, identity):
+    import json
+    return json.loads(gateway.cli("--json", "queue", "show", identity).stdout)
+
+
+def test_swaks_names_the_client(scene):
+    gateway, internal, _ = scene(edge_networks=[EDGE])
+    if not shutil.which("swaks"):
+        pytest.skip("no swaks")
+    r = subprocess.run(["swaks", "--server", f"127.0.0.1:{gateway.port}", "--local-interface", EDGE, "--from", "a@example.net",
+                        "--to", "bob@example.com", "--xclient", "ADDR=198.51.100.7 NAME=mail.example.org", "--h-Subject", "x"],
+                       capture_output=True, text=True, timeout=PATIENCE_S)
+    assert r.returncode == 0, r.stdout + r.stderr
+    raw = internal.wait_for(1)[0].raw
+    assert b"(mail.example.org [198.51.100.7])" in raw and b"(client [198.51.100.7] by xclient)" in raw
+    line = gateway.last("message")
+    assert (line["client"], line["real"], line["real_by"], line["class"]) == ("198.51.100.7", "198.51.100.7", "xclient", "stranger")
+    line = gateway.last("session")
+    assert (line["client"], line["via"], line["real_by"]) == ("198.51.100.7", EDGE, "xclient")
+    assert gateway.last("client_named")["from"] == EDGE
+    assert gateway.metric("postern_message_origins_total", step="xclient") == 1
+
+
+def test_sessions_count_for_the_client_that_xclient_names(scene):
+    gateway, _, _ = scene(workers=1, edge_networks=[EDGE], limits={"sessions_per_client": 1})
+    first = gateway.smtp(EDGE)
+    assert first.say("XCLIENT ADDR=198.51.100.7").code == 220
+    second = gateway.smtp(EDGE)
+    assert second.say("XCLIENT ADDR=198.51.100.7").startswith("421 4.7.0")
+    third = gateway.smtp(EDGE)
+    assert third.say("XCLIENT ADDR=IPV6:2001:db8::7").code == 220
+    assert first.say("QUIT").code == 221
+    eventually(lambda: gateway.smtp(EDGE).say("XCLIENT ADDR=198.51.100.7").code == 220, "its place is free again")
+    third.close()
+
+
+def test_the_queue_shows_the_real_client(run):
+    nobody = free_port(INTERNAL)
+    gateway = run(Behind, edge_networks=[EDGE], domains=[{"name": "example.com", "local": True, "route": {"hosts": [INTERNAL], "port": nobody}}])
+    s = gateway.smtp(EDGE)
+    s.ehlo("edge.example.net")
+    assert s.say("XFORWARD ADDR=198.51.100.7 HELO=c.example NAME=[UNAVAILABLE]").code == 250
+    s.send("a@example.net", "bob@example.com", message())
+    identity = gateway.last("message")["id"]
+    assert "198.51.100.7, by xforward, helo c.example" in gateway.cli("queue", "show", identity).stdout
+    assert queued_real(gateway, identity)["real"] == {"address": "198.51.100.7", "by": "xforward", "name": None, "helo": "c.example"}
+    gateway.stop()
+    gateway.start()  # it is on disk
+    assert queued_real(gateway, identity)["real"]["address"] == "198.51.100.7"
+
+
+@pytest.mark.skipif(not POSTFIX or os.geteuid() != 0, reason="needs Postfix, and root to start it")
+@pytest.mark.parametrize("forwards", ["yes", "no"])
+def test_a_postfix_in_front(scene, run, forwards):
+    gateway, internal, _ = scene(edge_networks=[EDGE])
+    edge = run(lambda _: Postfix(EDGE, relay_domains="example.com", myhostname="edge.example.net", mynetworks="127.0.0.1",
+                                 transport_maps=f"inline:{{ example.com=smtp:[127.0.0.1]:{gateway.port} }}",
+                                 smtpd_authorized_xclient_hosts="127.0.0.1", smtp_send_xforward_command=forwards,
+                                 smtpd_relay_restrictions="permit_mynetworks reject_unauth_destination", default_process_limit="10"))
+    s = Smtp(EDGE, edge.port)
+    assert s.say("XCLIENT NAME=mail.example.org ADDR=198.51.100.7").code == 220
+    s.ehlo("[127.0.0.1]")
+    forged = "Received: from x (x [203.0.113.9])\r\n\tby edge.example.net (Postfix) with ESMTP id 1;\r\n\tTue, 24 Nov 2026 04:14:26 +0000\r\n"
+    assert s.send("a@example.net", "bob@example.com", message(headers=forged))[-1].code == 250
+    internal.wait_for(1)
+    line = gateway.last("message")
+    assert (line["client"], line["class"], line["real"], line["real_helo"]) == (EDGE, "edge", "198.51.100.7", "[127.0.0.1]"), edge.log()
+    assert (line["real_by"], line["real_name"]) == ("xforward" if forwards == "yes" else "received", "mail.example.org")
