@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "admin/queue.h"
+#include "admin/verify.h"
 #include "core/config.h"
 
 struct admin;
@@ -36,6 +37,11 @@ struct admin_backend {
     /* Of everything, or of one destination (`key` present), known or not. 0: durable and in force, *out tells
      * what is paused now. */
     err_t (*pause)(void *ctx, bool paused, str_t key, str_t by, json_t **out);
+    /* One verb of recipient verification; *out is a new reference, or EXPORT's lines go to `lines`. Pins and
+     * purges are in force when it returns, and on the disk if they say so. ERR_SYNTAX, ERR_NOT_FOUND,
+     * ERR_UNSUPPORTED, ERR_FULL: `why` says what is wrong; ERR_TIMEOUT: the workers did not answer. */
+    err_t (*verify)(void *ctx, const struct verify_request *rq, json_t **out, struct gbuf *lines,
+                    struct sbuf *why);
     void *ctx;
 };
 

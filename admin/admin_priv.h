@@ -1,4 +1,4 @@
-/* admin/admin_priv.h: inside of admin: doors (listen.c), requests (http.c, http_queue.c), life (admin.c). */
+/* admin/admin_priv.h: inside of admin: doors (listen.c), requests (http*.c), life (admin.c). */
 #ifndef ADMIN_ADMIN_PRIV_H
 #define ADMIN_ADMIN_PRIV_H
 
@@ -97,5 +97,17 @@ struct answer post_remove(struct request *rq);
 struct answer post_lease(struct request *rq);
 struct answer get_record(struct request *rq);
 struct answer post_import(struct request *rq);
+
+/* --- http_verify.c --- */
+
+struct answer get_verify_show(struct request *rq);
+struct answer get_verify_export(struct request *rq);
+struct answer get_verify_stats(struct request *rq);
+struct answer get_verify_backends(struct request *rq);
+struct answer post_verify_probe(struct request *rq);
+struct answer post_verify_pin(struct request *rq);
+struct answer post_verify_unpin(struct request *rq);
+struct answer post_verify_purge(struct request *rq);
+struct answer post_verify_retry(struct request *rq);
 
 #endif

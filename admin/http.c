@@ -279,6 +279,15 @@ static const struct endpoint_row {
     {"/api/v1/queue/lease", CHANGES, post_lease, 0},
     {"/api/v1/queue/record", READS_MAIL, get_record, 0},
     {"/api/v1/queue/import", CHANGES, post_import, IMPORT_BYTES_MAX},
+    {"/api/v1/verify/show", READS, get_verify_show, 0},
+    {"/api/v1/verify/stats", READS, get_verify_stats, 0},
+    {"/api/v1/verify/backends", READS, get_verify_backends, 0},
+    {"/api/v1/verify/export", READS_MAIL, get_verify_export, 0},
+    {"/api/v1/verify/probe", CHANGES, post_verify_probe, 0},
+    {"/api/v1/verify/pin", CHANGES, post_verify_pin, 0},
+    {"/api/v1/verify/unpin", CHANGES, post_verify_unpin, 0},
+    {"/api/v1/verify/purge", CHANGES, post_verify_purge, 0},
+    {"/api/v1/verify/retry", CHANGES, post_verify_retry, 0},
     {"/api/v1/destinations", READS, get_destinations, 0},
     {"/api/v1/reload", CHANGES, post_reload, 0},
     {"/api/v1/pause", CHANGES, post_pause, 0},
@@ -322,7 +331,7 @@ static const char *refusal(const struct door *door, const char *path, const char
     }
     if (r->kind == READS_MAIL && !door->is_local) {
         *status = MHD_HTTP_FORBIDDEN;
-        return "mail is shown through the Unix socket only";
+        return "mail, and who exists, are shown through the Unix socket only";
     }
     return NULL;
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "daemon/backend_verify.h"
 #include "daemon/gateway.h"
 #include "daemon/walk.h"
 
@@ -152,6 +153,7 @@ void backend_init(struct admin_backend *b, struct gateway *g)
         .scrub = backend_scrub,
         .reload = backend_reload,
         .pause = backend_pause,
+        .verify = backend_verify,
         .ctx = g,
     };
 }

@@ -398,6 +398,7 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     if (!status) {
         metrics_add_collector(collect_age, g);
         metrics_add_collector(collect_pauses, g);
+        metrics_add_collector(verification_collect, &g->verify);
         metrics_add_collector(collect_certificates, g);
         certificates_set(&g->certificates, g->current);
         certificates_warn(&g->certificates, g->current);

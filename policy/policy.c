@@ -55,6 +55,12 @@ bool rule_is_deliverable(const struct policy *p, const struct rule *rule)
     return rule->route || p->config->destination_mode == DEST_DNS;
 }
 
+str_t policy_listed_domain(const struct policy *p, str_t domain)
+{
+    const struct rule *rule = find_rule(p, domain);
+    return rule ? rule->source->name : STR_NONE;
+}
+
 bool policy_domain_is_local(const struct policy *p, str_t domain)
 {
     /* domains never start with a bracket, so that "[192.0.2.1]" cannot end in a listed name */

@@ -59,6 +59,10 @@ enum reply_id policy_check_rcpt(const struct policy *p, enum client_class c, con
  * snapshot. */
 const struct cfg_verify *policy_verify(const struct policy *p, const struct address *rcpt);
 
+/* The name of the entry of `domains` that it comes under, its own or "*.above.it", as it stands there;
+ * absent: none. Lives as long as the snapshot. */
+str_t policy_listed_domain(const struct policy *p, str_t domain);
+
 /* Where mail for a recipient goes. Precedence: address, exact domain, longest wildcard, then the destination
  * mode. */
 enum route_kind { ROUTE_HOSTS, ROUTE_DNS };

@@ -1,18 +1,34 @@
 /* verify/answer.c: see answer.h. */
 #include "verify/answer.h"
 
-const char *finding_name(enum finding f)
+enum answer_source finding_source(enum finding f)
+{
+    static const enum answer_source sources[] = {
+        [FINDING_KNOWN] = FROM_PROBE,     [FINDING_FULL] = FROM_FULL,
+        [FINDING_LATER] = FROM_LATER,     [FINDING_NO_SMTPUTF8] = FROM_NO_SMTPUTF8,
+        [FINDING_DOWN] = FROM_DOWN,       [FINDING_REFUSES_US] = FROM_REFUSES_US,
+        [FINDING_LOOPS] = FROM_LOOPS,     [FINDING_OWN_PROBE] = FROM_OWN_PROBE,
+        [FINDING_BLIND] = FROM_BLIND,     [FINDING_OVERFLOW] = FROM_OVERFLOW,
+        [FINDING_TIMEOUT] = FROM_TIMEOUT, [FINDING_NO_ROUTE] = FROM_NO_ROUTE,
+        [FINDING_CLOSING] = FROM_CLOSING,
+    };
+    must(f >= 0 && f < COUNT_OF(sources));
+    return sources[f];
+}
+
+const char *answer_source_name(enum answer_source s)
 {
     static const char *const names[] = {
-        [FINDING_KNOWN] = "known",      [FINDING_FULL] = "full",
-        [FINDING_LATER] = "later",      [FINDING_NO_SMTPUTF8] = "no-smtputf8",
-        [FINDING_DOWN] = "down",        [FINDING_REFUSES_US] = "refuses-us",
-        [FINDING_LOOPS] = "loops",      [FINDING_OWN_PROBE] = "own-probe",
-        [FINDING_BLIND] = "accept-all", [FINDING_OVERFLOW] = "overflow",
-        [FINDING_TIMEOUT] = "timeout",  [FINDING_NO_ROUTE] = "no-route",
-        [FINDING_CLOSING] = "closing",
+#define SOURCE(id, name, help) [FROM_##id] = name,
+#include "verify/source.def"
+#undef SOURCE
     };
-    return f >= 0 && f < COUNT_OF(names) ? names[f] : "unknown";
+    return s >= 0 && s < FROM_COUNT ? names[s] : "unknown";
+}
+
+const char *finding_name(enum finding f)
+{
+    return f == FINDING_KNOWN ? "known" : answer_source_name(finding_source(f));
 }
 
 struct verdict_times verify_times(const struct cfg_verify *s)
@@ -95,26 +111,26 @@ static bool serves_stale(const struct cfg_verify *s, const struct verdict_record
 
 /* It could not be found out: `refusal`, or what the fail mode makes of it. */
 static enum reply_id fail(const struct cfg_verify *s, const struct verdict_record *r, uint32_t now_s,
-                          enum reply_id refusal, const char **source)
+                          enum reply_id refusal, enum answer_source *source)
 {
     if (serves_stale(s, r, now_s)) {
-        *source = "stale";
+        *source = FROM_STALE;
         return R_rcpt_ok;
     }
     if (s->fail == FAIL_OPEN) {
-        *source = "open";
+        *source = FROM_OPEN;
         return R_rcpt_ok;
     }
     return refusal;
 }
 
 enum reply_id answer_for(const struct cfg_verify *s, enum finding f, const struct verdict_record *record,
-                         uint32_t now_s, const char **source)
+                         uint32_t now_s, enum answer_source *source)
 {
     bool postfix = s->compat == COMPAT_POSTFIX;
-    *source = finding_name(f);
+    *source = finding_source(f);
     switch (f) {
-    case FINDING_KNOWN: *source = "probe"; return known(s, record);
+    case FINDING_KNOWN: return known(s, record);
     case FINDING_FULL: return R_rcpt_full;
     case FINDING_NO_SMTPUTF8: return R_needs_smtputf8;
     case FINDING_LOOPS:
@@ -127,7 +143,7 @@ enum reply_id answer_for(const struct cfg_verify *s, enum finding f, const struc
     case FINDING_OVERFLOW: /* `open` would let a dictionary attack in: only what was good goes on */
         if (!serves_stale(s, record, now_s))
             return R_rcpt_temp;
-        *source = "stale";
+        *source = FROM_STALE;
         return R_rcpt_ok;
     case FINDING_NO_ROUTE: return R_no_route_now;
     case FINDING_CLOSING: break;

@@ -24,10 +24,20 @@ enum finding {
 };
 const char *finding_name(enum finding f);
 
+/* What decided: source.def. */
+enum answer_source {
+#define SOURCE(id, name, help) FROM_##id,
+#include "verify/source.def"
+#undef SOURCE
+    FROM_COUNT
+};
+const char *answer_source_name(enum answer_source s);
+enum answer_source finding_source(enum finding f);
+
 /* What RCPT would be answered if refusals are enforced. `record`: what is known of the address now (state
- * NONE: nothing). *source: static, for logs and metrics. */
+ * NONE: nothing). */
 enum reply_id answer_for(const struct cfg_verify *s, enum finding f, const struct verdict_record *record,
-                         uint32_t now_s, const char **source);
+                         uint32_t now_s, enum answer_source *source);
 
 struct verdict_times verify_times(const struct cfg_verify *s);
 struct verdict_key_rules verify_key_rules(const struct cfg_verify *s);

@@ -30,7 +30,7 @@
 
 struct entry {
     atomic_uint_fast64_t lo, hi; /* of the key's hash */
-    atomic_uint_fast64_t state;  /* state, source, pin, suspect; checked_s above */
+    atomic_uint_fast64_t state;  /* what is known, and of which domain: pack() */
     atomic_uint refused_s;
     atomic_uint used_s;
 };
@@ -41,6 +41,7 @@ struct set {
     _Alignas(64) struct entry entries[WAYS];
 };
 
+_Static_assert(VERDICT_DISABLED < 4 && SOURCE_SENDER < 4 && PIN_UNKNOWN < 4, "two bits each in pack()");
 _Static_assert(sizeof(struct entry) == 32, "two to a cache line");
 _Static_assert(sizeof(struct set) == 64 + WAYS * 32, "no holes but in the first line");
 
@@ -58,24 +59,41 @@ struct place {
     struct hash128 hash;
     struct set *set;
     uint16_t tag;
+    uint32_t domain; /* of a key that is to be written */
 };
 
 /* --- records as words --- */
 
-static uint64_t pack(const struct verdict_record *r)
+/* |32 checked_s|24 domain|8 state, source, suspect, pin|: whose two bits each are enough */
+static uint64_t pack(const struct verdict_record *r, uint32_t domain)
 {
-    return (uint64_t)r->checked_s << 32 | (uint32_t)r->suspect << 24 | (uint32_t)r->pin << 16 |
-           (uint32_t)r->source << 8 | r->state;
+    return (uint64_t)r->checked_s << 32 | (uint64_t)domain << 8 | (uint64_t)(r->pin << 6 | r->suspect << 4) |
+           (uint64_t)(r->source << 2 | r->state);
 }
 
 static struct verdict_record unpack(uint64_t state, uint32_t refused_s)
 {
-    return (struct verdict_record){.state = (uint8_t)state,
-                                   .source = (uint8_t)(state >> 8),
-                                   .pin = (uint8_t)(state >> 16),
-                                   .suspect = (uint8_t)(state >> 24),
+    return (struct verdict_record){.state = state & 3,
+                                   .source = state >> 2 & 3,
+                                   .suspect = state >> 4 & 3,
+                                   .pin = state >> 6 & 3,
                                    .checked_s = (uint32_t)(state >> 32),
                                    .refused_s = refused_s};
+}
+
+static uint32_t unpack_domain(uint64_t state)
+{
+    return (uint32_t)(state >> 8) & VERDICT_DOMAIN_MAX;
+}
+
+uint32_t verdict_domain(str_t domain)
+{
+    return (uint32_t)str_hash(domain) & VERDICT_DOMAIN_MAX;
+}
+
+static uint32_t domain_of_key(str_t key)
+{
+    return verdict_domain(str_sub(key, (size_t)(str_rfind(key, '@') + 1), key.n));
 }
 
 static struct verdict_record entry_record(const struct entry *e)
@@ -91,7 +109,7 @@ static bool is_nothing(const struct verdict_record *r)
 
 static bool same_record(const struct verdict_record *a, const struct verdict_record *b)
 {
-    return pack(a) == pack(b) && a->refused_s == b->refused_s;
+    return pack(a, 0) == pack(b, 0) && a->refused_s == b->refused_s;
 }
 
 /* --- places --- */
@@ -158,9 +176,9 @@ static void mark_used(struct entry *e, uint32_t now_s)
         atomic_store_explicit(&e->used_s, now_s, memory_order_relaxed);
 }
 
-bool verdict_cache_get(struct verdict_cache *c, str_t key, uint32_t now_s, struct verdict_record *out)
+/* The way where it is, or -1. */
+static int look(struct place p, struct verdict_record *out)
 {
-    struct place p = place_of(c, key);
     for (unsigned spins = 0;; wait_a_moment(&spins)) {
         unsigned before = atomic_load_explicit(&p.set->sequence, memory_order_acquire);
         if (before % 2)
@@ -168,13 +186,24 @@ bool verdict_cache_get(struct verdict_cache *c, str_t key, uint32_t now_s, struc
         int i = find(p);
         if (i >= 0)
             *out = entry_record(&p.set->entries[i]);
-        if (atomic_load_explicit(&p.set->sequence, memory_order_relaxed) != before)
-            continue;
-        if (i >= 0)
-            mark_used(&p.set->entries[i], now_s);
-        metric_inc(i >= 0 ? M_verdict_cache_hits : M_verdict_cache_misses);
-        return i >= 0;
+        if (atomic_load_explicit(&p.set->sequence, memory_order_relaxed) == before)
+            return i;
     }
+}
+
+bool verdict_cache_get(struct verdict_cache *c, str_t key, uint32_t now_s, struct verdict_record *out)
+{
+    struct place p = place_of(c, key);
+    int i = look(p, out);
+    if (i >= 0)
+        mark_used(&p.set->entries[i], now_s);
+    metric_inc(i >= 0 ? M_verdict_cache_hits : M_verdict_cache_misses);
+    return i >= 0;
+}
+
+bool verdict_cache_peek(struct verdict_cache *c, str_t key, struct verdict_record *out)
+{
+    return look(place_of(c, key), out) >= 0;
 }
 
 /* --- counting --- */
@@ -214,11 +243,10 @@ static void unreserve(struct verdict_cache *c)
 
 /* --- changing; the caller has the set's turn --- */
 
-static void write_entry(struct verdict_cache *c, struct set *s, int i, const struct verdict_record *old,
-                        const struct verdict_record *new)
+static void write_entry(struct verdict_cache *c, struct entry *e, uint32_t domain,
+                        const struct verdict_record *old, const struct verdict_record *new)
 {
-    struct entry *e = &s->entries[i];
-    atomic_store_explicit(&e->state, pack(new), memory_order_release);
+    atomic_store_explicit(&e->state, pack(new, domain), memory_order_release);
     atomic_store_explicit(&e->refused_s, new->refused_s, memory_order_release);
     count_change(c, old, new);
 }
@@ -323,7 +351,7 @@ static bool insert(struct verdict_cache *c, struct place p, const struct verdict
     atomic_store_explicit(&e->lo, p.hash.lo, memory_order_release);
     atomic_store_explicit(&e->hi, p.hash.hi, memory_order_release);
     atomic_store_explicit(&e->used_s, used_s, memory_order_relaxed);
-    write_entry(c, p.set, i, &nothing, r);
+    write_entry(c, e, p.domain, &nothing, r);
     atomic_store_explicit(&p.set->tags[i], p.tag, memory_order_release);
     return true;
 }
@@ -334,6 +362,7 @@ bool verdict_cache_update(struct verdict_cache *c, str_t key, uint32_t now_s,
 {
     struct verdict_record old = {0};
     struct place p = place_of(c, key);
+    p.domain = domain_of_key(key);
     turn_take(p.set);
     int i = find(p);
     if (i >= 0)
@@ -347,7 +376,7 @@ bool verdict_cache_update(struct verdict_cache *c, str_t key, uint32_t now_s,
             unreserve(c);
         }
     } else if (changed && i >= 0) {
-        write_entry(c, p.set, i, &old, &new);
+        write_entry(c, &p.set->entries[i], p.domain, &old, &new);
         atomic_store_explicit(&p.set->entries[i].used_s, now_s, memory_order_relaxed);
     } else if (changed) {
         changed = insert(c, p, &new, now_s, now_s, NULL);
@@ -363,10 +392,87 @@ void verdict_cache_load(struct verdict_cache *c, str_t key, const struct verdict
     struct place p = place_of(c, key);
     if (is_nothing(r))
         return;
+    p.domain = domain_of_key(key);
     turn_take(p.set);
     if (find(p) < 0)
         (void)insert(c, p, r, MIN(r->checked_s, now_s), now_s, r->pin ? NULL : &r->checked_s);
     turn_end(p.set);
+}
+
+/* --- all of it --- */
+
+static bool is_there(const struct set *s, int i, struct verdict_entry *out)
+{
+    if (!atomic_load_explicit(&s->tags[i], memory_order_acquire))
+        return false;
+    const struct entry *e = &s->entries[i];
+    *out = (struct verdict_entry){
+        .record = entry_record(e),
+        .used_s = atomic_load_explicit(&e->used_s, memory_order_relaxed),
+        .domain = unpack_domain(atomic_load_explicit(&e->state, memory_order_acquire)),
+    };
+    return true;
+}
+
+/* A copy of what is in the set at one moment; returns how many. */
+static int copy_set(const struct set *s, struct verdict_entry out[WAYS])
+{
+    for (unsigned spins = 0;; wait_a_moment(&spins)) {
+        int count = 0;
+        unsigned before = atomic_load_explicit(&s->sequence, memory_order_acquire);
+        if (before % 2)
+            continue;
+        for (int i = 0; i < WAYS; i++)
+            count += is_there(s, i, &out[count]);
+        if (atomic_load_explicit(&s->sequence, memory_order_relaxed) == before)
+            return count;
+    }
+}
+
+void verdict_cache_each(const struct verdict_cache *c, size_t sample_sets,
+                        void (*each)(void *ctx, const struct verdict_entry *e), void *ctx)
+{
+    size_t step = sample_sets && sample_sets < c->set_count ? c->set_count / sample_sets : 1;
+    struct verdict_entry entries[WAYS];
+    for (size_t at = 0; at < c->set_count; at += step) {
+        int count = copy_set(&c->sets[at], entries);
+        for (int i = 0; i < count; i++)
+            each(ctx, &entries[i]);
+    }
+}
+
+static void forget(struct verdict_cache *c, struct set *s, int i, const struct verdict_entry *e)
+{
+    struct verdict_record bare = {.pin = e->record.pin};
+    if (!bare.pin) {
+        clear(c, s, i);
+        unreserve(c);
+    } else {
+        write_entry(c, &s->entries[i], e->domain, &e->record, &bare);
+    }
+}
+
+uint64_t verdict_cache_forget(struct verdict_cache *c, bool (*goes)(void *ctx, const struct verdict_entry *e),
+                              void *ctx)
+{
+    uint64_t count = 0;
+    struct verdict_entry copies[WAYS], e;
+    for (size_t at = 0; at < c->set_count; at++) {
+        struct set *s = &c->sets[at];
+        int wanted = 0, there = copy_set(s, copies);
+        for (int i = 0; i < there; i++)
+            wanted += copies[i].record.state != VERDICT_NONE && goes(ctx, &copies[i]);
+        if (!wanted) /* most, mostly: their cache lines stay as they are */
+            continue;
+        turn_take(s);
+        for (int i = 0; i < WAYS; i++)
+            if (is_there(s, i, &e) && e.record.state != VERDICT_NONE && goes(ctx, &e)) {
+                forget(c, s, i, &e);
+                count++;
+            }
+        turn_end(s);
+    }
+    return count;
 }
 
 /* --- life --- */

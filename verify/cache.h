@@ -27,6 +27,8 @@ void verdict_cache_destroy(struct verdict_cache *c); /* NULL is fine */
 
 /* True: *out is what is known. Marks the entry as used at now_s. */
 bool verdict_cache_get(struct verdict_cache *c, str_t key, uint32_t now_s, struct verdict_record *out);
+/* The same, and leaves no trace: for those who only look. */
+bool verdict_cache_peek(struct verdict_cache *c, str_t key, struct verdict_record *out);
 /* Applies `change` to the entry (or to an empty record) under the set's turn and keeps what it returns; a
  * result with state NONE and no pin removes the entry. *out (may be NULL) gets the result. False: nothing
  * changed, because it is the same as before, or because there is no room that is not pinned (counted as
@@ -37,6 +39,24 @@ bool verdict_cache_update(struct verdict_cache *c, str_t key, uint32_t now_s,
 /* At boot: puts a record in, if there is room without dropping something that is younger. An entry that is
  * there already stays. */
 void verdict_cache_load(struct verdict_cache *c, str_t key, const struct verdict_record *r, uint32_t now_s);
+
+/* --- for operators: walks over the whole table, which keep no worker waiting --- */
+
+#define VERDICT_DOMAIN_MAX UINT32_C(0xFFFFFF)
+/* Stands for a domain in the table: a keyed hash, so that two may share it, one pair in sixteen millions. */
+uint32_t verdict_domain(str_t domain);
+struct verdict_entry {
+    struct verdict_record record;
+    uint32_t used_s, domain;
+};
+/* Of all sets, or of about `sample_sets` that are spread over the table. `each` has a copy and all the time
+ * it wants. */
+void verdict_cache_each(const struct verdict_cache *c, size_t sample_sets,
+                        void (*each)(void *ctx, const struct verdict_entry *e), void *ctx);
+/* Forgets the verdicts for which `goes` says so; pins stay. `goes` is asked under the set's turn, at times
+ * twice: it must be quick and pure. Returns how many were forgotten. */
+uint64_t verdict_cache_forget(struct verdict_cache *c, bool (*goes)(void *ctx, const struct verdict_entry *e),
+                              void *ctx);
 
 struct verdict_cache_stats {
     uint64_t capacity, entries, good, unknown, pinned; /* unknown: disabled ones too. A pin counts as both */

@@ -97,30 +97,63 @@ void verifier_conclude(const struct cfg_verify *s, enum finding f, const struct 
     verifier_enforce(s, out);
 }
 
-static const struct cfg_verify *settings_for(const struct lookup *l, const struct policy *p)
+/* A refusal that is remembered is named by its verdict, so that every later reply out of the cache leads
+ * here, too; anything else by its lookup. */
+static void reference_of(const struct found *f, str_t key, const char *lookup, char out[14])
 {
-    struct address a;
-    if (address_parse_mailbox(text_of(l), &a))
-        return &policy_config(p)->verify;
-    return policy_verify(p, &a);
+    if (f->finding == FINDING_KNOWN && f->record.state > VERDICT_GOOD)
+        verdict_reference(key, &f->record, out);
+    else
+        memcpy(out, lookup ? lookup : "", lookup ? 14 : 1);
+}
+
+void found_log(const struct found *f, str_t key, str_t text, str_t backend, const char *lookup,
+               uint32_t waiting, uint64_t ms)
+{
+    char code[32], reference[14];
+    struct sbuf cb = SBUF_ON(code);
+    struct answer a = {.code = f->code, .status = {f->status[0], f->status[1], f->status[2]}};
+    bool is_verdict = f->finding == FINDING_KNOWN;
+    reference_of(f, key, lookup, reference);
+    LOG(verify, LF_CSTR("ref", reference[0] ? reference : NULL), LF_STR("to", text), LF_STR("dest", backend),
+        LF_CSTR("relay", f->relay[0] ? f->relay : NULL), LF_CSTR("result", finding_name(f->finding)),
+        LF_CSTR("verdict", is_verdict ? verdict_name((enum verdict)f->record.state) : NULL),
+        LF_CSTR("stage", f->code || f->text[0] ? smtpc_stage_name(f->at) : NULL),
+        LF_STR("reply", answer_code(&a, &cb)), LF_CSTR("text", f->text[0] ? f->text : NULL),
+        LF_CSTR("why", f->why), LF_CSTR("lookup", lookup), LF_U64("waiting", waiting), LF_U64("ms", ms));
+}
+
+static void log_found(const struct lookup *l, const struct found *f)
+{
+    uint32_t waiting = 0;
+    LIST_EACH(&l->asks, k)
+    waiting++;
+    found_log(f, key_of(l), text_of(l), str_cstr(l->backend), l->reference, waiting,
+              loop_now_ms(l->verifier->loop) - l->started_ms);
 }
 
 static void answer(struct lookup *l, struct verify_ask *a, const struct found *f)
 {
     struct verify_answer out;
     struct verifier *v = l->verifier;
+    struct address to;
+    char reference[14];
     list_remove(&a->link);
     timer_disarm(v->loop, &a->timer);
     metric_add(M_verify_waiting, -1);
     a->lookup = NULL;
-    verifier_conclude(settings_for(l, a->policy), f->finding, &f->record, l->reference, &out);
+    if (address_parse_mailbox(text_of(l), &to))
+        to = (struct address){0}; /* was one when it was asked for: this cannot be */
+    reference_of(f, key_of(l), l->reference, reference);
+    verifier_conclude(policy_verify(a->policy, &to), f->finding, &f->record, reference, &out);
+    verifier_count(v, a->policy, &to, &out);
     a->done(a, &out);
 }
 
 static struct verdict_record known(const struct lookup *l)
 {
     struct verdict_record r = {0};
-    if (!verdict_cache_get(l->verifier->shared->cache, key_of(l), wall_s(), &r))
+    if (!verdict_cache_get(l->verifier->shared->known.cache, key_of(l), wall_s(), &r))
         r = (struct verdict_record){0};
     return r;
 }
@@ -130,9 +163,7 @@ static void timed_out(struct timer *t)
     struct verify_ask *a = container_of(t, struct verify_ask, timer);
     struct lookup *l = a->lookup;
     struct found f = {.finding = FINDING_TIMEOUT, .record = known(l)};
-    LOG(verify, LF_CSTR("ref", l->reference), LF_STR("to", text_of(l)), LF_CSTR("dest", l->backend),
-        LF_CSTR("result", finding_name(f.finding)),
-        LF_U64("ms", loop_now_ms(l->verifier->loop) - l->started_ms));
+    log_found(l, &f);
     answer(l, a, &f);
 }
 
@@ -160,24 +191,6 @@ void verifier_cancel(struct verify_ask *a)
     timer_disarm(a->verifier->loop, &a->timer);
     metric_add(M_verify_waiting, -1);
     a->lookup = NULL;
-}
-
-static void log_found(const struct lookup *l, const struct found *f)
-{
-    char code[32];
-    struct sbuf cb = SBUF_ON(code);
-    struct answer a = {.code = f->code, .status = {f->status[0], f->status[1], f->status[2]}};
-    bool is_verdict = f->finding == FINDING_KNOWN;
-    uint32_t waiting = 0;
-    LIST_EACH(&l->asks, k)
-    waiting++;
-    LOG(verify, LF_CSTR("ref", l->reference), LF_STR("to", text_of(l)), LF_CSTR("dest", l->backend),
-        LF_CSTR("relay", f->relay[0] ? f->relay : NULL), LF_CSTR("result", finding_name(f->finding)),
-        LF_CSTR("verdict", is_verdict ? verdict_name((enum verdict)f->record.state) : NULL),
-        LF_CSTR("stage", f->code || f->text[0] ? smtpc_stage_name(f->at) : NULL),
-        LF_STR("reply", answer_code(&a, &cb)), LF_CSTR("text", f->text[0] ? f->text : NULL),
-        LF_CSTR("why", f->why), LF_U64("waiting", waiting),
-        LF_U64("ms", loop_now_ms(l->verifier->loop) - l->started_ms));
 }
 
 void lookup_conclude(struct lookup *l, const struct found *f)

@@ -2,6 +2,7 @@
 #include "core/log.h"
 #include "core/metrics.h"
 #include "core/rng.h"
+#include "verify/operator.h"
 #include "verify/probeconn_priv.h"
 
 static const enum metric triage_metrics[] = {
@@ -25,10 +26,13 @@ void question_end(struct question *q, const struct found *f)
 {
     struct backend *b = q->backend;
     struct link *k;
+    bool nobody_asked = list_empty(&q->requests);
     while ((k = list_pop_front(&q->requests)))
         request_answer(container_of(k, struct request, link), f);
     if (q->is_canary && !f->probed)
         canary_answered(q, TRIAGE_LATER);
+    if (nobody_asked && f->probed && !q->is_canary) /* else the asking side tells */
+        found_log(f, str_of(q->key, q->key_n), str_of(q->text, q->text_n), b->key, NULL, 0, f->ms);
     if (b->now) {
         struct probe_now *p = b->now;
         b->now = NULL;
@@ -45,28 +49,42 @@ struct change {
     bool canary_passed;
     struct verdict_times times;
     uint32_t now_s;
-    struct verdict_record result;
 };
 
 static struct verdict_record change_record(void *ctx, struct verdict_record old)
 {
-    struct change *c = ctx;
-    c->result = verify_apply(old, c->answer, c->source, c->canary_passed, &c->times, c->now_s);
-    return c->result;
+    const struct change *c = ctx;
+    return verify_apply(old, c->answer, c->source, c->canary_passed, &c->times, c->now_s);
+}
+
+static struct change change_to(const struct cfg_verify *s, enum verdict answer, enum verdict_source source,
+                               bool canary_passed)
+{
+    return (struct change){answer, source, canary_passed, verify_times(s), wall_s()};
 }
 
 struct verdict_record verifier_learn(struct verifier *v, str_t key, const struct cfg_verify *s,
                                      enum verdict answer, enum verdict_source source, bool canary_passed)
 {
-    struct change c = {.answer = answer,
-                       .source = source,
-                       .canary_passed = canary_passed,
-                       .times = verify_times(s),
-                       .now_s = wall_s()};
-    bool changed = verdict_cache_update(v->shared->cache, key, c.now_s, change_record, &c, NULL);
-    if (changed && v->shared->store)
-        verdict_store_put(v->shared->store, key, &c.result);
-    return c.result;
+    struct change c = change_to(s, answer, source, canary_passed);
+    return knowledge_change(&v->shared->known, key, c.now_s, change_record, &c).after;
+}
+
+/* For an operator who wants to see both, and to change nothing if he says so. */
+static struct verdict_record learn_for(struct verifier *v, str_t key, struct probe_now *p, struct change *c)
+{
+    p->is_answered = true;
+    p->said = c->answer;
+    p->before = (struct verdict_record){0};
+    if (p->is_dry) {
+        (void)verdict_cache_peek(v->shared->known.cache, key, &p->before);
+        p->after = change_record(c, p->before);
+    } else {
+        struct knowledge_change done = knowledge_change(&v->shared->known, key, c->now_s, change_record, c);
+        p->before = done.before;
+        p->after = done.after;
+    }
+    return p->after;
 }
 
 static const struct cfg_verify *settings_of(const struct question *q)
@@ -116,7 +134,10 @@ static void take_verdict(struct question *q, enum triage t, struct found *f)
         q->domain->good[q->text_n] = '\0';
     }
     bool passed = q->domain && watch_passed(&q->domain->watch, s->canary_s, now);
-    f->record = verifier_learn(b->verifier, str_of(q->key, q->key_n), s, verdict, SOURCE_PROBE, passed);
+    str_t key = str_of(q->key, q->key_n);
+    struct change c = change_to(s, verdict, SOURCE_PROBE, passed);
+    f->record = b->now ? learn_for(b->verifier, key, b->now, &c)
+                       : verifier_learn(b->verifier, key, s, verdict, SOURCE_PROBE, passed);
 }
 
 /* The breaker hears of it, too. False: the question went back into the queue. */
@@ -242,7 +263,7 @@ static bool is_fresh(struct verifier *v, const struct request *r, const struct c
                      struct verdict_record *out)
 {
     uint32_t now_s = wall_s();
-    return verdict_cache_get(v->shared->cache, str_of(r->key, r->key_n), now_s, out) &&
+    return verdict_cache_get(v->shared->known.cache, str_of(r->key, r->key_n), now_s, out) &&
            verify_age(s, out, now_s) == AGE_FRESH;
 }
 

@@ -1,6 +1,7 @@
-/* verify/probe_now.c: what an operator may ask: the backends as they are, and one probe with its dialogue. */
+/* verify/probe_now.c: one probe with its dialogue, for an operator. */
 #include <errno.h>
 
+#include "verify/operator.h"
 #include "verify/probeconn_priv.h"
 
 /* --- the transcript --- */
@@ -77,7 +78,7 @@ void probe_now_ended(struct backend *b, struct probe_now *p, const struct questi
 {
     struct verifier *v = b->verifier;
     struct address a;
-    const char *source;
+    enum answer_source source;
     bool is_verdict = f->finding == FINDING_KNOWN;
     const struct cfg_verify *s = address_parse_mailbox(str_of(q->text, q->text_n), &a)
                                      ? &policy_config(v->policy)->verify
@@ -88,6 +89,10 @@ void probe_now_ended(struct backend *b, struct probe_now *p, const struct questi
     p->why = f->why;
     p->ms = (uint32_t)(loop_now_ms(v->loop) - b->transcript->began_ms);
     p->transcript = gbuf_view(&b->transcript->lines);
+    if (!p->is_answered) {
+        (void)verdict_cache_peek(v->shared->known.cache, str_of(q->key, q->key_n), &p->before);
+        p->after = p->before;
+    }
     close_later(b);
     p->done(p);
     if (!b->conn_count)
@@ -147,92 +152,10 @@ err_t verifier_probe_now(struct verifier *v, str_t address, struct probe_now *p)
         return -ENOMEM;
     }
     p->backend = backend;
+    p->is_answered = false;
+    p->before = p->after = (struct verdict_record){0};
     backend->now = p;
     transcript_note(backend, "asking " STR_FMT, STR_ARG(backend->key));
     question_enqueue(q, false);
     return 0;
-}
-
-/* --- the backends --- */
-
-static int64_t ago(uint64_t then_ms, uint64_t now_ms)
-{
-    return then_ms ? (int64_t)(now_ms - then_ms) : -1;
-}
-
-static size_t domains_of(const struct backend *b, struct verifier_domain_info *out, size_t max)
-{
-    uint64_t now = loop_now_ms(b->verifier->loop);
-    size_t n = 0;
-    LIST_EACH((struct list *)&b->watches, k)
-    {
-        const struct domain_watch *d = container_of(k, struct domain_watch, link);
-        if (n == max)
-            break;
-        out[n++] = (struct verifier_domain_info){
-            .domain = str_cstr(d->domain),
-            .state = d->watch.state,
-            .canary_due_ms = d->watch.due_ms ? (int64_t)(d->watch.due_ms - now) : 0,
-            .refused_ago_ms = ago(d->watch.refused_at_ms, now),
-            .good_ago_ms = ago(d->watch.good_at_ms, now),
-        };
-    }
-    return n;
-}
-
-static uint32_t in_flight(const struct backend *b)
-{
-    return (uint32_t)b->questions.used_count > b->queued_count
-               ? (uint32_t)b->questions.used_count - b->queued_count
-               : 0;
-}
-
-static void describe(const struct backend *b, const struct verifier_domain_info *domains, size_t domain_count,
-                     void (*each)(void *ctx, const struct verifier_backend_info *i), void *ctx)
-{
-    char reply[64 + ANSWER_TEXT_MAX];
-    struct sbuf rb = SBUF_ON(reply);
-    uint64_t now = loop_now_ms(b->verifier->loop);
-    const struct found *last = &b->last;
-    if (last->code) {
-        sbuf_printf(&rb, "%d", last->code);
-        if (last->status[0])
-            sbuf_printf(&rb, " %u.%u.%u", last->status[0], last->status[1], last->status[2]);
-    }
-    if (last->text[0])
-        sbuf_printf(&rb, "%s%s", rb.n ? " " : "", last->text);
-    each(ctx, &(struct verifier_backend_info){
-                  .key = b->key,
-                  .worker = b->verifier->worker,
-                  .state = backend_state(b),
-                  .state_for_ms = b->breaker.since_ms ? now - b->breaker.since_ms : 0,
-                  .retry_in_ms = b->breaker.retry_at_ms > now ? b->breaker.retry_at_ms - now : 0,
-                  .connections = b->conn_count,
-                  .in_flight = in_flight(b),
-                  .queued = b->queued_count,
-                  .batch = MIN(b->batch_limit, b->limits.batch),
-                  .sender = b->refuses_empty ? "token" : "empty",
-                  .relay = last->relay[0] ? str_cstr(last->relay) : STR_NONE,
-                  .reply = rb.n ? sbuf_view(&rb) : STR_NONE,
-                  .why = last->why,
-                  .domains = domains,
-                  .domain_count = domain_count,
-              });
-}
-
-void verifier_each_backend(const struct verifier *v,
-                           void (*each)(void *ctx, const struct verifier_backend_info *b), void *ctx)
-{
-    size_t at = 0;
-    str_t key;
-    void *value;
-    while (smap_next(&v->backends, &at, &key, &value)) {
-        const struct backend *b = value;
-        size_t max = b->watches_by_domain.used_count;
-        struct verifier_domain_info *domains = calloc(MAX(max, 1), sizeof *domains); /* an admin's call */
-        if (!domains)
-            continue;
-        describe(b, domains, domains_of(b, domains, max), each, ctx);
-        free(domains);
-    }
 }

@@ -1,6 +1,8 @@
 /* verify/verdict.c: how long a verdict counts and what a new answer makes of it. */
 #include "verify/verdict.h"
 
+#include "core/log.h"
+
 const char *verdict_name(enum verdict v)
 {
     static const char *const names[] = {"none", "good", "unknown", "disabled"};
@@ -84,4 +86,16 @@ struct verdict_record verdict_apply(struct verdict_record old, enum verdict answ
     }
     return (struct verdict_record){
         .state = (uint8_t)answer, .source = (uint8_t)source, .pin = old.pin, .checked_s = now_s};
+}
+
+/* FNV-1a, then mixed: str_hash is another one in every process. Nothing is guarded by it. */
+void verdict_reference(str_t key, const struct verdict_record *r, char out[14])
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < key.n; i++)
+        h = (h ^ (unsigned char)key.p[i]) * UINT64_C(0x100000001b3);
+    h ^= r->checked_s;
+    h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+    qid_format(h ^ h >> 31, out);
 }

@@ -67,6 +67,11 @@ struct verdict_record verdict_apply(struct verdict_record old, enum verdict answ
                                     enum verdict_source source, bool canary_passed,
                                     const struct verdict_times *t, uint32_t now_s);
 
+/* The reference of a refusal: follows from the address and the moment of the verdict, so that whoever gives
+ * it out of the cache, on any worker and after any restart, names the log line of the one who found it out.
+ * 13 characters and a NUL. */
+void verdict_reference(str_t key, const struct verdict_record *r, char out[14]);
+
 /* --- keys --- */
 
 struct verdict_key_rules { /* per domain */

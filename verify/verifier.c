@@ -166,18 +166,7 @@ void verifier_drain(struct verifier *v, void (*drained)(void *ctx), void *ctx)
     verifier_check_drained(v);
 }
 
-/* --- what is known at once --- */
-
-static const struct recipient_list *list_of(const struct verifier *v, const struct cfg_verify *s)
-{
-    for (size_t i = 0; i < v->list_count; i++) {
-        const struct verify_list *l = &v->lists[i];
-        if (str_eq(l->path, s->list) && l->rules.fold_case == s->fold_case &&
-            l->rules.separator == s->separator)
-            return l->list;
-    }
-    return NULL;
-}
+/* --- asking --- */
 
 static bool is_own_token(const struct verifier *v, const struct verify_query *q)
 {
@@ -190,69 +179,6 @@ bool verifier_is_token(const struct verify_shared *s, const struct config *c, co
 {
     return str_ieq(a->domain, c->hostname) && token_is_ours(s->token_key, a->local, wall_s());
 }
-
-static bool say(struct verify_answer *out, enum reply_id reply, const char *source)
-{
-    *out = (struct verify_answer){.reply = reply, .would = reply, .source = source};
-    return true;
-}
-
-static bool say_known(const struct cfg_verify *s, const struct verdict_record *r, struct verify_answer *out)
-{
-    static const char nothing[14] = "";
-    verifier_conclude(s, FINDING_KNOWN, r, nothing, out);
-    out->source = r->pin ? "pin" : r->source == SOURCE_PROBE ? "cache" : "learned";
-    return true;
-}
-
-static bool refuse_unlisted(const struct cfg_verify *s, const struct recipient_list *l,
-                            struct verify_answer *out)
-{
-    say(out, l ? R_unknown_user : R_rcpt_temp, "list");
-    verifier_enforce(s, out);
-    return true;
-}
-
-struct known {
-    const struct cfg_verify *settings;
-    str_t key;
-    struct verdict_record record;
-    enum verdict_age age;
-    char key_bytes[VERIFY_KEY_MAX];
-};
-
-/* True: *out is the answer. */
-static bool answered_at_once(struct verifier *v, const struct verify_query *q, struct known *k,
-                             struct verify_answer *out)
-{
-    struct sbuf b = SBUF_ON(k->key_bytes);
-    const struct cfg_verify *s = k->settings = policy_verify(q->policy, q->address);
-    k->record = (struct verdict_record){0};
-    k->age = AGE_NONE;
-    k->key = STR_NONE;
-    if (q->class == CLASS_TRUSTED)
-        return say(out, R_rcpt_ok, "bypass");
-    if (s->mode == VERIFY_OFF)
-        return say(out, R_rcpt_ok, "off");
-    struct verdict_key_rules rules = verify_key_rules(s);
-    k->key = verdict_key(q->address, &rules, &b);
-    if (!k->key.n) /* a bare postmaster */
-        return say(out, R_rcpt_ok, "bypass");
-    verdict_cache_get(v->shared->cache, k->key, wall_s(), &k->record);
-    if (k->record.pin)
-        return say_known(s, &k->record, out);
-    const struct recipient_list *l = s->list.n ? list_of(v, s) : NULL;
-    if (l && recipient_list_has(l, k->key))
-        return say(out, R_rcpt_ok, "list");
-    if (s->mode == VERIFY_LISTED)
-        return refuse_unlisted(s, l, out);
-    k->age = verify_age(s, &k->record, wall_s());
-    if (k->age == AGE_FRESH || k->age == AGE_REFRESH)
-        return say_known(s, &k->record, out);
-    return false;
-}
-
-/* --- asking --- */
 
 /* Something for the backend's worker that nobody here waits for. */
 static void send_along(struct verifier *v, enum request_kind kind, const struct verify_query *q, str_t key)
@@ -310,16 +236,18 @@ err_t verifier_ask(struct verifier *v, const struct verify_query *q, struct veri
     struct known k;
     a->lookup = NULL;
     a->verifier = v;
-    bool is_known = answered_at_once(v, q, &k, now);
+    bool is_known = known_answer(v, q, &k, now);
     if (k.key.n && k.settings->mode == VERIFY_UNVERIFIED && is_own_token(v, q)) {
         send_along(v, REQUEST_LOOPED, q, k.key);
-        say(now, R_verify_loop, finding_name(FINDING_OWN_PROBE));
-        return 0;
-    }
-    if (!is_known)
-        return ask(v, q, &k, a, now);
-    if (k.age == AGE_REFRESH)
+        *now = (struct verify_answer){R_verify_loop, false, R_verify_loop, FROM_OWN_PROBE, ""};
+    } else if (!is_known) {
+        err_t err = ask(v, q, &k, a, now);
+        if (err)
+            return err;
+    } else if (k.age == AGE_REFRESH) {
         send_along(v, REQUEST_REFRESH, q, k.key);
+    }
+    verifier_count(v, q->policy, q->address, now);
     return 0;
 }
 
@@ -327,7 +255,7 @@ void verifier_hint(struct verifier *v, const struct verify_query *q)
 {
     struct known k;
     struct verify_answer now;
-    if (!answered_at_once(v, q, &k, &now))
+    if (!known_answer(v, q, &k, &now))
         send_along(v, REQUEST_ASK, q, k.key);
 }
 
@@ -343,6 +271,17 @@ static str_t learnable(const struct verifier *v, const struct address *a, const 
     return verdict_key(a, &rules, buf);
 }
 
+/* Replies out of the cache will refer to this line. */
+static void learn_refusal(struct verifier *v, str_t key, const struct cfg_verify *s, enum verdict verdict,
+                          enum smtpc_stage at, const struct smtp_reply *reply)
+{
+    struct found f;
+    found_fill(&f, at, reply, STR_NONE, "a delivery was refused");
+    f.finding = FINDING_KNOWN;
+    f.record = verifier_learn(v, key, s, verdict, SOURCE_DELIVERY, false);
+    found_log(&f, key, key, STR_NONE, NULL, 0, 0);
+}
+
 void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enum smtpc_stage at,
                              const struct smtp_reply *reply, bool accepted)
 {
@@ -355,10 +294,8 @@ void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enu
     enum triage t = accepted ? TRIAGE_GOOD : triage_reply(at, reply, NULL);
     if (accepted)
         verifier_learn(v, key, s, VERDICT_GOOD, SOURCE_DELIVERY, false);
-    else if (t == TRIAGE_UNKNOWN)
-        verifier_learn(v, key, s, VERDICT_UNKNOWN, SOURCE_DELIVERY, false);
-    else if (t == TRIAGE_DISABLED)
-        verifier_learn(v, key, s, VERDICT_DISABLED, SOURCE_DELIVERY, false);
+    else if (t == TRIAGE_UNKNOWN || t == TRIAGE_DISABLED)
+        learn_refusal(v, key, s, t == TRIAGE_UNKNOWN ? VERDICT_UNKNOWN : VERDICT_DISABLED, at, reply);
     if (t != TRIAGE_UNKNOWN || (at != STAGE_DATA && at != STAGE_DOT))
         return;
     str_t text = address_canonical(rcpt, &tb);
@@ -378,7 +315,7 @@ void verifier_learn_sender(struct verifier *v, const struct address *sender)
     str_t key = learnable(v, sender, &s, &b);
     if (!key.n)
         return;
-    if (!verdict_cache_get(v->shared->cache, key, wall_s(), &known) ||
+    if (!verdict_cache_peek(v->shared->known.cache, key, &known) ||
         verify_age(s, &known, wall_s()) == AGE_NONE)
         verifier_learn(v, key, s, VERDICT_GOOD, SOURCE_SENDER, false);
 }

@@ -14,10 +14,11 @@
 #include "net/dns.h"
 #include "net/tls.h"
 #include "policy/policy.h"
+#include "verify/answer.h"
 #include "verify/breaker.h"
-#include "verify/cache.h"
+#include "verify/knowledge.h"
 #include "verify/list.h"
-#include "verify/store.h"
+#include "verify/tally.h"
 #include "verify/token.h"
 #include "verify/triage.h"
 #include "verify/watch.h"
@@ -26,8 +27,8 @@ struct verifier;
 
 /* What all workers share; the daemon makes it. `workers` is filled before the first loop runs. */
 struct verify_shared {
-    struct verdict_cache *cache;
-    struct verdict_store *store; /* may be NULL: nothing is kept */
+    struct knowledge known;
+    struct tally **tallies; /* one per worker; NULL: nobody counts */
     struct verifier **workers;
     unsigned worker_count;
     uint8_t token_key[TOKEN_KEY_BYTES]; /* of the probe sender's token; random per start */
@@ -65,8 +66,7 @@ struct verify_answer {
     enum reply_id reply; /* R_rcpt_ok, or the refusal */
     bool shadow;         /* enforce: false: `reply` is R_rcpt_ok, `would` is what it would have been */
     enum reply_id would;
-    const char *source; /* static: "off", "bypass", "list", "pin", "cache", "learned", "probe", "stale",
-                           "open", or a finding of verify/answer.h: "accept-all", "timeout", "overflow", … */
+    enum answer_source source;
     char reference[14]; /* that the reply carries and the log explains; "" when nothing is hidden */
 };
 
@@ -108,45 +108,5 @@ void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enu
 /* A message of a trusted client was taken, in the name of this address: a hint, where nothing is known of it;
  * what its server said, yes or no, counts for as long as it is kept. */
 void verifier_learn_sender(struct verifier *v, const struct address *sender);
-
-/* --- what an operator may ask; on the worker's own loop, by mail --- */
-
-struct verifier_domain_info {
-    str_t domain;
-    enum watch_state state;
-    int64_t canary_due_ms;  /* from now; < 0: overdue, when it is used next */
-    int64_t refused_ago_ms; /* when an address that cannot exist was refused last; < 0: never */
-    int64_t good_ago_ms;
-};
-struct verifier_backend_info { /* texts are valid during the call */
-    str_t key;
-    unsigned worker;
-    enum breaker_state state;
-    uint64_t state_for_ms, retry_in_ms; /* 0: now, or up */
-    uint32_t connections, in_flight, queued, batch;
-    const char *sender; /* static: "empty", "token", "address" */
-    str_t relay,
-        reply; /* who answered last when it was not up, and what: "550 5.7.1 go away"; absent: nothing */
-    const char *why; /* static; NULL */
-    const struct verifier_domain_info *domains;
-    size_t domain_count;
-};
-/* Only those of this worker. */
-void verifier_each_backend(const struct verifier *v,
-                           void (*each)(void *ctx, const struct verifier_backend_info *b), void *ctx);
-
-/* One probe with its dialogue, on a connection of its own; what it finds goes into the cache as usual.
- * Embedded in its owner. */
-struct probe_now {
-    void (*done)(struct probe_now *p);
-    str_t transcript;    /* lines of "   12 ms C: RCPT TO:<bob@example.com>"; valid during done */
-    enum reply_id reply; /* what RCPT would be answered now */
-    const char *result;  /* static: a finding, and of a KNOWN one the verdict */
-    const char *why;     /* static or NULL */
-    uint32_t ms;
-    struct backend *backend; /* private */
-};
-/* 0: `done` follows. ERR_SYNTAX: no address; ERR_NOT_FOUND: no route; ERR_CLOSED: shutting down; -ENOMEM. */
-err_t verifier_probe_now(struct verifier *v, str_t address, struct probe_now *p) WARN_UNUSED;
 
 #endif

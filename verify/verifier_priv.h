@@ -231,6 +231,28 @@ void verifier_enforce(const struct cfg_verify *s,
 void verifier_conclude(const struct cfg_verify *s, enum finding f, const struct verdict_record *record,
                        const char *reference, struct verify_answer *out);
 void verifier_check_drained(struct verifier *v);
+/* Into the log; `key` and `lookup` (NULL: nobody asked) make the reference. */
+void found_log(const struct found *f, str_t key, str_t text, str_t backend, const char *lookup,
+               uint32_t waiting, uint64_t ms);
+
+/* known.c: without asking anybody */
+struct known {
+    const struct cfg_verify *settings;
+    str_t key; /* absent: nobody to be verified */
+    struct verdict_record record;
+    enum verdict_age age;
+    const struct recipient_list *list; /* NULL: none was looked into */
+    bool is_listed;
+    char key_bytes[VERIFY_KEY_MAX];
+};
+/* True: *out is the answer. */
+bool known_answer(struct verifier *v, const struct verify_query *q, struct known *k,
+                  struct verify_answer *out);
+/* The same for an operator: the cache does not count it as a use. */
+bool known_look(const struct verifier *v, const struct verify_query *q, struct known *k,
+                struct verify_answer *out);
+void verifier_count(struct verifier *v, const struct policy *p, const struct address *a,
+                    const struct verify_answer *answer);
 
 /* owner.c: requests in, findings out */
 void request_arrived(struct mail *m);

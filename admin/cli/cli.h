@@ -19,6 +19,8 @@ enum takes {
     TAKES_OUTPUT = 64,
     TAKES_DESTINATION = 128,
     TAKES_TO = 256,
+    TAKES_VERDICT = 512,
+    TAKES_NO_STORE = 1024,
     TAKES_WHICH = TAKES_FILTER | TAKES_DESTINATION,
 };
 
@@ -29,7 +31,7 @@ struct cli {
     unsigned given;     /* of enum takes */
     uint64_t limit;     /* 0: not given */
     struct gbuf filter; /* owned; "&sender=…&older=…", encoded */
-    bool all, yes, bounce, keep;
+    bool all, yes, bounce, keep, no_store;
     const char *why, *output, *destination, *to;
     char *const *operands;
     int operand_count;
@@ -64,6 +66,17 @@ int cli_queue_hold(const struct cli *cli);
 int cli_queue_release(const struct cli *cli);
 int cli_queue_retry(const struct cli *cli);
 int cli_queue_remove(const struct cli *cli);
+bool cli_confirmed(void); /* the answer to a question on stderr; no, when nobody is there to be asked */
+/* verify.c */
+int cli_verify_show(const struct cli *cli);
+int cli_verify_probe(const struct cli *cli);
+int cli_verify_pin(const struct cli *cli);
+int cli_verify_unpin(const struct cli *cli);
+int cli_verify_purge(const struct cli *cli);
+int cli_verify_export(const struct cli *cli);
+int cli_verify_stats(const struct cli *cli);
+int cli_verify_backends(const struct cli *cli);
+int cli_verify_retry(const struct cli *cli);
 /* export.c, import.c */
 int cli_queue_export(const struct cli *cli);
 int cli_queue_import(const struct cli *cli);

@@ -46,6 +46,18 @@ static const char USAGE[] =
     "  queue export -o FILE [ID...]   messages into a file, and out of the queue; --keep: they stay in it\n"
     "  queue import FILE...    what was exported, into this queue; \"-\" is the standard input\n"
     "\n"
+    "  verify show ADDRESS...  what is known of a recipient, and what RCPT would be answered\n"
+    "  verify probe ADDRESS    ask its server now, and show the dialogue; --no-store: and remember nothing\n"
+    "  verify pin ADDRESS good|unknown   always so, whatever lists and servers say; --why TEXT\n"
+    "  verify unpin ADDRESS... no longer\n"
+    "  verify purge [ADDRESS...|@DOMAIN...]   forget verdicts, but not pins; or those that these hold for:\n"
+    "                          --domain DOMAIN, --unknown, --older-than AGE, --all\n"
+    "  verify export           verdicts, a line of JSON each: --domain, --verdict good|unknown, --pinned,\n"
+    "                          --older-than, --younger\n"
+    "  verify stats            the cache of verdicts, and how recipients were decided, by domain\n"
+    "  verify backends         the servers that are asked: state, limits, what they refused with last\n"
+    "  verify retry SERVER|--all   ask a server again that is left alone\n"
+    "\n"
     "  Which messages: ids, or all for which each of these holds ('*' in them stands for anything)\n"
     "      --sender ADDRESS    \"<>\" for reports\n"
     "      --recipient ADDRESS, --domain DOMAIN    of a recipient that is still to be delivered\n"
@@ -257,6 +269,15 @@ static const struct command {
     {{"queue", "pause"}, 0, TAKES_DESTINATION, cli_pause},
     {{"queue", "resume"}, 0, TAKES_DESTINATION, cli_resume},
     {{"queue"}, 0, TAKES_LIMIT | TAKES_WHICH, cli_queue_list},
+    {{"verify", "show"}, SOME, 0, cli_verify_show},
+    {{"verify", "probe"}, 1, TAKES_NO_STORE, cli_verify_probe},
+    {{"verify", "pin"}, SOME, TAKES_WHY, cli_verify_pin},
+    {{"verify", "unpin"}, SOME, TAKES_WHY, cli_verify_unpin},
+    {{"verify", "purge"}, ANY_NUMBER, TAKES_FILTER | TAKES_VERDICT | TAKES_YES | TAKES_WHY, cli_verify_purge},
+    {{"verify", "export"}, 0, TAKES_FILTER | TAKES_VERDICT, cli_verify_export},
+    {{"verify", "stats"}, 0, 0, cli_verify_stats},
+    {{"verify", "backends"}, 0, 0, cli_verify_backends},
+    {{"verify", "retry"}, MAYBE_ONE, TAKES_FILTER | TAKES_WHY, cli_verify_retry},
     {{"destinations"}, 0, 0, do_destinations},
     {{"reload", "shrunk-lists"}, 0, 0, do_reload_shrunk_lists},
     {{"reload"}, 0, 0, do_reload},
@@ -311,6 +332,11 @@ enum {
     OPTION_BOUNCE,
     OPTION_KEEP,
     OPTION_TO,
+    OPTION_NO_STORE,
+    OPTION_UNKNOWN,
+    OPTION_PINNED,
+    OPTION_VERDICT,
+    OPTION_OLDER_THAN,
     OPTION_FILTERS
 };
 
@@ -325,6 +351,12 @@ static const struct option OPTIONS[] = {
     {"older", required_argument, NULL, OPTION_FILTERS},
     {"younger", required_argument, NULL, OPTION_FILTERS},
     {"state", required_argument, NULL, OPTION_FILTERS},
+    {"older-than", required_argument, NULL, OPTION_OLDER_THAN},
+    {"verdict", required_argument, NULL, OPTION_VERDICT},
+    {"unknown", no_argument, NULL, OPTION_UNKNOWN},
+    {"pinned", no_argument, NULL, OPTION_PINNED},
+    {"no-store", no_argument, NULL, OPTION_NO_STORE},
+    {"reason", required_argument, NULL, OPTION_WHY},
     {"all", no_argument, NULL, OPTION_ALL},
     {"yes", no_argument, NULL, 'y'},
     {"why", required_argument, NULL, OPTION_WHY},
@@ -355,6 +387,23 @@ static int take_option(struct cli *cli, int option, const char *name)
             cli->destination = optarg;
         if (!*optarg && cli->given & TAKES_DESTINATION)
             return cli_usage("--destination: it must be a key as `postern destinations` shows it");
+        break;
+    case OPTION_OLDER_THAN:
+        cli_encode(&cli->filter, "older", optarg);
+        cli->given |= TAKES_FILTER;
+        break;
+    case OPTION_VERDICT:
+    case OPTION_UNKNOWN:
+        cli_encode(&cli->filter, "verdict", option == OPTION_UNKNOWN ? "unknown" : optarg);
+        cli->given |= TAKES_VERDICT;
+        break;
+    case OPTION_PINNED:
+        cli_encode(&cli->filter, "pinned", "1");
+        cli->given |= TAKES_VERDICT;
+        break;
+    case OPTION_NO_STORE:
+        cli->no_store = true;
+        cli->given |= TAKES_NO_STORE;
         break;
     case OPTION_ALL:
         cli->all = true;
@@ -393,8 +442,9 @@ static int take_option(struct cli *cli, int option, const char *name)
 
 static const char *option_name(unsigned takes)
 {
-    static const char *const names[] = {"--limit", "filter",   "--yes",         "--why", "--bounce",
-                                        "--keep",  "--output", "--destination", "--to"};
+    static const char *const names[] = {"--limit",  "filter",  "--yes",     "--why",
+                                        "--bounce", "--keep",  "--output",  "--destination",
+                                        "--to",     "verdict", "--no-store"};
     size_t i = 0;
     while (i + 1 < COUNT_OF(names) && !(takes & 1u << i))
         i++;
@@ -421,6 +471,9 @@ static int run(struct cli *cli, int argc, char *argv[])
     const char *second = c->words[1] ? c->words[1] : "";
     if (c->operands == MAYBE_ONE && !takes_count(c, operands))
         return cli_usage("%s %s takes one word more at most", c->words[0], second);
+    if (!takes_count(c, operands) && !strcmp(c->words[0], "verify"))
+        return cli_usage("verify %s: say %s", second,
+                         c->operands == 1 ? "one address" : "an address, or several");
     if (!takes_count(c, operands))
         return cli_usage("%s%s%s: say the id of %s", c->words[0], *second ? " " : "", second,
                          c->operands == 1 ? "one message" : "a message, or of several");

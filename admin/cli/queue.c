@@ -135,7 +135,7 @@ struct verb {
     const char *path, *question, *done; /* "Hold", "held" */
 };
 
-static bool confirmed(void)
+bool cli_confirmed(void)
 {
     char line[16];
     if (!isatty(STDIN_FILENO)) {
@@ -169,7 +169,7 @@ static bool may_go_on(const struct cli *cli, const struct verb *v, const char *m
     }
     fprintf(stderr, "%s %lld message%s with %lld recipient%s?", v->question, messages,
             messages == 1 ? "" : "s", recipients, recipients == 1 ? "" : "s");
-    if (confirmed())
+    if (cli_confirmed())
         return true;
     fputs("Nothing was done.\n", stderr);
     return false;

@@ -1,92 +1,9 @@
 /* admin/cli/show.c: see show.h. */
 #include "admin/cli/show.h"
 
+#include "admin/cli/fields_priv.h"
 #include "admin/cli/table.h"
 #include "admin/cli/text.h"
-
-/* --- fields, whatever they are --- */
-
-static str_t text_of(const json_t *o, const char *key)
-{
-    const json_t *v = json_object_get(o, key);
-    return json_is_string(v) ? str_of(json_string_value(v), json_string_length(v)) : STR_NONE;
-}
-
-static double number_of(const json_t *o, const char *key)
-{
-    return json_number_value(json_object_get(o, key)); /* 0 if it is none */
-}
-
-static uint64_t count_of(const json_t *o, const char *key)
-{
-    double v = number_of(o, key);
-    return v > 0 && v < 1e18 ? (uint64_t)v : 0;
-}
-
-static bool has_number(const json_t *o, const char *key)
-{
-    return json_is_number(json_object_get(o, key));
-}
-
-static bool is_true(const json_t *o, const char *key)
-{
-    return json_is_true(json_object_get(o, key));
-}
-
-/* --- cells --- */
-
-static void cell_count(struct table *t, const json_t *o, const char *key)
-{
-    char text[32];
-    struct sbuf b = SBUF_ON(text);
-    if (has_number(o, key))
-        sbuf_u64(&b, count_of(o, key));
-    table_cell(t, sbuf_view(&b));
-}
-
-static void cell_size(struct table *t, const json_t *o, const char *key)
-{
-    char text[32];
-    struct sbuf b = SBUF_ON(text);
-    if (has_number(o, key))
-        text_size(&b, count_of(o, key));
-    table_cell(t, sbuf_view(&b));
-}
-
-static void cell_age(struct table *t, const json_t *o, const char *key)
-{
-    char text[32];
-    struct sbuf b = SBUF_ON(text);
-    if (has_number(o, key))
-        text_age(&b, number_of(o, key));
-    table_cell(t, sbuf_view(&b));
-}
-
-static void cell_until(struct table *t, const json_t *o, const char *key, uint64_t now_wall_ns)
-{
-    char text[64];
-    struct sbuf b = SBUF_ON(text);
-    str_t v = text_of(o, key);
-    if (v.n)
-        text_until(&b, v, now_wall_ns);
-    table_cell(t, sbuf_view(&b));
-}
-
-static void write_safe(FILE *out, str_t s)
-{
-    char *safe = malloc(MAX(s.n, (size_t)1));
-    if (!safe)
-        return;
-    fwrite(safe, 1, text_safe(safe, s), out);
-    free(safe);
-}
-
-static void write_line(FILE *out, const char *label, str_t value)
-{
-    fprintf(out, "%-9s", label);
-    write_safe(out, value.n ? value : STR("-"));
-    fputc('\n', out);
-}
 
 /* --- status --- */
 

@@ -85,42 +85,14 @@ static bool is_unknown(const struct verify_answer *a)
     return !a->shadow && (a->reply == R_unknown_user || a->reply == R_rcpt_disabled);
 }
 
-static void count_source(const char *source)
-{
-    static const struct {
-        const char *source;
-        enum metric metric;
-    } rows[] = {
-        {"off", M_verify_off},
-        {"bypass", M_verify_off},
-        {"list", M_verify_list},
-        {"pin", M_verify_pin},
-        {"cache", M_verify_cache},
-        {"learned", M_verify_learned},
-        {"probe", M_verify_probe},
-        {"known", M_verify_probe},
-        {"stale", M_verify_stale},
-        {"open", M_verify_open},
-        {"accept-all", M_verify_accept_all},
-    };
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        if (!strcmp(source, rows[i].source)) {
-            metric_inc(rows[i].metric);
-            return;
-        }
-    }
-    metric_inc(M_verify_undecided); /* time-out, overflow, and servers that cannot be asked */
-}
-
 static void tell(const struct rcpt_wait *w, const struct verify_answer *a)
 {
     const struct session *s = w->session;
-    count_source(a->source);
     if (!a->shadow)
         return;
     metric_inc(M_verify_shadow);
     LOG(verify_shadow, LF_QID("sid", s->id), LF_IP("client", &s->peer.ip), LF_STR("to", w->to),
-        LF_I64("would", reply_def(a->would)->code), LF_CSTR("source", a->source));
+        LF_I64("would", reply_def(a->would)->code), LF_CSTR("source", answer_source_name(a->source)));
 }
 
 /* True: the answer has to wait. */

@@ -27,6 +27,8 @@ static struct {
     const char *reload_text;
     char pause[600];
     err_t pause_err;
+    struct verify_request verify; /* the last one */
+    err_t verify_err;
 } backend_state;
 
 static json_t *backend_status(void *ctx)
@@ -99,6 +101,21 @@ static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t *
     return backend_state.pause_err;
 }
 
+static err_t backend_verify(void *ctx, const struct verify_request *rq, json_t **out, struct gbuf *lines,
+                            struct sbuf *why)
+{
+    backend_state.verify = *rq;
+    if (backend_state.verify_err) {
+        sbuf_cstr(why, "so it is");
+        return backend_state.verify_err;
+    }
+    if (rq->verb == VERIFY_EXPORT)
+        gbuf_cstr(lines, "{\"address\":\"bob@example.com\"}\n");
+    else
+        *out = json_pack("{s:s}", "address", rq->address);
+    return 0;
+}
+
 static const struct admin_backend backend = {.status = backend_status,
                                              .queue = backend_queue,
                                              .message = backend_message,
@@ -108,6 +125,7 @@ static const struct admin_backend backend = {.status = backend_status,
                                              .scrub = backend_scrub,
                                              .reload = backend_reload,
                                              .pause = backend_pause,
+                                             .verify = backend_verify,
                                              .ctx = &backend_state};
 
 /* --- starting and asking --- */
@@ -325,6 +343,92 @@ static void test_changes_reach_the_backend(void **state)
     assert_non_null(strstr(backend_state.who, "uid:"));
 }
 
+static void test_verify_parameters(void **state)
+{
+    static const struct {
+        bool tcp;
+        const char *method, *path; /* behind /api/v1/verify/ */
+        int status;
+        const char *text;
+    } cases[] = {
+        {false, "GET", "show?address=bob%40example.com", 200, "bob@example.com"},
+        {true, "GET", "show?address=bob%40example.com", 200, "bob@example.com"},
+        {false, "GET", "show", 400, "address"},
+        {false, "GET", "show?address=", 400, "address"},
+        {false, "GET", "show?address=%ff", 400, "UTF-8"},
+        {false, "GET", "show?address=a&domain=b", 400, "selected"},
+        {false, "GET", "show?colour=red", 400, "colour"},
+        {false, "GET", "show?%ff=red", 400, "UTF-8"},
+        {false, "GET", "stats", 200, "{"},
+        {false, "GET", "backends", 200, "{"},
+        {false, "GET", "export?verdict=good&domain=example.com&after=a&limit=10", 200,
+         "application/x-ndjson"},
+        {false, "GET", "export", 200, "bob@example.com"},
+        {false, "GET", "export?limit=0", 400, "10000"},
+        {false, "GET", "export?verdict=best", 400, "good or unknown"},
+        {true, "GET", "export", 403, "Unix socket"},
+        {false, "POST", "probe?address=a&store=0", 200, "{"},
+        {false, "GET", "probe?address=a", 405, "Allow: POST"},
+        {true, "POST", "probe?address=a", 403, "Unix socket"},
+        {false, "POST", "pin?address=a", 400, "good or unknown"},
+        {false, "POST", "pin?address=a&verdict=good&why=x", 200, "{"},
+        {false, "POST", "unpin", 400, "address"},
+        {false, "POST", "purge", 400, "all=1"},
+        {false, "POST", "purge?address=a&domain=b", 400, "either"},
+        {false, "POST", "purge?older=soon", 400, "45s"},
+        {false, "POST", "purge?older=99999999d", 400, "45s"},
+        {false, "POST", "purge?verdict=unknown&older=2d", 200, "{"},
+        {false, "POST", "retry", 400, "all=1"},
+        {false, "POST", "retry?all=1", 200, "{"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char path[256];
+        snprintf(path, sizeof path, "/api/v1/verify/%s", cases[i].path);
+        const struct reply *r = ask(cases[i].tcp ? dial_tcp(*state) : dial_unix(), cases[i].method, path);
+        if (r->status != cases[i].status || !strstr(r->text, cases[i].text))
+            fail_msg("%s %s: %s", cases[i].method, path, r->text);
+        if (r->status >= 400)
+            assert_error_in_json(r);
+    }
+}
+
+static void test_verify_reaches_the_backend(void **state)
+{
+    const struct verify_request *rq = &backend_state.verify;
+    ask(dial_unix(), "POST", "/api/v1/verify/purge?verdict=unknown&older=2d&domain=EXAMPLE.com&dry=1");
+    assert_int_equal(rq->verb, VERIFY_PURGE);
+    assert_true(rq->takes_unknown && !rq->takes_good && rq->dry);
+    assert_int_equal(rq->older_s, 2 * 86400);
+    assert_string_equal(rq->domain, "example.com");
+    ask(dial_unix(), "POST", "/api/v1/verify/pin?address=b%40c&verdict=unknown");
+    assert_int_equal(rq->verb, VERIFY_PIN);
+    assert_false(rq->good);
+    ask(dial_unix(), "POST", "/api/v1/verify/probe?address=b%40c");
+    assert_false(rq->no_store);
+    ask(dial_unix(), "POST", "/api/v1/verify/probe?address=b%40c&store=0");
+    assert_true(rq->no_store);
+}
+
+static void test_verify_refusals(void **state)
+{
+    static const struct {
+        err_t err;
+        int status;
+        const char *text;
+    } cases[] = {
+        {ERR_SYNTAX, 400, "so it is"},        {ERR_NOT_FOUND, 404, "so it is"},
+        {ERR_UNSUPPORTED, 409, "so it is"},   {ERR_FULL, 507, "so it is"},
+        {ERR_TIMEOUT, 503, "did not answer"}, {-ENOMEM, 500, "so it is"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        backend_state.verify_err = cases[i].err;
+        const struct reply *r = ask(dial_unix(), "POST", "/api/v1/verify/unpin?address=a");
+        assert_int_equal(r->status, cases[i].status);
+        assert_non_null(strstr(r->body, cases[i].text));
+        assert_error_in_json(r);
+    }
+}
+
 static void test_silent_workers(void **state)
 {
     static const char *const paths[] = {"/api/v1/status", "/api/v1/queue", "/api/v1/queue/stats",
@@ -534,6 +638,9 @@ int main(void)
         WITH_SERVER(test_head_has_no_body),
         WITH_SERVER(test_limit_reaches_the_backend),
         WITH_SERVER(test_changes_reach_the_backend),
+        WITH_SERVER(test_verify_parameters),
+        WITH_SERVER(test_verify_reaches_the_backend),
+        WITH_SERVER(test_verify_refusals),
         WITH_SERVER(test_silent_workers),
         WITH_SERVER(test_reload),
         WITH_SERVER(test_pause),

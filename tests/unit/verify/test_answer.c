@@ -96,10 +96,11 @@ static void replies(void **state)
         s.fail = r->fail;
         s.cautious = r->cautious;
         s.compat = r->postfix ? COMPAT_POSTFIX : COMPAT_NONE;
-        const char *source = NULL;
+        enum answer_source source = FROM_COUNT;
         enum reply_id got = answer_for(&s, r->finding, &r->record, NOW, &source);
-        if (got != r->reply || strcmp(source, r->source) != 0)
-            fail_msg("row %zu (%s): %d from %s", i, finding_name(r->finding), reply_def(got)->code, source);
+        if (got != r->reply || strcmp(answer_source_name(source), r->source) != 0)
+            fail_msg("row %zu (%s): %d from %s", i, finding_name(r->finding), reply_def(got)->code,
+                     answer_source_name(source));
     }
 }
 
@@ -115,7 +116,7 @@ static void unreachable_is_never_final(void **state)
             for (int fail = FAIL_CLOSED; fail <= FAIL_OPEN; fail++) {
                 struct cfg_verify s = defaults;
                 s.fail = (enum verify_fail)fail;
-                const char *source;
+                enum answer_source source;
                 enum reply_id got = answer_for(&s, temporary[i], &records[k], NOW, &source);
                 assert_true(reply_def(got)->code < 500);
             }

@@ -168,7 +168,7 @@ static void check_refused(struct world *w)
     assert_answer(w, "a@one.example", R_backend_refuses, "refuses-us");
     assert_int_equal(backend_of(w, "one.example")->breaker.state, BREAKER_REFUSES_US);
     struct verdict_record r;
-    assert_false(verdict_cache_get(w->shared.cache, STR("a@one.example"), wall_s(), &r));
+    assert_false(verdict_cache_get(w->shared.known.cache, STR("a@one.example"), wall_s(), &r));
 }
 
 static void a_refused_name_is_not_the_recipient_s_fault(void **state)
@@ -260,7 +260,7 @@ static void check_grey(struct world *w)
 {
     for (uint32_t i = 0; i < w->ask_count; i++) {
         assert_int_equal(w->asks[i].answer.reply, R_rcpt_temp);
-        assert_string_equal(w->asks[i].answer.source, "later");
+        assert_string_equal(answer_source_name(w->asks[i].answer.source), "later");
     }
     struct backend *b = backend_of(w, "one.example");
     assert_int_equal(b->breaker.state, BREAKER_SUSPECT);

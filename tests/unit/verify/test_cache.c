@@ -294,6 +294,75 @@ static void test_threads(void **state)
     verdict_cache_destroy(w.c);
 }
 
+/* --- walks --- */
+
+static bool is_good(void *ctx, const struct verdict_entry *e)
+{
+    return e->record.state == VERDICT_GOOD;
+}
+
+static bool is_of(void *ctx, const struct verdict_entry *e)
+{
+    return e->domain == *(const uint32_t *)ctx;
+}
+
+static void count_entry(void *ctx, const struct verdict_entry *e)
+{
+    ++*(uint64_t *)ctx;
+}
+
+static void test_walks(void **state)
+{
+    struct verdict_cache *c = make(10000);
+    struct verdict_record r = {.state = VERDICT_GOOD, .checked_s = NOW}, got;
+    uint64_t count = 0, sample = 0;
+    for (uint32_t i = 0; i < 6000; i++)
+        assert_true(put(c, i, i % 3 ? VERDICT_GOOD : VERDICT_UNKNOWN));
+    assert_true(verdict_cache_update(c, STR("x@other.example"), NOW, replace, &r, NULL));
+    assert_true(
+        put_at(c, 1, (struct verdict_record){.state = VERDICT_GOOD, .checked_s = NOW, .pin = PIN_GOOD}, NOW));
+    verdict_cache_each(c, 0, count_entry, &count);
+    assert_int_equal(count, 6001);
+    verdict_cache_each(c, 100, count_entry, &sample);
+    assert_in_range(sample, 100, 2000);
+
+    uint32_t domain = verdict_domain(STR("other.example"));
+    assert_int_equal(verdict_cache_forget(c, is_of, &domain), 1);
+    assert_false(verdict_cache_peek(c, STR("x@other.example"), &got));
+    assert_int_equal(verdict_cache_forget(c, is_good, NULL), 4000);
+    assert_int_equal(verdict_cache_forget(c, is_good, NULL), 0);
+    assert_true(get(c, 1, &got));
+    assert_int_equal(got.pin, PIN_GOOD);
+    assert_int_equal(got.state, VERDICT_NONE);
+    assert_int_equal(stats(c).entries, 2001);
+    assert_int_equal(stats(c).good, 0);
+    assert_int_equal(stats(c).unknown, 2000);
+    assert_int_equal(stats(c).pinned, 1);
+    assert_true(put(c, 2, VERDICT_GOOD)); /* what was freed is free */
+    verdict_cache_destroy(c);
+}
+
+/* Every record that the store may have comes back out of the packed word as it went in. */
+static void test_packing(void **state)
+{
+    struct verdict_cache *c = make(10000);
+    for (uint8_t n = 1; n < 3 * 3 * 2 * 4; n++) {
+        struct verdict_record want = {.state = n % 4,
+                                      .source = n / 4 % 3,
+                                      .pin = n / 12 % 3,
+                                      .suspect = n / 36,
+                                      .checked_s = UINT32_MAX - n,
+                                      .refused_s = n},
+                              got;
+        if (!want.state && !want.pin)
+            continue;
+        assert_true(put_at(c, n, want, NOW));
+        assert_true(get(c, n, &got));
+        assert_memory_equal(&got, &want, sizeof got);
+    }
+    verdict_cache_destroy(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +373,8 @@ int main(void)
         cmocka_unit_test(test_load_drops_only_what_is_older),
         cmocka_unit_test(test_memory_per_entry),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_walks),
+        cmocka_unit_test(test_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,7 +177,7 @@ static void check_overflow(struct world *w)
     for (int i = 0; i < 30; i++)
         if (w->asks[i].is_answered) {
             assert_int_equal(w->asks[i].answer.reply, R_rcpt_temp);
-            assert_string_equal(w->asks[i].answer.source, "overflow");
+            assert_string_equal(answer_source_name(w->asks[i].answer.source), "overflow");
             overflown++;
         }
     assert_int_equal(overflown, 20);
@@ -236,8 +236,8 @@ static void lists_answer_at_once(void **state)
 static void pin(struct world *w)
 {
     struct verdict_record good = {.pin = PIN_GOOD}, unknown = {.pin = PIN_UNKNOWN, .state = VERDICT_GOOD};
-    verdict_cache_load(w->shared.cache, STR("a@one.example"), &good, wall_s());
-    verdict_cache_load(w->shared.cache, STR("b@one.example"), &unknown, wall_s());
+    verdict_cache_load(w->shared.known.cache, STR("a@one.example"), &good, wall_s());
+    verdict_cache_load(w->shared.known.cache, STR("b@one.example"), &unknown, wall_s());
     ask(w, "a@one.example");
     ask(w, "b@one.example");
     assert_answer(w, "a@one.example", R_rcpt_ok, "pin");
@@ -351,7 +351,7 @@ static bool stranger_answered(struct world *w)
 static void speak_at_last(struct world *w)
 {
     assert_int_equal(w->asks[0].answer.reply, R_rcpt_temp);
-    assert_string_equal(w->asks[0].answer.source, "timeout");
+    assert_string_equal(answer_source_name(w->asks[0].answer.source), "timeout");
     assert_int_equal(strlen(w->asks[0].answer.reference), 13);
     assert_true(w->asks[1].is_pending); /* the edge waits longer */
     LIST_EACH(&w->one.peers, k)
@@ -514,7 +514,7 @@ static void refresh(struct world *w)
 static bool refreshed(struct world *w)
 {
     struct verdict_record r = {0};
-    verdict_cache_get(w->shared.cache, STR("bob@one.example"), wall_s(), &r);
+    verdict_cache_get(w->shared.known.cache, STR("bob@one.example"), wall_s(), &r);
     return wall_s() - r.checked_s < 3600;
 }
 
@@ -556,7 +556,7 @@ static void learn(struct world *w)
 static bool writer_is_probed(struct world *w)
 {
     struct verdict_record r = {0};
-    verdict_cache_get(w->shared.cache, STR("writer@one.example"), wall_s(), &r);
+    verdict_cache_get(w->shared.known.cache, STR("writer@one.example"), wall_s(), &r);
     return r.source == SOURCE_PROBE;
 }
 

@@ -128,7 +128,7 @@ static void two_threads_one_probe_each(void **state)
     policy_free(w.policy);
     sink_free(&w.one);
     sink_free(&w.two);
-    verdict_cache_destroy(w.shared.cache);
+    verdict_cache_destroy(w.shared.known.cache);
 }
 
 int main(void)

@@ -198,6 +198,24 @@ static void test_names(void **state)
     assert_string_equal(verdict_pin_name(PIN_UNKNOWN), "unknown");
 }
 
+/* The same on every machine and after every restart: refusals out of the cache name an old log line by it. */
+static void test_reference(void **state)
+{
+    char one[14], two[14];
+    struct verdict_record r = {.state = VERDICT_UNKNOWN, .checked_s = 1795493666};
+    verdict_reference(STR("bob@example.com"), &r, one);
+    assert_string_equal(one, "275M4RKQA8X9Q");
+    r.refused_s = 1; /* tells nothing of the moment */
+    verdict_reference(STR("bob@example.com"), &r, two);
+    assert_string_equal(one, two);
+    r.checked_s++;
+    verdict_reference(STR("bob@example.com"), &r, two);
+    assert_string_not_equal(one, two);
+    r.checked_s--;
+    verdict_reference(STR("bob@example.con"), &r, two);
+    assert_string_not_equal(one, two);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_a_good_address_falls_slowly),
         cmocka_unit_test(test_clock_went_back),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/metrics.h"
 #include "tests/unit/relay/sink.h"
+#include "verify/operator.h"
 #include "verify/verifier_priv.h"
 
 #define GUARD_MS 60000 /* a step that never ends fails the test instead of hanging it */
@@ -148,7 +149,7 @@ __attribute__((unused)) static const struct asked *asked(const struct world *w, 
     do {                                                                                                     \
         const struct asked *k_ = asked((w), (to));                                                           \
         assert_true(k_->is_answered);                                                                        \
-        assert_string_equal(k_->answer.source, (src));                                                       \
+        assert_string_equal(answer_source_name(k_->answer.source), (src));                                   \
         assert_int_equal(k_->answer.reply, (r));                                                             \
     } while (0)
 
@@ -188,7 +189,7 @@ static struct verdict_record older(void *ctx, struct verdict_record r)
 }
 __attribute__((unused)) static void age_record(struct world *w, const char *key, uint32_t seconds)
 {
-    verdict_cache_update(w->shared.cache, str_cstr(key), wall_s(), older, &seconds, NULL);
+    verdict_cache_update(w->shared.known.cache, str_cstr(key), wall_s(), older, &seconds, NULL);
 }
 
 /* --- running --- */
@@ -264,7 +265,7 @@ static void world_start(struct world *w)
     assert_int_equal(loop_create(&w->loop, &lo), 0);
     sink_open(&w->one, w->loop);
     sink_open(&w->two, w->loop);
-    assert_int_equal(verdict_cache_create(&w->shared.cache, 10000), 0);
+    assert_int_equal(verdict_cache_create(&w->shared.known.cache, 10000), 0);
     w->shared.workers = w->verifiers;
     w->shared.worker_count = 2;
     memset(w->shared.token_key, 7, sizeof w->shared.token_key);
@@ -288,7 +289,7 @@ __attribute__((unused)) static void world_run(struct world *w, const char *verif
     loop_destroy(w->loop);
     sink_free(&w->one);
     sink_free(&w->two);
-    verdict_cache_destroy(w->shared.cache);
+    verdict_cache_destroy(w->shared.known.cache);
 }
 
 __attribute__((unused)) static void start_one(struct world *w)
