@@ -40,7 +40,27 @@ struct cfg_rate { /* so many messages in so much time; count 0 = no limit */
 void cfg_rate_format(const struct cfg_rate *r, struct sbuf *out); /* "100/m", "none" */
 
 enum route_protocol { ROUTE_SMTP, ROUTE_LMTP };
-enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY };
+/* To a route's servers. DANE and MTA-STS will be rows here: what the recipient's domain asks for. */
+enum tls_level { TLS_OFF, TLS_MAY, TLS_REQUIRE, TLS_VERIFY, TLS_PIN };
+
+struct cfg_tls_peer { /* what the other side must show, and what we show */
+    struct cfg_pin {
+        str_t text; /* "spki:HEX" or "cert:HEX" */
+        struct mark mark;
+    } * pins;
+    size_t pin_count;
+    str_t ca;               /* path; absent: the system's store */
+    str_t name;             /* in the certificate, and SNI; absent: the host's */
+    str_t certificate, key; /* paths, both or none */
+    struct mark mark;       /* line 0: not written */
+};
+
+enum auth_mechanism { AUTH_AUTO, AUTH_PLAIN, AUTH_LOGIN, AUTH_EXTERNAL };
+struct cfg_auth {
+    enum auth_mechanism mechanism;
+    str_t user, password_file; /* path */
+    struct mark mark;          /* line 0: we do not log in */
+};
 
 struct cfg_route {
     struct cfg_host *hosts; /* at least one when the route is set */
@@ -48,7 +68,9 @@ struct cfg_route {
     uint16_t port;
     bool mx; /* look names up as MX; never for addresses */
     enum route_protocol protocol;
-    enum tls_level tls;       /* default TLS_MAY */
+    enum tls_level tls; /* default TLS_MAY */
+    struct cfg_tls_peer tls_peer;
+    struct cfg_auth auth;
     uint32_t connections_max; /* per worker, default 20 */
     uint32_t messages_max;    /* per connection, default 10000 */
     struct cfg_rate rate;     /* of all workers together, default none */
@@ -147,6 +169,7 @@ struct cfg_tls_client { /* who a client with this certificate is */
 
 enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
+enum early { EARLY_OFF, EARLY_LOG, EARLY_REFUSE };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
 /* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
 enum extension {
@@ -165,6 +188,9 @@ struct config {
     uint32_t workers;               /* 0 = auto: one per core */
     struct cfg_listener *listeners; /* at least one; default 0.0.0.0:25 */
     size_t listener_count;
+
+    str_t user;   /* absent: `postern` if there is one, when we are root */
+    bool sandbox; /* default true */
 
     str_t spool_directory;    /* default /var/spool/postern */
     uint64_t ring_size_bytes; /* per worker, default 256MiB, min 16MiB */
@@ -210,6 +236,17 @@ struct config {
         uint32_t tarpit_after, defer_after, disconnect_after; /* 5, 20, 50 */
         uint32_t tarpit_ms, forget_s;                         /* 2 s, 60 s */
     } harvest;
+
+    struct { /* strangers */
+        uint32_t greet_delay_ms;
+        enum early early; /* log */
+        struct cfg_zones {
+            str_t *names; /* lower-cased */
+            size_t count;
+        } dnsbl;
+        struct cfg_rate connections, messages; /* of one client, per worker; none */
+        uint32_t min_rate;                     /* 100 bytes a second; 0: none */
+    } strangers;
 
     struct {                 /* timeouts, milliseconds */
         uint32_t command;    /* 300 s */

@@ -255,6 +255,19 @@ void read_extensions(struct loader *l, const struct schema_key *k, const struct 
     }
 }
 
+void read_zones(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct cfg_zones *zones = field;
+    str_t *names = new_items(l, k, list, sizeof *names);
+    *zones = (struct cfg_zones){.names = names};
+    for (const struct node *n = names ? list->first : NULL; n && !too_many_errors(l); n = n->next) {
+        if (!check_item(l, k, n, NODE_SCALAR))
+            continue;
+        read_fqdn(l, k, n, &names[zones->count]);
+        zones->count += names[zones->count].n > 0;
+    }
+}
+
 /* What cannot be said key by key, because keys come in any order. */
 static void finish_route(struct loader *l, struct cfg_route *route)
 {
@@ -277,6 +290,7 @@ static void finish_route(struct loader *l, struct cfg_route *route)
     if (route->mx && route->protocol == ROUTE_LMTP)
         diag_error(l->diag, route->mark,
                    "mx: LMTP servers are not found by MX (RFC 2033); leave mx out or write protocol: smtp");
+    config_finish_route_access(l, route);
 }
 
 void read_route(struct loader *l, const struct schema_key *k, const struct node *n, void *field)

@@ -7,8 +7,9 @@
 
 #define CONFIG_FILE_BYTES_MAX ((size_t)1 << 20)
 #define CONFIG_ARENA_BYTES_MAX                                                                               \
-    ((size_t)64 << 20)      /* a file of 1 MiB has at most half a million nodes of 100 bytes */
-#define CONFIG_DEPTH_MAX 16 /* the schema needs 7 */
+    ((size_t)64 << 20) /* a file of 1 MiB has at most half a million nodes of 100 bytes */
+#define AUTH_USER_BYTES_MAX 255
+#define CONFIG_DEPTH_MAX    16 /* the schema needs 7 */
 
 /* A YAML document as a tree in an arena; every node knows where it started. */
 enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
@@ -121,6 +122,8 @@ str_t clip(str_t s); /* what is worth quoting of it */
 value_reader read_choice, read_section;
 /* Before anything else is read: domains start from it. */
 void config_read_verify(struct loader *l, const struct node *top);
+/* What a route says of TLS and logging in, taken together. */
+void config_finish_route_access(struct loader *l, const struct cfg_route *route);
 void config_finish_destination(struct loader *l, const struct node *top);
 
 /* Names (config_names.c). NULL: fine, else what is wrong and what to write instead. */

@@ -263,3 +263,17 @@ void read_path(struct loader *l, const struct schema_key *k, const struct node *
     }
     *(str_t *)field = arena_str(l->arena, n->text);
 }
+
+/* useradd(8) takes no others; 32 is the longest. */
+void read_system_user(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    bool ok = n->text.n && n->text.n <= 32;
+    for (size_t i = 0; ok && i < n->text.n; i++) {
+        char c = n->text.p[i];
+        ok = (c >= 'a' && c <= 'z') || c == '_' || (i && ((c >= '0' && c <= '9') || c == '-'));
+    }
+    if (ok)
+        *(str_t *)field = arena_str(l->arena, n->text);
+    else
+        value_error(l, k, n);
+}

@@ -1,4 +1,4 @@
-/* core/log.c: events go to the writer's rings, or to standard error while there is no writer. */
+/* core/log.c: events go to the writer's rings, or straight to a descriptor while there is no writer. */
 #include "core/log.h"
 
 #include <unistd.h>
@@ -19,6 +19,7 @@ static const struct {
 static atomic_int level_now = LOG_INFO;
 static atomic_int format_now = LOG_LOGFMT;
 static atomic_bool is_running;
+static atomic_int direct_fd = STDERR_FILENO;
 static atomic_ullong dropped_count;
 
 const char *log_event_name(enum log_event event)
@@ -61,7 +62,7 @@ void log_emit(enum log_event event, const struct log_field *fields, size_t field
     if (!atomic_load_explicit(&is_running, memory_order_acquire)) {
         struct iovec piece = {line, n}, *left = &piece;
         int left_count = 1;
-        if (log_write_all(STDERR_FILENO, &left, &left_count))
+        if (log_write_all(atomic_load_explicit(&direct_fd, memory_order_relaxed), &left, &left_count))
             log_count_dropped(1);
         return;
     }
@@ -73,6 +74,12 @@ void log_emit(enum log_event event, const struct log_field *fields, size_t field
         log_count_dropped(1);
 }
 
+void log_direct(int fd, enum log_format format, enum log_level level)
+{
+    log_set(format, level);
+    atomic_store_explicit(&direct_fd, fd, memory_order_relaxed);
+}
+
 err_t log_start(int fd, enum log_format format, enum log_level level)
 {
     must(!atomic_load(&is_running));
@@ -81,6 +88,7 @@ err_t log_start(int fd, enum log_format format, enum log_level level)
     if (err)
         return err;
     atomic_store_explicit(&is_running, true, memory_order_release);
+    atomic_store_explicit(&direct_fd, STDERR_FILENO, memory_order_relaxed);
     return 0;
 }
 

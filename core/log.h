@@ -53,6 +53,8 @@ void log_emit(enum log_event event, const struct log_field *fields, size_t field
 size_t qid_format(uint64_t id, char *out);
 err_t qid_parse(str_t s, uint64_t *out) WARN_UNUSED;
 
+/* Boot, before there is a thread: lines are written to `fd`, not owned, until log_start. */
+void log_direct(int fd, enum log_format format, enum log_level level);
 /* Boot. `fd` is written to and not owned. Before log_start lines go to stderr directly (unit tests too). */
 err_t log_start(int fd, enum log_format format, enum log_level level) WARN_UNUSED;
 void log_set(enum log_format format, enum log_level level); /* reload; any thread */

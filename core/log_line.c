@@ -29,11 +29,24 @@ static bool is_unsafe(uint32_t cp)
            (cp >= 0x2028 && cp <= 0x202e) || (cp >= 0x2066 && cp <= 0x2069) || cp == 0xfeff;
 }
 
+/* How many bytes from `at` on stand for themselves within quotes: nearly all of nearly every line. */
+static size_t plain_run(str_t value, size_t at)
+{
+    size_t end = at;
+    while (end < value.n && value.p[end] >= 0x20 && value.p[end] < 0x7f && value.p[end] != '"' &&
+           value.p[end] != '\\')
+        end++;
+    return end - at;
+}
+
 static bool logfmt_needs_quotes(str_t value)
 {
     if (value.n == 0)
         return true;
-    for (size_t at = 0; at < value.n;) {
+    size_t run = plain_run(value, 0);
+    if (memchr(value.p, ' ', run) || memchr(value.p, '=', run))
+        return true;
+    for (size_t at = run; at < value.n;) {
         uint32_t cp;
         size_t n = utf8_decode(value, at, &cp);
         if (!n || is_unsafe(cp) || cp == ' ' || cp == '"' || cp == '=' || cp == '\\')
@@ -76,6 +89,12 @@ static void put_text(struct line *l, str_t value)
     for (size_t at = 0, used = 0; at < value.n;) {
         char piece[8];
         struct sbuf escaped = SBUF_ON(piece);
+        size_t run = plain_run(value, at), fits = MIN(run, room - used);
+        sbuf_put(&l->buf, value.p + at, fits);
+        at += fits;
+        used += fits;
+        if (at == value.n)
+            break;
         at += escape_one(l->format, value, at, &escaped);
         used += escaped.n;
         if (used > room) {

@@ -17,14 +17,18 @@ static void worker_status(struct ask *a)
     const struct loop_features *f = loop_features(w->loop);
     queue_stats(w->queue, &qs);
     json_t *status = json_pack(
-        "{s:i, s:o, s:i, s:I, s:I, s:I, s:{s:I, s:o, s:o, s:I, s:I, s:b, s:b, s:o}, s:{s:b, s:b, s:b, "
+        "{s:i, s:o, s:i, s:I, s:I, s:I, s:{s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, "
+        "s:o}, s:{s:b, s:b, s:b, "
         "s:b, s:b, s:b, s:b}}",
         "id", (int)w->index, "scrub", ring_scrub_json(w->queue), "sessions",
         (int)smtpd_service_session_count(w->service), "queue_messages", (json_int_t)qs.message_count,
         "queue_recipients", (json_int_t)qs.pending_rcpt_count, "oldest_arrived_ms",
         (json_int_t)relay_oldest_arrived_ms(w->relay), "ring", "bytes", (json_int_t)qs.ring_bytes, "resize",
         ring_resize_json(w->queue), "resize_error", ring_resize_error(w->queue), "used",
-        (json_int_t)qs.used_bytes, "damaged_records", (json_int_t)qs.damaged_records, "direct_io",
+        (json_int_t)qs.used_bytes, "live", (json_int_t)qs.live_bytes, "segments",
+        (json_int_t)qs.segment_count, "free_segments", (json_int_t)qs.free_segment_count, "kept_segments",
+        (json_int_t)qs.kept_segment_count, "accepted_total", (json_int_t)qs.accepted_bytes, "written_total",
+        (json_int_t)qs.written_bytes, "damaged_records", (json_int_t)qs.damaged_records, "direct_io",
         qs.direct_io, "full", qs.full, "error", qs.error ? json_string(err_text(qs.error)) : json_null(),
         "features", "single_issuer", f->single_issuer, "defer_taskrun", f->defer_taskrun, "coop_taskrun",
         f->coop_taskrun, "msg_ring", f->msg_ring, "multishot_accept", f->multishot_accept, "multishot_recv",

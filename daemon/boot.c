@@ -1,6 +1,6 @@
 /* daemon/boot.c: boot order. What can fail is done before the first message could be taken: configuration,
- * lock, rings, ports; a failure says what to do about it and undoes nothing that matters (the rings are
- * recovered again next time). */
+ * lock, ports, sandbox, rings; a failure says what to do about it and undoes nothing that matters (the rings
+ * are recovered again next time). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -93,7 +93,7 @@ static int fail(struct gateway *g, struct gbuf *notes, err_t err, int status)
     str_t reason = str_of(notes->p + reason_at, notes->n - reason_at);
     lines_to_log(EV_boot_note, str_of(notes->p, reason_at));
     LOG(boot_failed, LF_STR("text", reason));
-    if (g->current && policy_config(g->current->policy)->log.file.n)
+    if (g->log_is_file)
         fprintf(stderr, "posternd: " STR_FMT "\n", STR_ARG(reason));
     gbuf_free(notes);
     gateway_end(g);
@@ -101,44 +101,40 @@ static int fail(struct gateway *g, struct gbuf *notes, err_t err, int status)
     return status;
 }
 
-static err_t start_log(const struct config *c, struct gbuf *notes)
+/* The file is opened before the user changes, and is his. */
+static err_t open_log(const struct gateway *g, const struct config *c, int *fd, struct gbuf *notes)
 {
-    int fd = STDERR_FILENO;
-    if (c->log.file.n) {
-        fd = open(c->log.file.p, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-        if (fd < 0) {
-            err_t err = -errno;
-            gbuf_printf(notes, "log.file: cannot open " STR_FMT ": %s\n", STR_ARG(c->log.file),
-                        err_text(err));
-            return err;
-        }
-    }
-    err_t err = log_start(fd, c->log.format, c->log.level);
+    *fd = STDERR_FILENO;
+    if (!c->log.file.n)
+        return 0;
+    *fd = open(c->log.file.p, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    err_t err = *fd < 0 ? -errno : user_give(&g->confine.user, *fd);
     if (err)
-        gbuf_printf(notes, "log: cannot start its thread: %s\n", err_text(err));
+        gbuf_printf(notes, "log.file: cannot open " STR_FMT ": %s\n", STR_ARG(c->log.file), err_text(err));
     return err;
 }
 
 /* One process per spool. The rings have locks of their own besides: a dead process's last write may still be
  * in flight. */
-static err_t lock_spool(struct gateway *g, str_t directory, struct gbuf *notes)
+static err_t lock_spool(struct gateway *g, const struct config *c, struct gbuf *notes)
 {
+    const str_t directory = c->spool_directory;
     char path[4096];
-    if (mkdir(directory.p, 0700) < 0 && errno != EEXIST) {
-        err_t err = -errno;
-        gbuf_printf(notes, "spool.directory: cannot make " STR_FMT ": %s\n", STR_ARG(directory),
-                    err_text(err));
+    err_t err = confine_spool(&g->confine, c, notes);
+    if (err)
         return err;
-    }
     snprintf(path, sizeof path, STR_FMT "/lock", STR_ARG(directory));
     g->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (g->lock_fd < 0) {
-        err_t err = -errno;
+        err = -errno;
         gbuf_printf(notes, "spool.directory: cannot open %s: %s\n", path, err_text(err));
         return err;
     }
+    err = user_give(&g->confine.user, g->lock_fd);
+    if (err)
+        return err;
     char pid[32] = "";
-    err_t err = flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    err = flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
     if (err && err != -EWOULDBLOCK) {
         gbuf_printf(notes, "spool.directory: cannot lock %s: %s\n", path, err_text(err));
         return err;
@@ -216,7 +212,7 @@ static int open_workers(struct gateway *g, const struct config *c, err_t *err, s
     if (*err)
         return open_status(*err, true);
     for (unsigned i = 0; i < count; i++) {
-        *err = worker_listen(&g->workers[i], i ? &g->workers[0] : NULL, notes);
+        *err = worker_listen(&g->workers[i], &g->ports, notes);
         if (*err)
             return EX_UNAVAILABLE;
     }
@@ -235,6 +231,7 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
         {f->coop_taskrun, "COOP_TASKRUN (since 5.19): completions send interrupts"},
         {f->msg_ring, "MSG_RING between rings: workers wake each other by eventfd"},
         {f->multishot_accept, "multishot accept (since 5.19): one submission per connection"},
+        {f->restricted, "restrictions (since 5.10): a worker's ring may do what this process may"},
         {f->multishot_recv, "multishot recv (since 6.0): one submission per read"},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -248,8 +245,7 @@ static err_t launch_workers(struct gateway *g)
 {
     err_t err = 0;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, g->tls_client, g->tls_client_verify, &g->verify,
-                             g->pause.now);
+        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;
@@ -262,15 +258,8 @@ static int start_services(struct gateway *g, struct gbuf *notes)
     struct sbuf error = SBUF_ON(text);
     struct admin_backend backend;
 
-    err_t err = tls_context_client(&g->tls_client, false, &error);
-    if (!err)
-        err = tls_context_client(&g->tls_client_verify, true, &error);
-    if (err) {
-        gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
-        return EX_OSERR;
-    }
     backend_init(&backend, g);
-    err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
+    err_t err = admin_start(&g->admin, policy_config(g->current->policy), &backend, &error);
     if (err) {
         gbuf_printf(notes, STR_FMT "\n", STR_ARG(sbuf_view(&error)));
         return EX_UNAVAILABLE;
@@ -311,6 +300,11 @@ static void collect_pauses(void *ctx, struct gbuf *out)
     pause_collect(&g->pause, out);
 }
 
+static const char *on_off(bool on)
+{
+    return on ? "on" : "off";
+}
+
 static void log_ready(struct gateway *g)
 {
     size_t count = policy_config(g->current->policy)->listener_count;
@@ -320,6 +314,9 @@ static void log_ready(struct gateway *g)
         endpoint_format(listener_endpoint(g->workers[0].listeners[i].listener), &at);
         LOG(listening, LF_STR("address", sbuf_view(&at)));
     }
+    LOG(sandbox, LF_U64("uid", (uint64_t)geteuid()), LF_CSTR("landlock", on_off(g->confine.files_locked)),
+        LF_CSTR("seccomp", on_off(g->confine.calls_locked)),
+        LF_CSTR("rings", on_off(loop_features(g->workers[0].loop)->restricted)));
     LOG(ready, LF_U64("workers", g->worker_count));
 }
 
@@ -337,6 +334,40 @@ static int refuse(struct gateway *g, struct gbuf *notes, struct diag *d, err_t e
     return err == -ENOMEM ? EX_OSERR : EX_CONFIG;
 }
 
+static err_t read_config(struct gateway *g, struct config **c, struct diag *d)
+{
+    err_t err = config_read_file(g->config_path, &g->config_text, d);
+    return err ? err : config_load_text(gbuf_view(&g->config_text), g->config_path, c, d);
+}
+
+/* All that takes privileges, and then no more of them. One thread until here. 0, or the exit status. */
+static int boot_privileged(struct gateway *g, const struct config *c, err_t *err, struct gbuf *notes)
+{
+    int log_fd;
+    *err = confine_choose(&g->confine, c, notes);
+    if (*err)
+        return EX_CONFIG;
+    *err = open_log(g, c, &log_fd, notes);
+    if (*err)
+        return EX_CANTCREAT;
+    log_direct(log_fd, c->log.format, c->log.level);
+    g->log_is_file = c->log.file.n > 0;
+    raise_file_limit(c, notes);
+    *err = lock_spool(g, c, notes);
+    if (*err)
+        return *err == ERR_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT;
+    *err = ports_open(&g->ports, c, count_workers(c), notes);
+    if (*err)
+        return EX_UNAVAILABLE;
+    *err = confine_enter(&g->confine, c, g->config_path, notes);
+    if (*err)
+        return EX_OSERR;
+    *err = log_start(log_fd, c->log.format, c->log.level);
+    if (*err)
+        gbuf_printf(notes, "log: cannot start its thread: %s\n", err_text(*err));
+    return *err ? EX_OSERR : 0;
+}
+
 /* Configuration, log and resolver. 0, or the exit status. */
 static int boot_config(struct gateway *g, struct gbuf *notes)
 {
@@ -345,24 +376,26 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
     char text[256];
     struct sbuf error = SBUF_ON(text);
 
-    err_t err = config_read_file(g->config_path, &g->config_text, &d);
-    if (!err)
-        err = config_load_text(gbuf_view(&g->config_text), g->config_path, &c, &d);
+    err_t err = read_config(g, &c, &d);
     if (err)
         return refuse(g, notes, &d, err);
-    err = start_log(c, notes); /* before anything that may want to say something */
-    if (err) {
+    int status = boot_privileged(g, c, &err, notes);
+    if (status) {
         config_free(c);
-        return fail(g, notes, err, EX_CANTCREAT);
+        return fail(g, notes, err, status);
     }
-    raise_file_limit(c, notes);
     err = dns_start(&g->dns, c, &error);
     if (err) {
         config_free(c);
         diag_error(&d, (struct mark){0}, "dns: " STR_FMT, STR_ARG(sbuf_view(&error)));
         return refuse(g, notes, &d, err);
     }
-    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, false, &d);
+    err = lists_open(&g->lists, c->spool_directory, notes);
+    if (err) {
+        config_free(c);
+        return refuse(g, notes, &d, err);
+    }
+    err = snapshot_build(&g->current, c, g->dns, &g->names, NULL, &g->lists, LISTS_STRICT, &d);
     if (err)
         return refuse(g, notes, &d, err);
     gbuf_str(notes, gbuf_view(&d.text)); /* warnings */
@@ -370,14 +403,11 @@ static int boot_config(struct gateway *g, struct gbuf *notes)
     return 0;
 }
 
-/* Spool, rings, ports. 0, or the exit status. */
+/* Rings and verdicts; then no more system calls than serving takes. 0, or the exit status. */
 static int boot_spool(struct gateway *g, struct gbuf *notes)
 {
     const struct config *c = policy_config(g->current->policy);
-    err_t err = lock_spool(g, c->spool_directory, notes);
-    if (err)
-        return fail(g, notes, err, err == ERR_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT);
-    err = pause_load(&g->pause, c->spool_directory, notes);
+    err_t err = pause_load(&g->pause, c->spool_directory, notes);
     if (err)
         return fail(g, notes, err, EX_OSERR);
     int status = open_workers(g, c, &err, notes);
@@ -387,7 +417,10 @@ static int boot_spool(struct gateway *g, struct gbuf *notes)
     metric_set(M_queue_recipients, 0);
     note_features(loop_features(g->workers[0].loop), notes);
     err = verification_open(&g->verify, c, g->worker_count, notes);
-    return err ? fail(g, notes, err, EX_CANTCREAT) : 0;
+    if (err)
+        return fail(g, notes, err, EX_CANTCREAT);
+    err = confine_seal(&g->confine, c, notes);
+    return err ? fail(g, notes, err, EX_OSERR) : 0;
 }
 
 static int boot_services(struct gateway *g, struct gbuf *notes)
@@ -396,6 +429,7 @@ static int boot_services(struct gateway *g, struct gbuf *notes)
     pthread_mutex_lock(&g->lock); /* the admin thread may not reload what does not run yet */
     int status = start_services(g, notes);
     if (!status) {
+        lists_in_force(&g->lists, g->current->lists, g->current->list_count);
         metrics_add_collector(collect_age, g);
         metrics_add_collector(collect_pauses, g);
         metrics_add_collector(verification_collect, &g->verify);

@@ -14,7 +14,7 @@
 #include "daemon/certificates.h"
 #include "daemon/verification.h"
 
-#define NAMES_REFRESH_MS (5 * 60 * 1000)
+#define REFRESH_MS (5 * 60 * 1000) /* of names; of lists, where nothing tells that they changed */
 /* For what only has to stop when timeouts.shutdown is over. */
 #define GRACE_NS (UINT64_C(10) * NS_PER_S)
 
@@ -60,6 +60,7 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
 {
     struct snapshot *old = g->current;
     g->current = s;
+    lists_in_force(&g->lists, s->lists, s->list_count);
     for (unsigned i = 0; i < g->worker_count; i++)
         worker_set_snapshot(&g->workers[i], s);
     const struct config *c = policy_config(s->policy);
@@ -70,10 +71,19 @@ static void swap_snapshot(struct gateway *g, struct snapshot *s)
 }
 
 /* Under the lock. `text` is the configuration file's. */
-static err_t make_current(struct gateway *g, str_t text, bool shrunk_lists_ok, struct diag *d)
+static err_t make_current(struct gateway *g, str_t text, enum lists_rule rule, struct diag *d)
 {
     struct snapshot *s;
-    err_t err = snapshot_load(&s, text, g->config_path, g->dns, &g->names, g->current, shrunk_lists_ok, d);
+    struct config *c;
+    err_t err = config_load_text(text, g->config_path, &c, d);
+    if (err)
+        return err;
+    err = confine_check(&g->confine, c, d);
+    if (err) {
+        config_free(c);
+        return err;
+    }
+    err = snapshot_build(&s, c, g->dns, &g->names, g->current, &g->lists, rule, d);
     if (err)
         return err;
     warn_restart_needed(policy_config(g->current->policy), policy_config(s->policy), d);
@@ -86,7 +96,7 @@ static err_t reload_locked(struct gateway *g, bool shrunk_lists_ok, struct diag 
     struct gbuf text = {0};
     err_t err = g->draining ? ERR_CLOSED : config_read_file(g->config_path, &text, d);
     if (!err)
-        err = make_current(g, gbuf_view(&text), shrunk_lists_ok, d);
+        err = make_current(g, gbuf_view(&text), shrunk_lists_ok ? LISTS_CONFIRMED : LISTS_STRICT, d);
     if (err) {
         gbuf_free(&text);
         return err;
@@ -118,27 +128,31 @@ err_t gateway_reload(struct gateway *g, bool shrunk_lists_ok, struct gbuf *text)
 }
 
 /* The configuration in force again, not the file, which somebody may be editing: host names may stand for
- * other addresses by now. */
-static void refresh_names(struct gateway *g)
+ * other addresses by now, lists of recipients may say something else. True: look at the lists again soon. */
+static bool refresh(struct gateway *g, bool names_too)
 {
     struct diag d = {.file = g->config_path};
 
     pthread_mutex_lock(&g->lock);
-    if (has_named_networks(policy_config(g->current->policy))) {
-        (void)make_current(g, gbuf_view(&g->config_text), false, &d); /* else what is known stays */
+    enum lists_news lists = lists_look(g->current->lists, g->current->list_count);
+    if (lists == LISTS_CHANGED || (names_too && has_named_networks(policy_config(g->current->policy)))) {
+        (void)make_current(g, gbuf_view(&g->config_text), LISTS_KEEP, &d); /* else what is known stays */
         log_lines(EV_boot_note, gbuf_view(&d.text));
     }
     pthread_mutex_unlock(&g->lock);
     diag_free(&d);
+    return lists == LISTS_UNSETTLED;
 }
 
 /* --- what the main thread waits for --- */
 
-enum { EVENT_TIME = 0, EVENT_DRAINED = -1 }; /* else a signal's number */
+enum { EVENT_TIME = 0, EVENT_DRAINED = -1, EVENT_LISTS = -2 }; /* else a signal's number */
 
 static int next_event(struct gateway *g, int timeout_ms)
 {
-    struct pollfd p[] = {{.fd = g->signal_fd, .events = POLLIN}, {.fd = g->drained_fd, .events = POLLIN}};
+    struct pollfd p[] = {{.fd = g->signal_fd, .events = POLLIN},
+                         {.fd = g->drained_fd, .events = POLLIN},
+                         {.fd = g->lists.fd, .events = POLLIN}}; /* -1 is skipped */
     struct signalfd_siginfo si;
     uint64_t count;
 
@@ -150,6 +164,10 @@ static int next_event(struct gateway *g, int timeout_ms)
     }
     if (p[0].revents && read(g->signal_fd, &si, sizeof si) == (ssize_t)sizeof si)
         return (int)si.ssi_signo;
+    if (p[2].revents) {
+        lists_drain(&g->lists);
+        return EVENT_LISTS;
+    }
     return EVENT_TIME;
 }
 
@@ -229,11 +247,12 @@ void gateway_end(struct gateway *g)
     verification_close(&g->verify);
     snapshot_unref(g->current);
     names_free(&g->names);
+    lists_close(&g->lists);
     pause_free(&g->pause);
     certificates_free(&g->certificates);
+    ports_close(&g->ports);
+    confine_free(&g->confine);
     gbuf_free(&g->config_text);
-    tls_context_unref(g->tls_client);
-    tls_context_unref(g->tls_client_verify);
     int fds[] = {g->signal_fd, g->drained_fd, g->lock_fd};
     for (size_t i = 0; i < COUNT_OF(fds); i++) {
         if (fds[i] >= 0)
@@ -241,17 +260,40 @@ void gateway_end(struct gateway *g)
     }
 }
 
-int gateway_run(struct gateway *g)
+static uint64_t now_ms(void)
 {
-    for (int event; !is_end(event = next_event(g, NAMES_REFRESH_MS));) {
+    return clock_mono_ns() / NS_PER_MS;
+}
+
+/* Until it is to end. */
+static void serve(struct gateway *g)
+{
+    uint64_t names_at_ms = now_ms() + REFRESH_MS, lists_at_ms = names_at_ms;
+    for (;;) {
+        uint64_t now = now_ms(), due_ms = MIN(names_at_ms, lists_at_ms);
+        int event = next_event(g, due_ms > now ? (int)(due_ms - now) : 0);
+        if (is_end(event))
+            return;
         if (event == SIGHUP)
             (void)gateway_reload(g, false, NULL);
-        else
-            refresh_names(g);
+        now = now_ms();
+        if (event == EVENT_LISTS) /* others may follow: all at once, in a moment */
+            lists_at_ms = MIN(lists_at_ms, now + LISTS_SETTLE_MS);
+        if (now < MIN(names_at_ms, lists_at_ms))
+            continue;
+        bool is_unsettled = refresh(g, now >= names_at_ms);
+        if (now >= names_at_ms)
+            names_at_ms = now + REFRESH_MS;
+        lists_at_ms = is_unsettled ? now + LISTS_SETTLE_MS : names_at_ms;
         pthread_mutex_lock(&g->lock);
         certificates_warn_daily(&g->certificates, g->current);
         pthread_mutex_unlock(&g->lock);
     }
+}
+
+int gateway_run(struct gateway *g)
+{
+    serve(g);
     pthread_mutex_lock(&g->lock);
     LOG(drain, LF_U64("timeout_s", policy_config(g->current->policy)->timeouts.shutdown / 1000));
     pthread_mutex_unlock(&g->lock);

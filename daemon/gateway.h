@@ -7,27 +7,31 @@
 
 #include "admin/admin.h"
 #include "daemon/certificates.h"
+#include "daemon/confine.h"
 #include "daemon/pause.h"
 #include "daemon/worker.h"
 
 struct gateway {
     const char *config_path;
+    bool log_is_file;
     int lock_fd; /* the spool's lock; held until exit */
     uint64_t started_wall_ns;
     int signal_fd, drained_fd; /* what the main thread waits for */
     unsigned drained_count;
     struct dns *dns;                                    /* owned */
-    struct tls_context *tls_client, *tls_client_verify; /* counted */
     struct verify_shared verify;                        /* what it points to is owned */
     struct worker *workers;                             /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */
+    struct confine confine;
+    struct ports ports;
     struct certificates certificates;
 
     pthread_mutex_t lock;     /* guards what follows; the admin thread reads it and reloads */
     struct snapshot *current; /* counted */
     struct gbuf config_text;  /* what `current` was made from */
     struct names names;
+    struct lists lists;
     struct pause_state pause;
     bool draining;
 };

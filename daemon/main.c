@@ -37,7 +37,7 @@ static err_t try_config(const char *path, struct diag *d)
         config_free(c);
         return err;
     }
-    err = snapshot_build(&s, c, dns, &names, NULL, false, d);
+    err = snapshot_build(&s, c, dns, &names, NULL, NULL, LISTS_STRICT, d);
     snapshot_unref(s);
     names_free(&names);
     dns_stop(dns);

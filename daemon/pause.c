@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/metrics.h"
+#include "daemon/durable.h"
 #include "queue/fsio.h"
 
 #define FILE_VERSION 1
@@ -49,38 +50,10 @@ static void set_damaged_aside(const struct pause_state *s, struct gbuf *notes)
                 err ? err_text(err) : "");
 }
 
-static err_t write_all(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t wrote = write(fd, p, n);
-        if (wrote < 0 && errno != EINTR)
-            return -errno;
-        if (wrote > 0) {
-            p += wrote;
-            n -= (size_t)wrote;
-        }
-    }
-    return fsync(fd) ? -errno : 0;
-}
-
-/* The whole file, durable under its own name or not at all. */
 static err_t save(const char *path, const json_t *all, const json_t *keys)
 {
-    char fresh[PATH_MAX];
-    snprintf(fresh, sizeof fresh, "%s.new", path);
-    json_t *file = json_pack("{s:i, s:O?, s:O}", "version", FILE_VERSION, "all", all, "destinations", keys);
-    char *text = file ? json_dumps(file, JSON_INDENT(2)) : NULL;
-    json_decref(file);
-    if (!text)
-        return -ENOMEM;
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    err_t err = fd < 0 ? -errno : write_all(fd, text, strlen(text));
-    if (fd >= 0)
-        close(fd);
-    if (!err)
-        err = fsio_rename(fresh, path);
-    free(text);
-    return err;
+    return durable_write_json(
+        path, json_pack("{s:i, s:O?, s:O}", "version", FILE_VERSION, "all", all, "destinations", keys));
 }
 
 /* --- what is in force --- */

@@ -63,50 +63,9 @@ static err_t load_tls(struct snapshot *s, const struct config *c, struct diag *d
     return err;
 }
 
-static const struct recipient_list *find_list(const struct snapshot *s, str_t path,
-                                              const struct cfg_verify *v)
-{
-    for (size_t i = 0; s && i < s->list_count; i++) {
-        const struct verify_list *l = &s->lists[i];
-        if (str_eq(l->path, path) && l->rules.fold_case == v->fold_case && l->rules.separator == v->separator)
-            return l->list;
-    }
-    return NULL;
-}
-
-static err_t load_list(struct snapshot *s, const struct cfg_verify *v, const struct snapshot *previous,
-                       bool shrunk_ok, struct diag *d)
-{
-    struct verify_list *l = &s->lists[s->list_count];
-    struct diag said = {0};
-    if (!v->list.n || find_list(s, v->list, v))
-        return 0;
-    *l = (struct verify_list){.path = v->list,
-                              .rules = {.fold_case = v->fold_case, .separator = v->separator}};
-    err_t err = recipient_list_load(&l->list, v->list.p, &l->rules, find_list(previous, v->list, v),
-                                    v->list_shrink_percent, shrunk_ok, &said);
-    if (!err)
-        s->list_count++;
-    gbuf_str(&d->text, gbuf_view(&said.text));
-    d->error_count += said.error_count;
-    d->warning_count += said.warning_count;
-    diag_free(&said);
-    return err;
-}
-
-static err_t load_lists(struct snapshot *s, const struct snapshot *previous, bool shrunk_ok, struct diag *d)
-{
-    const struct config *c = policy_config(s->policy);
-    s->lists = calloc(c->domain_count + 1, sizeof *s->lists);
-    err_t err = s->lists ? load_list(s, &c->verify, previous, shrunk_ok, d) : -ENOMEM;
-    for (size_t i = 0; !err && i < c->domain_count; i++)
-        if (c->domains[i].has_verify)
-            err = load_list(s, &c->domains[i].verify, previous, shrunk_ok, d);
-    return err;
-}
-
 err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, struct names *names,
-                     const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d)
+                     const struct snapshot *previous, const struct lists *lists, enum lists_rule rule,
+                     struct diag *d)
 {
     struct names_lookup lookup = {
         .names = names,
@@ -129,7 +88,9 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, s
     } else {
         err = policy_build(&s->policy, c, &resolver, d);
         if (!err)
-            err = load_lists(s, previous, shrunk_lists_ok, d);
+            err = lists_load(&s->lists, &s->list_count, policy_config(s->policy),
+                             previous ? previous->lists : NULL, previous ? previous->list_count : 0, lists,
+                             rule, d);
     }
     if (err) {
         snapshot_unref(s);
@@ -137,15 +98,6 @@ err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, s
     }
     *out = s;
     return 0;
-}
-
-err_t snapshot_load(struct snapshot **out, str_t text, const char *path, struct dns *dns, struct names *names,
-                    const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d)
-{
-    struct config *c;
-    *out = NULL;
-    err_t err = config_load_text(text, path, &c, d);
-    return err ? err : snapshot_build(out, c, dns, names, previous, shrunk_lists_ok, d);
 }
 
 struct snapshot *snapshot_ref(struct snapshot *s)
@@ -159,9 +111,7 @@ void snapshot_unref(struct snapshot *s)
     if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     tls_context_unref(s->tls_server);
-    for (size_t i = 0; i < s->list_count; i++)
-        recipient_list_unref(s->lists[i].list);
-    free(s->lists);
+    lists_free(s->lists, s->list_count);
     policy_free(s->policy);
     free(s);
 }

@@ -7,10 +7,10 @@
 #ifndef DAEMON_SNAPSHOT_H
 #define DAEMON_SNAPSHOT_H
 
+#include "daemon/lists.h"
 #include "daemon/names.h"
 #include "net/tls.h"
 #include "policy/policy.h"
-#include "verify/verifier.h"
 
 struct snapshot {
     unsigned refs; /* atomic */
@@ -21,14 +21,12 @@ struct snapshot {
     size_t list_count;
 };
 
-/* Takes `c` in every case. `previous`: the generation in force, NULL at boot; a list of recipients that
- * shrank much since is refused, unless that is fine. Problems go to `d` (ERR_CONFIG then). Blocking: resolves
+/* Takes `c` in every case. `previous`: the generation in force, NULL at boot. `lists` and `rule`:
+ * as in lists_load. Problems go to `d` (ERR_CONFIG then). Blocking: resolves
  * host names, for three times dns.timeout at most. */
 err_t snapshot_build(struct snapshot **out, struct config *c, struct dns *dns, struct names *names,
-                     const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d) WARN_UNUSED;
-/* Builds from the text of a configuration file. */
-err_t snapshot_load(struct snapshot **out, str_t text, const char *path, struct dns *dns, struct names *names,
-                    const struct snapshot *previous, bool shrunk_lists_ok, struct diag *d) WARN_UNUSED;
+                     const struct snapshot *previous, const struct lists *lists, enum lists_rule rule,
+                     struct diag *d) WARN_UNUSED;
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is fine */
 

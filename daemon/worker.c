@@ -2,7 +2,6 @@
 #include "daemon/worker.h"
 
 #include <errno.h>
-#include <time.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -12,8 +11,6 @@
 
 #define RETIRE_CHECK_MS 1000
 #define GAUGE_MS        1000
-#define PORT_WAIT_COUNT 100
-#define PORT_WAIT_MS    20
 
 static void remember_live(void *ctx, struct qmsg *m)
 {
@@ -71,29 +68,6 @@ err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes)
     return err ? err : recovered_all(w, notes);
 }
 
-/* io_uring keeps the sockets of a process that was killed open for some milliseconds longer than the process.
- */
-static err_t await_port(const struct endpoint *at)
-{
-    const struct timespec pause = {.tv_nsec = PORT_WAIT_MS * (long)NS_PER_MS};
-    err_t err;
-    for (unsigned n = 0; (err = listener_check(at)) == -EADDRINUSE && n < PORT_WAIT_COUNT; n++)
-        nanosleep(&pause, NULL);
-    return err;
-}
-
-static void explain_listen(const struct endpoint *at, err_t err, struct gbuf *notes)
-{
-    char text[64];
-    struct sbuf b = SBUF_ON(text);
-    endpoint_format(at, &b);
-    gbuf_printf(notes, "cannot listen on " STR_FMT ": %s%s\n", STR_ARG(sbuf_view(&b)), err_text(err),
-                err == -EADDRINUSE      ? "; another server is there (see ss -ltnp)"
-                : err == -EADDRNOTAVAIL ? "; this machine has no such address"
-                : err == -EACCES        ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-                                        : "");
-}
-
 /* Copies: a reload takes the configuration away, and the listeners stay. */
 static err_t make_door(const struct cfg_listener *l, struct smtpd_door *door)
 {
@@ -117,24 +91,21 @@ static void free_doors(struct worker *w)
     free(w->listeners);
 }
 
-err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes)
+err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes)
 {
     const struct config *c = policy_config(w->current->policy);
     w->listeners = calloc(c->listener_count, sizeof *w->listeners);
     if (!w->listeners)
         return -ENOMEM;
     for (size_t i = 0; i < c->listener_count; i++) {
-        const struct endpoint *at = &c->listeners[i].at;
-        err_t err = first ? 0 : await_port(at);
         struct worker_listener *ln = &w->listeners[i];
         *ln = (struct worker_listener){.worker = w};
+        err_t err = make_door(&c->listeners[i], &ln->door);
         if (!err)
-            err = make_door(&c->listeners[i], &ln->door);
-        if (!err) /* port 0: the one that the first worker got */
-            err = listener_open(&ln->listener, first ? listener_endpoint(first->listeners[i].listener) : at);
+            err = listener_adopt(&ln->listener, ports_take(ports, w->index, i));
         if (err) {
             free(ln->door.proxies);
-            explain_listen(at, err, notes);
+            ports_explain(&c->listeners[i].at, err, notes);
             return err;
         }
         w->listener_count++;
@@ -149,8 +120,6 @@ static void release_shared(struct worker *w)
     snapshot_unref(w->current);
     snapshot_unref(atomic_load(&w->next));
     pauses_unref(atomic_load(&w->next_pauses));
-    tls_context_unref(w->tls_client);
-    tls_context_unref(w->tls_client_verify);
 }
 
 void worker_discard(struct worker *w)
@@ -208,6 +177,7 @@ static void publish_gauges(struct worker *w)
     metric_set(M_queue_bytes_used, (int64_t)qs.used_bytes);
     metric_set(M_queue_bytes_total, (int64_t)qs.ring_bytes);
     metric_set(M_queue_segments_free, qs.free_segment_count);
+    metric_set(M_queue_segments_kept, qs.kept_segment_count);
     metric_set(M_queue_segments_total, qs.segment_count);
     metric_set(M_sessions_open, smtpd_service_session_count(w->service));
     atomic_store_explicit(&w->oldest_arrived_ms, relay_oldest_arrived_ms(w->relay), memory_order_relaxed);
@@ -263,8 +233,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .loop = w->loop,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
     };
     err_t err = verifier_create(&w->verifier, &vo);
@@ -277,8 +245,6 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .queue = w->queue,
         .dns = w->dns,
         .policy = s->policy,
-        .tls = w->tls_client,
-        .tls_verify = w->tls_client_verify,
         .worker = w->index,
         .learned = delivery_taught,
         .learned_ctx = w,
@@ -290,7 +256,9 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .verify = shared,
         .verifier = w->verifier,
         .tls = s->tls_server,
+        .dns = w->dns,
         .worker = w->index,
+        .worker_count = shared->worker_count,
         .accepted = message_accepted,
         .empty = sessions_empty,
         .ctx = w,
@@ -496,12 +464,9 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared, struct pauses *pauses)
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct pauses *pauses)
 {
     w->dns = dns;
-    w->tls_client = tls_context_ref(tls_client);
-    w->tls_client_verify = tls_context_ref(tls_verify);
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
     w->pause.deliver = pause_on_loop;

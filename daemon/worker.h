@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "daemon/ports.h"
 #include "daemon/snapshot.h"
 #include "net/listener.h"
 #include "relay/relay.h"
@@ -49,9 +50,8 @@ struct worker {
     struct verifier *verifier;         /* owned; until all workers are drained, as they ask each other */
     struct worker_listener *listeners; /* owned */
     size_t listener_count, listeners_open;
-    struct dns *dns;                                    /* the process's */
-    struct tls_context *tls_client, *tls_client_verify; /* counted references */
-    struct snapshot *current;                           /* counted reference */
+    struct dns *dns;                      /* the process's */
+    struct snapshot *current;             /* counted reference */
     _Atomic(struct snapshot *) next;      /* counted; the newest that this worker has not taken yet */
     _Atomic(struct pauses *) next_pauses; /* as well */
     struct snapshot *retired[WORKER_RETIRED_MAX];
@@ -76,11 +76,9 @@ struct worker {
 err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
                   struct gbuf *notes) WARN_UNUSED;
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
-/* `first`: the worker that listens already, whose ports are taken; NULL: this is it. */
-err_t worker_listen(struct worker *w, const struct worker *first, struct gbuf *notes) WARN_UNUSED;
+err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes) WARN_UNUSED;
 /* All workers, before the first one is launched. `shared` outlives them. */
-err_t worker_prepare(struct worker *w, struct dns *dns, struct tls_context *tls_client,
-                     struct tls_context *tls_verify, struct verify_shared *shared,
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared,
                      struct pauses *pauses) WARN_UNUSED;
 err_t worker_launch(struct worker *w) WARN_UNUSED;
 /* Undoes all that when boot fails before the thread was made. */

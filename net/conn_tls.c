@@ -201,8 +201,9 @@ void conn_tls_turns(struct tick_hook *h)
         if (c->state == CONN_OPEN && !c->tls->broken) {
             shake_hands(c);
             conn_schedule(c); /* it may be read again */
-            conn_tls_pump(c);
-            any = true;
+            if (c->tls->established)
+                conn_tls_pump(c);
+            any = true; /* if it is not, the peer's next bytes give it another turn, and nothing else */
         }
         now_ns = clock_mono_ns();
     }

@@ -99,7 +99,11 @@ static void lookup_finish(struct lookup *k)
     struct dns *d = k->dns;
     struct dns_query *q = k->q;
     err_t err = k->parts[0].err;
-    if (q->kind == DNS_ADDRESS)
+    if (q->kind == DNS_IPV4) { /* nothing else was asked for: that half says the same, and has nothing */
+        k->parts[1] = k->parts[0];
+        k->parts[1].count = 0;
+    }
+    if (q->kind != DNS_MX)
         dns_merge_addresses(q, &k->parts[0], &k->parts[1]);
     list_remove(&k->link);
     pool_put(&d->lookups, k);
@@ -139,7 +143,7 @@ static void part_answered(void *arg, int ub_err, struct ub_result *r)
     struct dns_query *q = p->lookup->q;
     p->pending = false;
     p->err = dns_judge(ub_err, r);
-    if (!p->err && q->kind == DNS_ADDRESS) {
+    if (!p->err && q->kind != DNS_MX) {
         dns_take_addresses(p, r);
     } else if (!p->err) {
         q->err = 0;
@@ -184,7 +188,8 @@ static void lookup_start(struct dns *d, struct dns_query *q)
     if (q->kind == DNS_MX) {
         part_ask(k, DNS_TYPE_MX);
     } else {
-        part_ask(k, DNS_TYPE_AAAA);
+        if (q->kind == DNS_ADDRESS)
+            part_ask(k, DNS_TYPE_AAAA);
         part_ask(k, DNS_TYPE_A);
     }
     lookup_part_done(k); /* when none could be asked */

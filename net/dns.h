@@ -21,7 +21,7 @@ struct dns_waiter;
 #define DNS_MX_MAX        16
 #define DNS_NAME_MAX      255
 
-enum dns_kind { DNS_ADDRESS, DNS_MX };
+enum dns_kind { DNS_ADDRESS, DNS_MX, DNS_IPV4 };
 
 /* Embedded in its owner, which keeps it alive, and its loop too, until `answered` ran (at most dns.timeout_ms
  * later, or during dns_cancel or dns_stop). It may be asked again from `answered` on. */
@@ -38,8 +38,8 @@ struct dns_query {
     bool secure; /* DNSSEC-validated; never with dns.resolver set */
     uint32_t ttl_s;
     uint32_t count;
-    struct ip addresses[DNS_ADDRESSES_MAX]; /* DNS_ADDRESS: AAAA and A; IPv6 first as RFC 6724 has it, v4 and
-                                               v6 alternate */
+    struct ip addresses[DNS_ADDRESSES_MAX]; /* DNS_IPV4: A. DNS_ADDRESS: AAAA and A; IPv6 first as RFC 6724
+                                               has it, v4 and v6 alternate */
     struct {
         uint16_t preference;
         char

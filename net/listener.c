@@ -64,39 +64,60 @@ err_t listener_check(const struct endpoint *at)
     return err;
 }
 
-static err_t bind_and_listen(struct listener *ln, const struct sockaddr_storage *sa, socklen_t len)
+err_t listener_bind(int *out, const struct endpoint *at)
 {
-    err_t err = set_options(ln->fd, sa->ss_family);
-    if (err)
-        return err;
-    if (bind(ln->fd, (const struct sockaddr *)sa, len) || listen(ln->fd, BACKLOG))
-        return -errno;
-    struct sockaddr_storage bound;
-    socklen_t bound_len = sizeof bound;
-    if (getsockname(ln->fd, (struct sockaddr *)&bound, &bound_len))
-        return -errno;
-    return endpoint_from_sockaddr((struct sockaddr *)&bound, &ln->at);
-}
-
-err_t listener_open(struct listener **out, const struct endpoint *at)
-{
-    *out = NULL;
-    struct listener *ln = calloc(1, sizeof *ln);
-    if (!ln)
-        return -ENOMEM;
     struct sockaddr_storage sa;
     socklen_t len = endpoint_to_sockaddr(at, &sa);
-    ln->any = ip_is_any(&at->ip);
-    ln->fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    err_t err = ln->fd < 0 ? -errno : bind_and_listen(ln, &sa, len);
+    *out = -1;
+    int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    err_t err = set_options(fd, sa.ss_family);
+    if (!err && bind(fd, (const struct sockaddr *)&sa, len))
+        err = -errno;
     if (err) {
-        if (ln->fd >= 0)
-            close(ln->fd);
+        close(fd);
+        return err;
+    }
+    *out = fd;
+    return 0;
+}
+
+static err_t listen_on(struct listener *ln)
+{
+    struct sockaddr_storage bound;
+    socklen_t bound_len = sizeof bound;
+    if (listen(ln->fd, BACKLOG) || getsockname(ln->fd, (struct sockaddr *)&bound, &bound_len))
+        return -errno;
+    err_t err = endpoint_from_sockaddr((struct sockaddr *)&bound, &ln->at);
+    ln->any = ip_is_any(&ln->at.ip);
+    return err;
+}
+
+err_t listener_adopt(struct listener **out, int fd)
+{
+    struct listener *ln = calloc(1, sizeof *ln);
+    err_t err = -ENOMEM;
+    *out = NULL;
+    if (ln) {
+        ln->fd = fd;
+        err = listen_on(ln);
+    }
+    if (err) {
         free(ln);
+        close(fd);
         return err;
     }
     *out = ln;
     return 0;
+}
+
+err_t listener_open(struct listener **out, const struct endpoint *at)
+{
+    int fd;
+    *out = NULL;
+    err_t err = listener_bind(&fd, at);
+    return err ? err : listener_adopt(out, fd);
 }
 
 const struct endpoint *listener_endpoint(const struct listener *ln)

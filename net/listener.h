@@ -16,9 +16,12 @@ struct listener_ops {
 /* -EADDRINUSE when anybody listens there already: SO_REUSEPORT would share the port with another process of
  * our user without a word. Before the first listener_open() of this process. */
 err_t listener_check(const struct endpoint *at) WARN_UNUSED;
-/* Binds and listens (backlog 4096) at once, so that errors come at boot, before privileges go; accepts
- * nothing yet. Port 0 gets a free port (tests): listener_endpoint() tells. Any thread before listener_start.
- */
+/* Only binds, so that errors come at boot, before privileges go. Port 0 gets a free port. Any thread. */
+err_t listener_bind(int *fd, const struct endpoint *at) WARN_UNUSED;
+/* Listens (backlog 4096) on a bound socket, ours or somebody else's, which it owns then, in case of an error
+ * too; accepts nothing yet. */
+err_t listener_adopt(struct listener **out, int fd) WARN_UNUSED;
+/* Both. Any thread before listener_start. */
 err_t listener_open(struct listener **out, const struct endpoint *at) WARN_UNUSED;
 const struct endpoint *listener_endpoint(const struct listener *ln);
 /* On the loop's thread. Out of files (EMFILE/ENFILE) pauses accepting 100 ms, counted, logged once per

@@ -46,7 +46,7 @@ struct loop_options {
 /* What this kernel gave; filled by loop_create, shown at boot and in `postern status`. */
 struct loop_features {
     bool single_issuer, defer_taskrun, coop_taskrun, msg_ring, multishot_accept, multishot_recv, buffer_ring,
-        send_zc;
+        restricted, send_zc;
 };
 
 /* net/ring.c is the kernel's side, net/ring_tick.c the turns. Linux 5.19 is the floor (provided buffer

@@ -90,12 +90,34 @@ static bool probe_msg_ring(unsigned flags)
     return ok;
 }
 
+/* What a worker's ring is for, and nothing else: whoever takes the process over gets no files or sockets from
+ * it. In force from ring_claim() on. */
+static bool restrict_ring(struct ring *r)
+{
+    static const uint8_t ops[] = {
+        IORING_OP_ACCEPT,   IORING_OP_CONNECT,  IORING_OP_RECV,     IORING_OP_SEND,        IORING_OP_SENDMSG,
+        IORING_OP_READ,     IORING_OP_READV,    IORING_OP_WRITEV,   IORING_OP_FSYNC,       IORING_OP_CLOSE,
+        IORING_OP_SHUTDOWN, IORING_OP_POLL_ADD, IORING_OP_MSG_RING, IORING_OP_ASYNC_CANCEL};
+    static const uint8_t registers[] = {IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS};
+    struct io_uring_restriction rules[COUNT_OF(ops) + COUNT_OF(registers) + 1] = {0};
+    unsigned n = 0;
+    for (size_t i = 0; i < COUNT_OF(ops); i++)
+        rules[n++] = (struct io_uring_restriction){.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = ops[i]};
+    for (size_t i = 0; i < COUNT_OF(registers); i++)
+        rules[n++] = (struct io_uring_restriction){.opcode = IORING_RESTRICTION_REGISTER_OP,
+                                                   .register_op = registers[i]};
+    rules[n++] = (struct io_uring_restriction){.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+                                               .sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS};
+    return syscall(__NR_io_uring_register, r->uring.ring_fd, IORING_REGISTER_RESTRICTIONS, rules, n) == 0;
+}
+
 static void note_features(struct ring *r, unsigned flags)
 {
     struct loop_features *f = &r->loop.features;
     f->single_issuer = flags & IORING_SETUP_SINGLE_ISSUER;
     f->defer_taskrun = flags & IORING_SETUP_DEFER_TASKRUN;
     f->coop_taskrun = flags & IORING_SETUP_COOP_TASKRUN;
+    f->restricted = restrict_ring(r);
     f->buffer_ring = true;      /* else loop_create failed */
     f->multishot_accept = true; /* 5.19, as the buffer ring */
     f->multishot_recv =

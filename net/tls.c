@@ -9,6 +9,8 @@
 #include <openssl/base.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/mem.h>
+#include <openssl/sha.h>
 #include <openssl/x509.h>
 
 #include "core/ip.h"
@@ -30,6 +32,7 @@ struct tls_session {
     struct tls_hello hello; /* of the client, while the server chooses */
     struct tls_info info;
     char server_name[TLS_NAME_BYTES], error[192];
+    char shown_pin[sizeof "spki:" + 64 + 1]; /* of a server that none of the pins fits */
 };
 
 static err_t bytes_put(struct bytes *b, const void *p, size_t n)
@@ -191,6 +194,8 @@ static err_t fail(struct tls_session *s)
         s->broken = true;
         if (s->out_of_memory) {
             sbuf_cstr(&text, "out of memory");
+        } else if (s->shown_pin[0]) {
+            sbuf_printf(&text, "none of the pins fits the certificate: it has %s", s->shown_pin);
         } else if (ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_SSL &&
                    ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
             sbuf_printf(&text, "the certificate is not trusted: %s", X509_verify_cert_error_string(verdict));
@@ -225,6 +230,8 @@ static void take_info(struct tls_session *s)
     if (s->context->is_server)
         s->info.trust =
             s->context->rule_count ? tls_client_judge(s->context, s->ssl, &s->info.tag) : TLS_TRUST_NONE;
+    else if (s->context->pin_count)
+        s->info.trust = TLS_TRUST_PIN;
     else if (s->context->verify && SSL_get_verify_result(s->ssl) == X509_V_OK)
         s->info.trust = TLS_TRUST_OK;
 }
@@ -313,6 +320,21 @@ struct tls_hello *tls_session_hello(SSL *ssl)
 {
     struct tls_session *s = SSL_get_app_data(ssl);
     return &s->hello;
+}
+
+void tls_session_no_pin_fits(SSL *ssl, X509 *shown)
+{
+    struct tls_session *s = SSL_get_app_data(ssl);
+    struct sbuf out = {s->shown_pin, 0, sizeof s->shown_pin - 1, false};
+    uint8_t *der = NULL, digest[SHA256_DIGEST_LENGTH];
+    int n = shown ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(shown), &der) : 0;
+    if (n <= 0)
+        return;
+    SHA256(der, (size_t)n, digest);
+    OPENSSL_free(der);
+    sbuf_cstr(&out, "spki:");
+    for (size_t i = 0; i < sizeof digest; i++)
+        sbuf_printf(&out, "%02x", digest[i]);
 }
 
 const struct tls_context *tls_session_context(SSL *ssl)

@@ -15,6 +15,7 @@ struct tls_pin {
     bool is_key;
     uint8_t sha256[32];
 };
+void tls_sha256(const void *p, size_t n, uint8_t out[32]);
 /* "spki:HEX" or "cert:HEX", with or without colons between the bytes. */
 err_t tls_pin_parse(str_t text, struct tls_pin *out) WARN_UNUSED;
 
@@ -57,10 +58,20 @@ struct tls_expiry {
     int64_t not_after_s;
 };
 size_t tls_context_expiries(const struct tls_context *t, struct tls_expiry *out, size_t max);
-/* Client: `verify` checks chain and name against the system's store (SSL_CERT_FILE in the environment, else
- * Debian's ca-certificates; read here, never later); without it any certificate will do. A missing store is
- * logged and every verification fails: only routes that ask for it suffer. */
-err_t tls_context_client(struct tls_context **out, bool verify, struct sbuf *error) WARN_UNUSED;
+struct tls_client_options {
+    /* Chain and name are checked; without it, and without pins, any certificate will do. */
+    bool verify;
+    /* PEM, instead of the system's store (SSL_CERT_FILE in the environment, else Debian's ca-certificates). A
+     * system store that is missing is logged and every verification fails: only routes that ask for it
+     * suffer. */
+    str_t ca_file;
+    const struct tls_pin *pins; /* one must fit, and nothing else counts; copied */
+    size_t pin_count;
+    str_t cert_file, key_file; /* PEM, what we show; absent: nothing */
+};
+/* All files are read here, never later. opt: NULL is fine: any certificate will do. */
+err_t tls_context_client(struct tls_context **out, const struct tls_client_options *opt,
+                         struct sbuf *error) WARN_UNUSED;
 struct tls_context *tls_context_ref(struct tls_context *t);
 void tls_context_unref(struct tls_context *t); /* NULL is fine */
 

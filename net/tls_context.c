@@ -1,6 +1,7 @@
 /* net/tls_context.c: policy and the trust store: what is shared by sessions. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
@@ -74,6 +75,12 @@ err_t tls_readable(str_t file, char path[PATH_MAX], struct sbuf *error)
             err = -errno;
         if (fd >= 0)
             close(fd);
+    }
+    struct stat st;
+    if (!err && (stat(path, &st) < 0 || !S_ISREG(st.st_mode))) {
+        sbuf_printf(error, STR_FMT ": is no regular file",
+                    STR_ARG(file)); /* it would be waited for, perhaps for ever */
+        return ERR_CONFIG;
     }
     if (err)
         sbuf_printf(error, "cannot read " STR_FMT ": %s", STR_ARG(file), strerror(-err));
@@ -175,16 +182,66 @@ static void load_trust(SSL_CTX *ctx)
     LOG(boot_note, LF_STR("text", sbuf_view(&b)));
 }
 
-err_t tls_context_client(struct tls_context **out, bool verify, struct sbuf *error)
+static err_t set_trust(struct tls_context *t, const struct tls_client_options *opt, struct sbuf *error)
 {
-    *out = NULL;
-    err_t err = context_create(out, false, error);
+    X509_STORE *store;
+    t->verify = opt->verify;
+    SSL_CTX_set_verify(t->ctx, opt->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    if (opt->pin_count) {
+        t->pins = calloc(opt->pin_count, sizeof *t->pins);
+        if (!t->pins)
+            return -ENOMEM;
+        memcpy(t->pins, opt->pins, opt->pin_count * sizeof *t->pins);
+        t->pin_count = opt->pin_count;
+        SSL_CTX_set_custom_verify(t->ctx, SSL_VERIFY_PEER, tls_check_pins);
+        return 0;
+    }
+    if (!opt->verify)
+        return 0;
+    if (!opt->ca_file.n) {
+        load_trust(t->ctx);
+        return 0;
+    }
+    err_t err = tls_load_store(&store, opt->ca_file, error);
+    if (!err)
+        SSL_CTX_set_cert_store(t->ctx, store);
+    return err;
+}
+
+static err_t set_own(struct tls_context *t, const struct tls_client_options *opt, struct sbuf *error)
+{
+    if (!opt->cert_file.n)
+        return 0;
+    err_t err = tls_identity_load(&t->identities[0], opt->cert_file, opt->key_file, error);
     if (err)
         return err;
-    (*out)->verify = verify;
-    SSL_CTX_set_verify((*out)->ctx, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
-    if (verify)
-        load_trust((*out)->ctx);
+    const struct tls_identity *id = t->identities[0];
+    t->identity_count = 1;
+    if (SSL_CTX_set_chain_and_key(t->ctx, (CRYPTO_BUFFER *const *)id->chain, id->chain_count, id->key, NULL))
+        return 0;
+    sbuf_printf(error, STR_FMT ": ", STR_ARG(opt->cert_file));
+    tls_queue_text(error);
+    return ERR_CONFIG;
+}
+
+err_t tls_context_client(struct tls_context **out, const struct tls_client_options *opt, struct sbuf *error)
+{
+    static const struct tls_client_options any;
+    struct tls_context *t;
+    *out = NULL;
+    if (!opt)
+        opt = &any;
+    err_t err = context_create(&t, false, error);
+    if (err)
+        return err;
+    err = set_trust(t, opt, error);
+    if (!err)
+        err = set_own(t, opt, error);
+    if (err) {
+        tls_context_unref(t);
+        return err;
+    }
+    *out = t;
     return 0;
 }
 
@@ -202,6 +259,8 @@ void tls_context_unref(struct tls_context *t)
         tls_identity_free(t->identities[i]);
     for (size_t i = 0; i < t->rule_count; i++)
         X509_STORE_free(t->rules[i].store);
+    free(t->rules);
+    free(t->pins);
     SSL_CTX_free(t->ctx);
     free(t);
 }

@@ -48,6 +48,11 @@ err_t tls_pin_parse(str_t text, struct tls_pin *out)
     return digits == 2 * sizeof out->sha256 ? 0 : ERR_SYNTAX;
 }
 
+void tls_sha256(const void *p, size_t n, uint8_t out[32])
+{
+    SHA256(p, n, out);
+}
+
 bool tls_pin_matches(const struct tls_pin *pin, X509 *x)
 {
     uint8_t *der = NULL, digest[SHA256_DIGEST_LENGTH];
@@ -57,6 +62,20 @@ bool tls_pin_matches(const struct tls_pin *pin, X509 *x)
     SHA256(der, (size_t)n, digest);
     OPENSSL_free(der);
     return !CRYPTO_memcmp(digest, pin->sha256, sizeof digest);
+}
+
+/* Before a byte of ours is sent under the server's key. */
+enum ssl_verify_result_t tls_check_pins(SSL *ssl, uint8_t *alert)
+{
+    const struct tls_context *t = tls_session_context(ssl);
+    STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(ssl);
+    X509 *x = chain && sk_X509_num(chain) ? sk_X509_value(chain, 0) : NULL;
+    for (size_t i = 0; x && i < t->pin_count; i++)
+        if (tls_pin_matches(&t->pins[i], x))
+            return ssl_verify_ok;
+    tls_session_no_pin_fits(ssl, x);
+    *alert = SSL_AD_BAD_CERTIFICATE;
+    return ssl_verify_invalid;
 }
 
 /* --- rules --- */
@@ -71,6 +90,12 @@ static enum ssl_verify_result_t take_any(SSL *ssl, uint8_t *alert)
 static struct tls_client_rule *new_rule(struct tls_context *t, int tag, struct sbuf *error)
 {
     must(t->is_server && tag >= 0);
+    if (!t->rules)
+        t->rules = calloc(TLS_RULES_MAX, sizeof *t->rules);
+    if (!t->rules) {
+        sbuf_cstr(error, "out of memory");
+        return NULL;
+    }
     if (t->rule_count == TLS_RULES_MAX) {
         sbuf_printf(error, "more than %d rules for client certificates", TLS_RULES_MAX);
         return NULL;
@@ -91,7 +116,7 @@ err_t tls_context_add_client_pin(struct tls_context *t, const struct tls_pin *pi
     return 0;
 }
 
-static err_t load_store(X509_STORE **out, str_t ca_file, struct sbuf *error)
+err_t tls_load_store(X509_STORE **out, str_t ca_file, struct sbuf *error)
 {
     char path[PATH_MAX];
     err_t err = tls_readable(ca_file, path, error);
@@ -117,7 +142,7 @@ err_t tls_context_add_client_name(struct tls_context *t, str_t ca_file, str_t na
         sbuf_cstr(error, "no name that a certificate could have");
         return ERR_CONFIG;
     }
-    err_t err = load_store(&store, ca_file, error);
+    err_t err = tls_load_store(&store, ca_file, error);
     if (err)
         return err;
     struct tls_client_rule *r = new_rule(t, tag, error);

@@ -43,8 +43,10 @@ struct tls_context {
     bool is_server, verify;
     struct tls_identity *identities[TLS_IDENTITY_MAX]; /* owned */
     size_t identity_count;
-    struct tls_client_rule rules[TLS_RULES_MAX];
+    struct tls_client_rule *rules; /* owned, TLS_RULES_MAX; servers only */
     size_t rule_count;
+    struct tls_pin *pins; /* owned; clients only */
+    size_t pin_count;
 };
 
 /* What a ClientHello says that the library does not tell later. */
@@ -73,13 +75,16 @@ const struct tls_identity *tls_identity_choose(const struct tls_context *t, str_
                                                const uint16_t *algorithms, size_t algorithm_count);
 
 /* tls_peer.c */
+enum ssl_verify_result_t tls_check_pins(SSL *ssl, uint8_t *alert);
+err_t tls_load_store(X509_STORE **out, str_t ca_file, struct sbuf *error);
 bool tls_pin_matches(const struct tls_pin *pin, X509 *x);
 enum tls_trust tls_client_judge(const struct tls_context *t, const SSL *ssl, int *tag);
 
 /* tls_tickets.c: one ring of keys for the whole process. */
 int tls_ticket_key(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *hmac, int encrypt);
-#define TICKET_PERIOD_S UINT32_C(43200) /* a key makes tickets for this long, and is good for as long again  \
-                                         */
+#define TICKET_PERIOD_S                                                                                      \
+    UINT32_C(43200) /* a key makes tickets for this long, and is good for as long again                      \
+                     */
 
 struct ticket_key {
     uint8_t name[SSL_TICKET_KEY_NAME_LEN], hmac[32], aes[16];
@@ -96,6 +101,7 @@ const struct ticket_key *ticket_keys_find(const struct ticket_keys *k, const uin
 
 /* tls.c */
 struct tls_hello *tls_session_hello(SSL *ssl);
+void tls_session_no_pin_fits(SSL *ssl, X509 *shown); /* for the text of the error */
 const struct tls_context *tls_session_context(SSL *ssl);
 
 #endif

@@ -1,19 +1,20 @@
 /* nexthop/attempt.c: see attempt.h. */
 #include "nexthop/attempt.h"
 
-enum attempt_step attempt_next(struct attempt *t, const struct candidates *c, const struct attempt_rules *r,
-                               uint64_t now_ms)
+bool attempt_next(struct attempt *t, const struct candidates *c, struct hop_access *access, bool failed_too,
+                  uint64_t now_ms)
 {
     if (t->generation != c->generation) { /* the bits are of another list */
         t->generation = c->generation;
         t->tried = 0;
     }
-    int i = t->count < ATTEMPT_TRIES_MAX ? candidates_pick(c, t->tried, r->failed_too, now_ms) : -1;
+    int i = t->count < ATTEMPT_TRIES_MAX ? candidates_pick(c, t->tried, failed_too, now_ms) : -1;
     if (i < 0)
-        return ATTEMPT_NO_ADDRESS;
+        return false;
     const struct candidate *to = &c->list[i];
-    if (!candidate_tls(to, r->want, r->any, r->verify, &t->tls, &t->level))
-        return ATTEMPT_NO_TLS;
+    attempt_end(t);
+    t->access = hop_access_ref(access);
+    candidate_tls(to, access, &t->tls, &t->level);
     t->index = (uint32_t)i;
     t->tried |= UINT32_C(1) << i;
     t->count++;
@@ -23,7 +24,31 @@ enum attempt_step attempt_next(struct attempt *t, const struct candidates *c, co
     struct sbuf text = {t->relay, 0, sizeof t->relay - 1, false};
     endpoint_format(&t->at, &text);
     t->relay[text.n] = '\0';
-    return ATTEMPT_GO;
+    return true;
+}
+
+struct smtpc_options attempt_options(const struct attempt *t, const char *hostname, bool lmtp)
+{
+    const struct hop_access *a = t->access;
+    return (struct smtpc_options){
+        .helo_name = str_cstr(hostname),
+        .lmtp = lmtp,
+        .tls = t->level,
+        .has_auth = a->has_auth,
+        .auth = {.mechanism = a->mechanism, .user = a->user, .password = a->password},
+    };
+}
+
+str_t attempt_server_name(const struct attempt *t)
+{
+    return candidate_server_name(str_cstr(t->host), t->access);
+}
+
+void attempt_end(struct attempt *t)
+{
+    hop_access_unref(t->access);
+    t->access = NULL;
+    t->tls = NULL;
 }
 
 struct candidate *attempt_candidate(const struct attempt *t, const struct candidates *c)
@@ -31,10 +56,10 @@ struct candidate *attempt_candidate(const struct attempt *t, const struct candid
     return t->generation == c->generation ? &c->list[t->index] : NULL;
 }
 
-void attempt_tls_failed(struct attempt *t, const struct candidates *c, enum tls_level want)
+void attempt_tls_failed(struct attempt *t, const struct candidates *c)
 {
     struct candidate *to = attempt_candidate(t, c);
-    if (want == TLS_MAY && to && !to->tls_broken) /* better in the clear than not at all */
+    if (t->access->level == TLS_MAY && to && !to->tls_broken) /* better in the clear than not at all */
         to->tls_broken = t->tls_broke = true;
 }
 

@@ -10,8 +10,9 @@
 struct attempt {
     struct endpoint at;
     char host[DNS_NAME_MAX + 1];
-    char relay[64];          /* `at`, for the log */
-    struct tls_context *tls; /* NULL: in the clear */
+    char relay[64];            /* `at`, for the log */
+    struct hop_access *access; /* counted, until attempt_end() */
+    struct tls_context *tls;   /* of `access`; NULL: in the clear */
     enum smtpc_tls level;
     bool tls_broke; /* the handshake failed, the same address will do in the clear */
 
@@ -20,19 +21,18 @@ struct attempt {
     uint32_t tried, count;      /* tried: a bit per candidate */
 };
 
-struct attempt_rules {
-    enum tls_level want;
-    struct tls_context *any, *verify; /* may be NULL */
-    bool failed_too;                  /* nothing else to hope for */
-};
-enum attempt_step { ATTEMPT_GO, ATTEMPT_NO_ADDRESS, ATTEMPT_NO_TLS };
-/* Goes to the next address. Other than GO: *t is at none, and there is no use in asking again. */
-enum attempt_step attempt_next(struct attempt *t, const struct candidates *c, const struct attempt_rules *r,
-                               uint64_t now_ms);
+/* Goes to the next address; failed_too: there is nothing else to hope for. False: *t is at none, and there is
+ * no use in asking again. */
+bool attempt_next(struct attempt *t, const struct candidates *c, struct hop_access *access, bool failed_too,
+                  uint64_t now_ms);
+/* What the protocol engine is to do there; views of `access`, and of `hostname`. */
+struct smtpc_options attempt_options(const struct attempt *t, const char *hostname, bool lmtp);
+str_t attempt_server_name(const struct attempt *t);
+void attempt_end(struct attempt *t); /* twice is fine */
 /* The candidate that it is at; NULL: resolved anew since. */
 struct candidate *attempt_candidate(const struct attempt *t, const struct candidates *c);
 /* The handshake failed. Opportunistic TLS does without from now on, at once at the same address. */
-void attempt_tls_failed(struct attempt *t, const struct candidates *c, enum tls_level want);
+void attempt_tls_failed(struct attempt *t, const struct candidates *c);
 /* The connection failed; `spoke`: not for want of a server there. True: as candidates_failed(). */
 bool attempt_failed(struct attempt *t, const struct candidates *c, bool spoke, uint64_t now_ms);
 

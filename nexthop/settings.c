@@ -81,7 +81,8 @@ uint32_t stage_ms(const struct stage_times *t, enum smtpc_stage stage)
     case STAGE_CONNECT: return t->connect_ms;
     case STAGE_GREETING: return t->greeting_ms;
     case STAGE_HELO:
-    case STAGE_TLS: return t->helo_ms;
+    case STAGE_TLS:
+    case STAGE_AUTH: return t->helo_ms;
     case STAGE_MAIL: return t->mail_ms;
     case STAGE_RCPT: return t->rcpt_ms;
     case STAGE_DATA: return t->data_init_ms;

@@ -3,6 +3,9 @@
 
 #define SMTP_PORT           25
 #define CANDIDATE_FAILED_MS 60000 /* others are preferred for this long */
+#define FRESH_MS_MIN        30000 /* bounds of how long addresses are used without asking again */
+#define FRESH_MS_MAX        3600000
+#define STALE_MS            60000 /* old ones, when DNS is in trouble */
 
 static void take_domain(struct target_host *h, str_t domain, struct arena *a)
 {
@@ -39,13 +42,26 @@ bool target_copy(struct target *out, const struct route *route, struct arena *a)
     return !a->overflow;
 }
 
-void candidates_replace(struct candidates *c, struct candidates *fresh)
+void candidates_replace(struct candidates *c, struct candidates *fresh, uint32_t ttl_s, uint64_t now_ms)
 {
     uint32_t generation = c->generation + 1;
     candidates_free(c);
     *c = *fresh;
     c->generation = generation;
+    c->fresh_until_ms = now_ms + MAX(MIN((uint64_t)ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
     *fresh = (struct candidates){0};
+}
+
+bool candidates_fresh(const struct candidates *c, uint64_t now_ms)
+{
+    return c->count && now_ms < c->fresh_until_ms;
+}
+
+bool candidates_extend(struct candidates *c, uint64_t now_ms)
+{
+    if (c->count)
+        c->fresh_until_ms = now_ms + STALE_MS;
+    return c->count;
 }
 
 void candidates_free(struct candidates *c)
@@ -72,18 +88,18 @@ bool candidates_failed(const struct candidates *c, struct candidate *one, uint64
     return is_news;
 }
 
-bool candidate_tls(const struct candidate *to, enum tls_level want, struct tls_context *any,
-                   struct tls_context *verify, struct tls_context **tls, enum smtpc_tls *level)
+void candidate_tls(const struct candidate *to, const struct hop_access *access, struct tls_context **tls,
+                   enum smtpc_tls *level)
 {
-    *tls = want == TLS_OFF ? NULL : want == TLS_VERIFY ? verify : any;
-    if (want == TLS_MAY && to->tls_broken)
-        *tls = NULL;
-    *level = !*tls ? SMTPC_TLS_OFF : want == TLS_MAY ? SMTPC_TLS_MAY : SMTPC_TLS_REQUIRE;
-    return *tls || want == TLS_OFF || want == TLS_MAY;
+    bool is_may = access->level == TLS_MAY;
+    *tls = is_may && to->tls_broken ? NULL : access->tls;
+    *level = !*tls ? SMTPC_TLS_OFF : is_may ? SMTPC_TLS_MAY : SMTPC_TLS_REQUIRE;
 }
 
-str_t candidate_server_name(str_t host, enum tls_level want)
+str_t candidate_server_name(str_t host, const struct hop_access *access)
 {
     struct ip ip;
-    return want != TLS_VERIFY && ip_parse(host, &ip) == 0 ? STR_NONE : host;
+    if (access->name.n)
+        return access->name;
+    return access->level != TLS_VERIFY && ip_parse(host, &ip) == 0 ? STR_NONE : host;
 }

@@ -35,10 +35,15 @@ struct candidate {
 struct candidates {
     struct candidate *list; /* owned */
     uint32_t count;
-    uint32_t generation; /* counts what was put in place of what */
+    uint32_t generation;     /* counts what was put in place of what */
+    uint64_t fresh_until_ms; /* then DNS is asked again; monotonic. 0: ask */
 };
 void candidates_free(struct candidates *c);
-void candidates_replace(struct candidates *c, struct candidates *fresh); /* takes what is in `fresh` */
+/* Takes what is in `fresh`, which DNS allows to be used for ttl_s: half a minute to an hour of it is. */
+void candidates_replace(struct candidates *c, struct candidates *fresh, uint32_t ttl_s, uint64_t now_ms);
+bool candidates_fresh(const struct candidates *c, uint64_t now_ms);
+/* DNS is in trouble. True: the old addresses go on serving for a while. False: there are none. */
+bool candidates_extend(struct candidates *c, uint64_t now_ms);
 
 /* The next one to try: in order, those that did not fail lately first; with nothing else to hope for, the
  * others too. -1: none. */
@@ -47,11 +52,10 @@ int candidates_pick(const struct candidates *c, uint32_t tried, bool failed_too,
  * missing, so it should be said (once a while). */
 bool candidates_failed(const struct candidates *c, struct candidate *one, uint64_t now_ms);
 
-/* What the route's level comes to with this candidate; `any` and `verify` may be NULL. False: TLS is required
- * and cannot be had. */
-bool candidate_tls(const struct candidate *to, enum tls_level want, struct tls_context *any,
-                   struct tls_context *verify, struct tls_context **tls, enum smtpc_tls *level);
+/* What the route's level comes to with this candidate; *tls: NULL in the clear. */
+void candidate_tls(const struct candidate *to, const struct hop_access *access, struct tls_context **tls,
+                   enum smtpc_tls *level);
 /* RFC 6066 3: SNI carries names, not addresses. A certificate can be checked against an address, though. */
-str_t candidate_server_name(str_t host, enum tls_level want);
+str_t candidate_server_name(str_t host, const struct hop_access *access);
 
 #endif

@@ -112,13 +112,19 @@ void build_networks(struct builder *b)
 /* "tls-verify:lmtp:mx:[2001:db8::5]:2526,mx2.example.com:25": hosts in the order in which they are tried. */
 static str_t route_key(struct builder *b, const struct cfg_route *route)
 {
-    static const char *const tls_prefix[] = {
-        [TLS_OFF] = "tls-off:", [TLS_MAY] = "", [TLS_REQUIRE] = "tls-require:", [TLS_VERIFY] = "tls-verify:"};
-    struct gbuf key = {0};
+    static const char *const levels[] = {[TLS_OFF] = "off",
+                                         [TLS_MAY] = "may",
+                                         [TLS_REQUIRE] = "require",
+                                         [TLS_VERIFY] = "verify",
+                                         [TLS_PIN] = "pin"};
+    struct gbuf key = {0}, tag = {0};
     char text[80];
 
-    gbuf_printf(&key, "%s%s%s", tls_prefix[route->tls], route->protocol == ROUTE_LMTP ? "lmtp:" : "",
-                route->mx ? "mx:" : "");
+    route_access_tag(route, &tag);
+    if (route->tls != TLS_MAY || tag.n)
+        gbuf_printf(&key, "tls-%s" STR_FMT ":", levels[route->tls], STR_ARG(gbuf_view(&tag)));
+    gbuf_free(&tag);
+    gbuf_printf(&key, "%s%s", route->protocol == ROUTE_LMTP ? "lmtp:" : "", route->mx ? "mx:" : "");
     for (size_t i = 0; i < route->host_count; i++) {
         const struct cfg_host *h = &route->hosts[i];
         gbuf_cstr(&key, i ? "," : "");
@@ -210,14 +216,20 @@ static void inherit(struct policy *p, struct rule *rule)
 
 void build_rules(struct builder *b)
 {
+    static const struct cfg_route to_domains = {.tls = TLS_MAY};
     const struct config *c = b->config;
     struct policy *p = b->p;
 
     p->domains.fold_case = p->wildcards.fold_case = true;
-    if (c->destination_mode == DEST_EDGE)
+    p->dns_access = find_access(b, &to_domains);
+    if (c->destination_mode == DEST_EDGE) {
         p->destination_key = route_key(b, &c->destination);
-    if (c->verify.has_route)
+        p->destination_access = find_access(b, &c->destination);
+    }
+    if (c->verify.has_route) {
         p->verify_key = route_key(b, &c->verify.route);
+        p->verify_access = find_access(b, &c->verify.route);
+    }
     p->rules = arena_zalloc(&p->arena, (c->domain_count + 1) * sizeof *p->rules);
     if (!p->rules) {
         b->err = -ENOMEM;
@@ -228,11 +240,16 @@ void build_rules(struct builder *b)
         index_rule(b, &p->rules[i]);
     }
     for (size_t i = 0; i < c->domain_count && !b->err; i++) {
-        inherit(p, &p->rules[i]);
-        if (p->rules[i].route)
-            p->rules[i].key = route_key(b, p->rules[i].route);
-        if (p->rules[i].verify && p->rules[i].verify->has_route)
-            p->rules[i].verify_key = route_key(b, &p->rules[i].verify->route);
+        struct rule *rule = &p->rules[i];
+        inherit(p, rule);
+        if (rule->route) {
+            rule->key = route_key(b, rule->route);
+            rule->access = find_access(b, rule->route);
+        }
+        if (rule->verify && rule->verify->has_route) {
+            rule->verify_key = route_key(b, &rule->verify->route);
+            rule->verify_access = find_access(b, &rule->verify->route);
+        }
     }
 }
 
@@ -276,7 +293,7 @@ err_t policy_build(struct policy **out, struct config *c, const struct policy_re
     }
     p->config = c;
     arena_init(&p->arena, POLICY_ARENA_BYTES_MAX);
-    struct builder b = {.p = p, .config = c, .resolver = r, .diag = d};
+    struct builder b = {.p = p, .config = c, .resolver = r, .diag = d, .errors_before = errors_before};
     build_networks(&b);
     if (!b.err)
         build_rules(&b);
@@ -285,6 +302,7 @@ err_t policy_build(struct policy **out, struct config *c, const struct policy_re
     if (!b.err)
         check_coherence(&b);
     smap_free(&b.names);
+    access_maps_free(&b.contexts, NULL);
     err_t err = b.err ? b.err : d->error_count > errors_before ? ERR_CONFIG : 0;
     if (err) {
         policy_free(p);
@@ -298,6 +316,7 @@ void policy_free(struct policy *p)
 {
     if (!p)
         return;
+    access_maps_free(NULL, &p->accesses);
     smap_free(&p->domains);
     smap_free(&p->wildcards);
     smap_free(&p->addresses);

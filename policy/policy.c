@@ -114,8 +114,9 @@ const struct rule *find_address_rule(const struct policy *p, const struct addres
     return key.n ? smap_get(&p->addresses, key) : NULL;
 }
 
-err_t route_by_hosts(struct route *out, const struct cfg_route *hosts, str_t key)
+err_t route_by_hosts(struct route *out, const struct cfg_route *hosts, str_t key, struct hop_access *access)
 {
+    out->access = access;
     out->kind = ROUTE_HOSTS;
     out->hosts = hosts;
     out->key = key;
@@ -141,6 +142,7 @@ static err_t route_by_dns(const struct policy *p, const struct address *a, struc
     if (lower.overflow)
         return ERR_NOT_FOUND;
     out->kind = ROUTE_DNS;
+    out->access = p->dns_access;
     out->domain = out->key = sbuf_view(&lower);
     return 0;
 }
@@ -156,8 +158,8 @@ err_t policy_route(const struct policy *p, const struct address *rcpt, struct ro
     if (!(rule && rule->route) && !rcpt->is_literal)
         rule = find_rule(p, rcpt->domain);
     if (rule && rule->route)
-        return route_by_hosts(out, rule->route, rule->key);
+        return route_by_hosts(out, rule->route, rule->key, rule->access);
     if (p->config->destination_mode == DEST_EDGE)
-        return route_by_hosts(out, &p->config->destination, p->destination_key);
+        return route_by_hosts(out, &p->config->destination, p->destination_key, p->destination_access);
     return route_by_dns(p, rcpt, out);
 }

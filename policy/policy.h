@@ -5,6 +5,7 @@
 #define POLICY_POLICY_H
 
 #include "core/config.h"
+#include "policy/access.h"
 #include "smtp/proto/address.h"
 #include "smtp/proto/reply.h"
 
@@ -71,8 +72,10 @@ struct route {
     /* Canonical text; equal keys are one destination: "10.0.0.5:25", "[2001:db8::5]:2526,mx2.example.com:25",
      * "mx:edge.example.net:25", "lmtp:...", or the domain itself for ROUTE_DNS. A TLS level other than may
      * stands in front ("tls-verify:mx:..."): what must be encrypted shares no connection with what need not
-     * be. */
+     * be. Pins, certificates and credentials are behind it as a number that stands for them
+     * ("tls-pin#1a2b3c4d:"). */
     str_t key;
+    struct hop_access *access;     /* the snapshot's: take a reference for what outlives it */
     const struct cfg_route *hosts; /* ROUTE_HOSTS; lives as long as the snapshot: copy what outlives it */
     str_t domain; /* ROUTE_DNS: in `lower`: the question's domain lower-cased, or an address literal
                      "[192.0.2.1]", "[IPv6:2001:db8::1]" (no lookup, port 25); views move with the struct: do

@@ -4,6 +4,7 @@
 struct verification {
     const struct cfg_verify *settings;
     str_t route_key; /* settings->has_route */
+    struct hop_access *access;
 };
 
 static struct verification find(const struct policy *p, const struct address *rcpt)
@@ -14,8 +15,8 @@ static struct verification find(const struct policy *p, const struct address *rc
     if (!(rule && rule->verify) && !a->is_literal)
         rule = find_rule(p, a->domain);
     if (rule && rule->verify)
-        return (struct verification){rule->verify, rule->verify_key};
-    return (struct verification){&p->config->verify, p->verify_key};
+        return (struct verification){rule->verify, rule->verify_key, rule->verify_access};
+    return (struct verification){&p->config->verify, p->verify_key, p->verify_access};
 }
 
 const struct cfg_verify *policy_verify(const struct policy *p, const struct address *rcpt)
@@ -30,6 +31,6 @@ err_t policy_verify_route(const struct policy *p, const struct address *rcpt, st
     *out = (struct route){0};
     if (rcpt->is_null)
         return ERR_NOT_FOUND;
-    return v.settings->has_route ? route_by_hosts(out, &v.settings->route, v.route_key)
+    return v.settings->has_route ? route_by_hosts(out, &v.settings->route, v.route_key, v.access)
                                  : policy_route(p, rcpt, out);
 }

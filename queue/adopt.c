@@ -84,6 +84,7 @@ static err_t copy_records(struct adoption *a, struct qmsg *old, struct qmsg *m, 
     m->commit_at = place.at;
     m->commit_bytes = qrecord_bytes(bytes);
     note_place(a->to, m, &place, bytes);
+    qindex_link(a->to, m, m->lowest_segment); /* now that it is whole */
     return 0;
 }
 
@@ -185,8 +186,8 @@ static err_t retire_file(struct adoption *a, struct gbuf *notes)
 static bool has_room(const struct adoption *a)
 {
     uint64_t need = a->from->live_bytes + a->from->live_bytes / 8 + a->to->segment_bytes;
-    return qbatch_head(a->to) + need <= qspace_limit(a->to, QSPACE_MAIL) &&
-           a->to->live_bytes + a->from->live_bytes <= qspace_live_max(a->to);
+    return need <= qspace_room(a->to, QSPACE_MAIL) &&
+           a->to->live_bytes + qkeep_waste(a->to) + a->from->live_bytes <= qspace_live_max(a->to);
 }
 
 static err_t adopt(struct adoption *a, void (*live)(void *ctx, struct qmsg *m), void *ctx, struct gbuf *notes)

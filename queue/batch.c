@@ -48,6 +48,7 @@ static err_t batch_open(struct queue *q, enum qspace space, uint32_t record_byte
     uint64_t needed = DISK_BATCH_HEAD + record_bytes;
     if (unit_end(q, at) - at < needed)
         at = unit_end(q, at);
+    at = qspace_next(q, at);
     if (at + needed > qspace_limit(q, space))
         return ERR_FULL;
     struct qblock *block = qblock_take(q, at);
@@ -59,6 +60,7 @@ static err_t batch_open(struct queue *q, enum qspace space, uint32_t record_byte
     b->block = block;
     list_init(&b->commits);
     list_init(&b->moves);
+    list_init(&b->keeps);
     block->unwritten++;
     bool new_segment = at / q->segment_bytes != q->head / q->segment_bytes || at % q->segment_bytes == 0;
     q->open = b;
@@ -180,13 +182,16 @@ static void batch_durable(struct queue *q, struct qbatch *b)
     metric_add(M_queue_commit_bytes, b->bytes);
     for (struct link *k; (k = list_pop_front(&b->moves));)
         qreclaim_moved(q, container_of(k, struct qmove, link));
+    for (struct link *k; (k = list_pop_front(&b->keeps));)
+        qkeep_durable(q, container_of(k, struct qsegment, pending_link));
+    qkeep_sweep(q);
     for (struct link *k; (k = list_pop_front(&b->commits));)
         list_push_back(&commits, k);
     if (b->commit_count > 0)
         metric_observe(H_queue_commit_batch, b->commit_count);
     batch_free(q, b);
     qindex_advance_tail(q);
-    metric_set(M_queue_bytes_used, (int64_t)(qbatch_head(q) - q->tail_segment * q->segment_bytes));
+    metric_set(M_queue_bytes_used, (int64_t)qspace_used(q));
     qwriter_durable(q, &commits); /* last: the callbacks may do anything */
     qsync_durable(q);
 }
@@ -435,6 +440,8 @@ void qbatches_free(struct queue *q)
         must(list_empty(&b->commits));
         for (struct link *m; (m = list_pop_front(&b->moves));)
             pool_put(&q->move_pool, container_of(m, struct qmove, link));
+        while (list_pop_front(&b->keeps))
+            ;
         batch_free(q, b);
     }
 }

@@ -17,7 +17,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 #define DISK_DATA_AT         UINT64_C(0x100000)           /* the data area's offset in the file */
 #define DISK_SUPER_MAGIC     UINT64_C(0x31474e524e545350) /* "PSTNRNG1" */
 #define DISK_FORMAT_VERSION  1u                           /* of a new ring */
-#define DISK_VERSION_RESIZED 2u          /* its base_segment counts; the newest that we know */
+#define DISK_VERSION_RESIZED 2u                           /* its base_segment counts */
+#define DISK_VERSION_KEPT    3u                           /* it has keep records; the newest that we know */
 #define DISK_RECORD_MAGIC    0x43525350u /* "PSRC"; on the disk xor-ed with the salt's upper half */
 #define DISK_KNOWN_MAX       64u
 
@@ -64,6 +65,7 @@ enum record_type {
     RECORD_PROGRESS,
     RECORD_REMOVE,
     RECORD_VOID, /* a record taken back before it was durable */
+    RECORD_KEEP, /* messages that live on in a segment behind the tail */
     RECORD_TYPE_END,
 };
 #define RECORD_VERSION 1u /* of every type so far */
@@ -129,5 +131,13 @@ struct disk_progress {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct disk_progress) == 24, "no padding");
+
+/* Payload of RECORD_KEEP: this; then for each message an entry (keep_entry.c) and its u8 states. */
+struct disk_keep {
+    uint64_t at; /* the segment's position */
+    uint32_t count;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct disk_keep) == 16, "no padding");
 
 #endif

@@ -1,4 +1,4 @@
-/* queue/index.c: which messages live, which segments they need, and how much room is left.
+/* queue/index.c: which messages live, and which segments they need.
  *
  * Every message stands in the list of the oldest segment that holds a record of it, so the tail may go past a
  * segment exactly when its list is empty. Open writers stand there too. */
@@ -7,60 +7,6 @@
 #include "core/metrics.h"
 #include "queue/queue_priv.h"
 
-/* Segments kept free from the purposes named. Neither mail nor progress records ever take what moving the
- * tail's messages needs, or a full ring would stay full for ever: one segment, and one for each of two
- * crashes that spoil a unit before the first one is free. Progress can wait in memory: a message that is done
- * frees its segment without a record. */
-static const uint32_t reserved_segments[] = {
-    [QSPACE_MAIL] = 4,
-    [QSPACE_PROGRESS] = 3,
-    [QSPACE_RECLAIM] = 0,
-};
-
-/* ---- space ---- */
-
-uint64_t qspace_limit(const struct queue *q, enum qspace space)
-{
-    uint64_t limit = (q->durable_tail + q->segment_count - reserved_segments[space]) * q->segment_bytes;
-    return MIN(limit, qresize_limit(q));
-}
-
-uint32_t qspace_free_segments(const struct queue *q)
-{
-    uint64_t end = q->durable_tail + q->segment_count;
-    uint64_t used_to = ALIGN_UP(qbatch_head(q), q->segment_bytes) / q->segment_bytes;
-    return end > used_to ? (uint32_t)(end - used_to) : 0;
-}
-
-/* A ring that shrinks takes only what will fit. */
-static uint64_t space_bytes(const struct queue *q)
-{
-    uint64_t wanted = q->resize.segment_count * q->segment_bytes;
-    return q->resize.step == RESIZE_NONE ? q->data_bytes : MIN(q->data_bytes, wanted);
-}
-
-uint64_t qspace_live_limit(const struct queue *q)
-{
-    return space_bytes(q) - QSPACE_SPARE_SEGMENTS * q->segment_bytes;
-}
-
-uint64_t qspace_live_max_of(const struct queue *q, uint64_t data_bytes)
-{
-    uint64_t by_percent = data_bytes / 100 * q->opt.high_water_percent;
-    return MIN(by_percent, data_bytes - QSPACE_SPARE_SEGMENTS * q->segment_bytes);
-}
-
-uint64_t qspace_live_max(const struct queue *q)
-{
-    return qspace_live_max_of(q, space_bytes(q));
-}
-
-bool qspace_is_hopeless(const struct queue *q)
-{
-    bool tail_moves = q->tail_segment > q->durable_tail || q->super.writing;
-    return !tail_moves && q->resize.step != RESIZE_SWITCHING && !qreclaim_can_gain(q);
-}
-
 /* ---- segments ---- */
 
 uint32_t qslot_of(const struct queue *q, uint64_t segment)
@@ -68,34 +14,79 @@ uint32_t qslot_of(const struct queue *q, uint64_t segment)
     return (uint32_t)((segment - q->base_segment) % q->segment_count);
 }
 
-struct qsegment *qsegment_of(struct queue *q, uint64_t segment)
+struct qsegment *qsegment_of(const struct queue *q, uint64_t segment)
 {
     return &q->segments[qslot_of(q, segment)];
+}
+
+void qsegment_init(struct qsegment *s)
+{
+    list_init(&s->messages);
+    list_init(&s->spread);
+    list_init(&s->writers);
+    list_init(&s->homes);
+    s->tried_at = QSEGMENT_NONE;
+    s->kept = QSEGMENT_NONE;
+}
+
+static bool tail_may_pass(const struct queue *q, uint64_t segment)
+{
+    const struct qsegment *s = qsegment_of(q, segment);
+    if (s->kept != QSEGMENT_NONE && s->kept != segment) /* the head passed over it */
+        return true;
+    if (q->keeping.segment == segment || (link_in_list(&s->pending_link) && s->pending_segment == segment))
+        return false; /* about to be kept */
+    bool nobody_moves = list_empty(&s->messages) || s->kept == segment;
+    return nobody_moves && list_empty(&s->spread) && list_empty(&s->writers) && list_empty(&s->homes);
 }
 
 void qindex_advance_tail(struct queue *q)
 {
     uint64_t end = qbatch_unwritten(q) / q->segment_bytes;
     uint64_t from = q->tail_segment;
-    while (q->tail_segment < end) {
-        struct qsegment *s = qsegment_of(q, q->tail_segment);
-        if (!list_empty(&s->messages) || !list_empty(&s->writers))
-            break;
+    while (q->tail_segment < end && tail_may_pass(q, q->tail_segment))
         q->tail_segment++;
-    }
     /* The disk hears of it when half of the ring is in use: one small write in a while. */
     bool on_the_way = q->super.writing && q->super.disk->tail_segment == q->tail_segment;
     if (q->tail_segment > q->durable_tail && !on_the_way && qspace_free_segments(q) <= q->segment_count / 2)
         qsuper_request(q);
-    if (q->tail_segment > from)
+    if (q->tail_segment > from) {
+        q->keeping.round++;
         qreclaim_kick(q);
+    }
+}
+
+/* The figures of the message's segment. */
+static void count(struct queue *q, struct qmsg *m, int sign)
+{
+    struct qsegment *s = qsegment_of(q, m->lowest_segment);
+    uint64_t bytes = sign > 0 ? m->ring_bytes : -m->ring_bytes; /* unsigned arithmetic wraps as it must */
+    s->live_bytes += bytes;
+    s->live_count += (uint32_t)sign;
+    s->rcpt_count += sign > 0 ? m->rcpt_count : -m->rcpt_count;
+    if (s->kept == m->lowest_segment)
+        q->keeping.kept_live_bytes += bytes;
+    m->flags ^= QMSG_COUNTED;
+}
+
+void qindex_uncount(struct queue *q, struct qmsg *m)
+{
+    if (m->flags & QMSG_COUNTED)
+        count(q, m, -1);
 }
 
 void qindex_link(struct queue *q, struct qmsg *m, uint64_t lowest_segment)
 {
+    uint64_t before = m->lowest_segment;
     list_remove(&m->segment_link);
+    qindex_uncount(q, m);
     m->lowest_segment = lowest_segment;
-    list_push_back(&qsegment_of(q, lowest_segment)->messages, &m->segment_link);
+    struct qsegment *s = qsegment_of(q, lowest_segment);
+    bool may_stay = m->commit_at / q->segment_bytes == lowest_segment && m->rcpt_count <= QKEEP_RCPT_MAX;
+    list_push_back(may_stay ? &s->messages : &s->spread, &m->segment_link);
+    if (may_stay)
+        count(q, m, 1);
+    qkeep_check(q, before);
 }
 
 /* ---- life of an entry ---- */
@@ -127,6 +118,7 @@ no_memory:
 static void entry_free(struct queue *q, struct qmsg *m)
 {
     list_remove(&m->segment_link);
+    qindex_uncount(q, m);
     list_remove(&m->all_link);
     list_remove(&m->progress_link);
     free(m->state_more);
@@ -149,7 +141,9 @@ void qindex_drop(struct queue *q, struct qmsg *m)
     map64_remove(&q->index, m->id);
     q->live_bytes -= m->ring_bytes;
     q->reclaim.earned_bytes += m->ring_bytes;
+    uint64_t segment = m->lowest_segment;
     entry_free(q, m);
+    qkeep_check(q, segment);
     qindex_advance_tail(q);
 }
 
@@ -179,9 +173,15 @@ void qindex_remove(struct queue *q, struct qmsg *m)
     map64_remove(&q->index, m->id);
     q->live_bytes -= m->ring_bytes;
     q->reclaim.earned_bytes += m->ring_bytes;
+    qindex_uncount(q, m);
+    if (qkeep_may_name(q, m)) {
+        m->flags |= QMSG_NAMED;
+        qsegment_of(q, m->lowest_segment)->unlogged_count++;
+    }
     if (m->pins > 0) /* its records are still being read: the segment is kept until qindex_unpin() */
         return;
     list_remove(&m->segment_link);
+    qkeep_check(q, m->lowest_segment);
     qindex_advance_tail(q);
     if (m->lowest_segment == q->tail_segment)
         qreclaim_retry(q);
@@ -202,12 +202,15 @@ void qindex_unpin(struct queue *q, struct qmsg *m)
         return;
     if (m->flags & QMSG_REMOVED) {
         list_remove(&m->segment_link);
+        qkeep_check(q, m->lowest_segment);
+        qkeep_sweep(q); /* it may have been moved out of a kept segment before it left */
         qindex_advance_tail(q);
         if (m->lowest_segment == q->tail_segment)
             qreclaim_retry(q);
     } else if (m->flags & QMSG_RELINK) {
         m->flags &= (uint8_t)~QMSG_RELINK;
         qindex_link(q, m, m->lowest_segment);
+        qkeep_sweep(q); /* it may have been the last in a kept segment */
         qindex_advance_tail(q);
     } else if (m->lowest_segment == q->tail_segment) {
         qreclaim_kick(q);

@@ -25,9 +25,11 @@ static err_t append_one(struct queue *q, struct qmsg *m)
     struct qplace place;
     if (m->flags & QMSG_REMOVED) {
         err_t err = qbatch_reserve(q, QSPACE_PROGRESS, 0, &place);
-        if (!err)
-            finish(q, &place, &(struct disk_record){.type = RECORD_REMOVE, .id = m->id});
-        return err;
+        if (err)
+            return err;
+        finish(q, &place, &(struct disk_record){.type = RECORD_REMOVE, .id = m->id});
+        qkeep_note_removed(q, m);
+        return 0;
     }
     uint32_t bytes = (uint32_t)sizeof(struct disk_progress) + m->rcpt_count;
     err_t err = qbatch_reserve(q, QSPACE_PROGRESS, bytes, &place);

@@ -54,6 +54,7 @@ static void ring_free(struct queue *q)
         pool_free(pools[i]);
     fsio_close(&q->file);
     free(q->segments);
+    free(q->space);
     qreclaim_free(q);
     free(q->super.disk);
     free(q->directory);
@@ -147,12 +148,13 @@ static err_t adopt_geometry(struct queue *q)
     q->next_id = d->id_limit;
     q->tail_segment = q->durable_tail = d->tail_segment;
     q->segments = calloc(q->segment_count, sizeof *q->segments);
-    if (!q->segments)
+    q->space = calloc(1, sizeof *q->space);
+    if (!q->segments || !q->space)
         return -ENOMEM;
-    for (uint32_t i = 0; i < q->segment_count; i++) {
-        list_init(&q->segments[i].messages);
-        list_init(&q->segments[i].writers);
-    }
+    q->space->used_to = UINT64_MAX;
+    for (uint32_t i = 0; i < q->segment_count; i++)
+        qsegment_init(&q->segments[i]);
+    qkeep_init(q);
     qreclaim_init(q);
     return qblocks_init(q);
 }
@@ -266,7 +268,7 @@ void queue_start(struct queue *q, struct loop *l)
     qscrub_start_loop(q);
     qresize_start_loop(q);
     metric_set(M_queue_bytes_total, (int64_t)q->data_bytes);
-    metric_set(M_queue_bytes_used, (int64_t)(q->head - q->tail_segment * q->segment_bytes));
+    metric_set(M_queue_bytes_used, (int64_t)qspace_used(q));
 }
 
 /* ---- close ---- */
@@ -354,7 +356,7 @@ void queue_stats(const struct queue *q, struct queue_stats *out)
 {
     *out = (struct queue_stats){
         .ring_bytes = q->data_bytes,
-        .used_bytes = qbatch_head(q) - q->tail_segment * q->segment_bytes,
+        .used_bytes = qspace_used(q),
         .live_bytes = q->live_bytes,
         .message_count = q->message_count,
         .pending_rcpt_count = q->pending_rcpt_count,
@@ -365,6 +367,7 @@ void queue_stats(const struct queue *q, struct queue_stats *out)
         .written_bytes = q->written_bytes,
         .segment_count = q->segment_count,
         .free_segment_count = qspace_free_segments(q),
+        .kept_segment_count = (uint32_t)q->keeping.kept_count,
         .direct_io = q->file.direct,
         .full = q->full,
         .error = q->error,

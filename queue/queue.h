@@ -241,7 +241,7 @@ struct queue_stats {
     uint64_t commits, reappended_bytes, damaged_records;
     uint64_t accepted_bytes; /* of content and envelopes of new messages made durable */
     uint64_t written_bytes;  /* by durable writes, for whatever purpose */
-    uint32_t segment_count, free_segment_count;
+    uint32_t segment_count, free_segment_count, kept_segment_count;
     bool direct_io, full;
     err_t error; /* the last I/O error that still stands */
 };

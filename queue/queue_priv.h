@@ -2,7 +2,8 @@
  *
  * The files: batch.c builds and writes batches in the memory of blocks.c; writer.c puts messages in; reader.c
  * gets them out; index.c knows which live and which segments they need; progress.c keeps their states;
- * reclaim.c moves the living away from the tail; scrub.c looks for rot; resize.c gives the ring another size;
+ * reclaim.c moves the living away from the tail; keep*.c lets full segments stay behind it; space.c knows how
+ * far one may write; scrub.c looks for rot; resize.c gives the ring another size;
  * super.c makes the tail durable; recovery*.c rebuild all this from the disk. */
 #ifndef QUEUE_QUEUE_PRIV_H
 #define QUEUE_QUEUE_PRIV_H
@@ -29,11 +30,13 @@
 #define QPATH_BYTES        4096
 
 enum qmsg_flags {
-    QMSG_LIVE = 1,    /* durable, and the owner knows it */
-    QMSG_REMOVED = 2, /* out of the index; waits for its remove record, its pins, its move */
-    QMSG_MOVING = 4,  /* its new commit record is on the way to the disk */
-    QMSG_RELINK = 8,  /* moved while pinned: the old segment is kept until the last pin goes */
-    QMSG_LOST = 16,   /* its commit record could not be read when its segment had to go */
+    QMSG_LIVE = 1,     /* durable, and the owner knows it */
+    QMSG_REMOVED = 2,  /* out of the index; waits for its remove record, its pins, its move */
+    QMSG_MOVING = 4,   /* its new commit record is on the way to the disk */
+    QMSG_RELINK = 8,   /* moved while pinned: the old segment is kept until the last pin goes */
+    QMSG_LOST = 16,    /* its commit record could not be read when its segment had to go */
+    QMSG_COUNTED = 32, /* in its segment's figures */
+    QMSG_NAMED = 64,   /* removed, and a keep record names it: its segment waits for the remove record */
 };
 
 _Static_assert(sizeof(struct qmsg) + 3 * 16 <= 256, "an index entry with its share of the map");
@@ -75,6 +78,7 @@ struct qbatch {
     struct qblock *block;
     struct list commits; /* struct qcommit */
     struct list moves;   /* struct qmove */
+    struct list keeps;   /* struct qsegment, by pending_link */
     uint32_t commit_count;
     bool has_progress;
 };
@@ -155,15 +159,44 @@ void qwriter_relink(struct queue_writer *w); /* after its extents changed */
 
 /* ---- the index ---- */
 
-struct qsegment {
-    struct list messages, writers; /* whose lowest segment it is */
+/* How far one may write, worked out when something changed. */
+struct qspace_cache {
+    uint64_t used_to, tail, durable_tail, version; /* what it was worked out for */
+    uint32_t free_count, coming_count;
+    uint64_t limit[3]; /* by enum qspace: position */
 };
 
+#define QSEGMENT_NONE UINT64_MAX
+
+/* A slot of the file, and the segment that is in it. */
+struct qsegment {
+    /* Whose lowest segment it is: messages that lie in it from end to end; others; those that are still
+     * coming in. */
+    struct list messages, spread, writers;
+    uint64_t live_bytes; /* of `messages` */
+    uint32_t live_count, rcpt_count;
+
+    /* Kept behind the tail: see keep.c. */
+    uint64_t kept;            /* the segment that stays here, or QSEGMENT_NONE */
+    struct list homes;        /* kept segments, by home_link, whose keep records begin in this one */
+    struct link home_link;    /* in the `homes` of the segment that has its keep records */
+    struct link leaving_link; /* in keeping.leaving */
+    uint64_t record_bytes;    /* of its keep records */
+    uint64_t last_at;         /* no keep record stands behind it */
+    uint64_t removed_batch;   /* the batch with the last remove record of its messages */
+    uint32_t unlogged_count;  /* messages whose remove record is in no batch yet */
+    uint64_t tried_at;        /* round in which it could not be dissolved */
+    struct link pending_link; /* in the `keeps` of the batch with its new keep records */
+    uint64_t pending_segment, pending_first_at, pending_bytes;
+};
+
+void qsegment_init(struct qsegment *s);
 uint32_t qslot_of(const struct queue *q, uint64_t segment);
-struct qsegment *qsegment_of(struct queue *q, uint64_t segment);
+struct qsegment *qsegment_of(const struct queue *q, uint64_t segment);
 struct qmsg *qindex_new(struct queue *q, uint64_t id,
                         uint32_t rcpt_count); /* in the map, in no list; NULL: no memory */
 void qindex_link(struct queue *q, struct qmsg *m, uint64_t lowest_segment);
+void qindex_uncount(struct queue *q, struct qmsg *m); /* out of its segment's figures, until it is linked */
 void qindex_set_live(struct queue *q, struct qmsg *m);
 void qindex_drop(struct queue *q, struct qmsg *m); /* never was live: frees */
 void qindex_remove(struct queue *q, struct qmsg *m);
@@ -188,10 +221,74 @@ void qindex_advance_tail(struct queue *q);
 
 uint64_t qspace_limit(const struct queue *q, enum qspace space); /* position that it must not pass */
 uint32_t qspace_free_segments(const struct queue *q);
-uint64_t qspace_live_max(const struct queue *q); /* high water: when MAIL is refused */
+uint64_t qspace_next(const struct queue *q,
+                     uint64_t position);       /* a unit's start: past segments that are kept */
+uint64_t qspace_used(const struct queue *q);   /* bytes that are not free */
+uint32_t qspace_coming(const struct queue *q); /* segments that are free as soon as the superblock says so */
+uint64_t qspace_room(const struct queue *q, enum qspace space); /* bytes of it from the head on */
+uint64_t qspace_live_max(const struct queue *q);                /* high water: when MAIL is refused */
 uint64_t qspace_live_max_of(const struct queue *q, uint64_t data_bytes); /* if the ring had that size */
 uint64_t qspace_live_limit(const struct queue *q); /* with more, the tail's could not be moved any longer */
 bool qspace_is_hopeless(const struct queue *q);    /* no space will come but by messages leaving */
+
+/* ---- keep.c, keep_write.c, keep_entry.c: segments full of living mail stay where they are ---- */
+
+#define QKEEP_RCPT_MAX 900u /* messages with more recipients are moved, never kept */
+
+/* What a keep record says of a message; its states follow. docs/on-disk-format.md has the bytes. */
+struct qkeep_entry {
+    uint64_t id, arrived_ms, due_ms;
+    uint64_t offset;       /* of its commit record in the segment */
+    uint64_t commit_bytes; /* header and padding included */
+    uint64_t body_bytes;
+    uint64_t ring_bytes; /* of all its records */
+    uint64_t attempts, flags, rcpt_count;
+};
+/* `before`: the entry before, at first all zeros; becomes *e. */
+uint8_t *qkeep_encode(uint8_t *to, struct qkeep_entry *before, const struct qkeep_entry *e);
+/* *e: the entry before, at first all zeros. False: nothing that was written by us. */
+bool qkeep_decode(const uint8_t **p, const uint8_t *end, struct qkeep_entry *e);
+
+struct qkeeping {
+    uint64_t kept_count, kept_live_bytes, record_bytes;
+    uint64_t version;      /* changes with the set of kept segments */
+    uint64_t round;        /* changes when dissolving is worth another try */
+    uint64_t nothing_at;   /* the round in which nothing was found to dissolve */
+    uint64_t wanted_bytes; /* that a message needs and does not get because of waste */
+    uint64_t dissolving;   /* a kept segment, or QSEGMENT_NONE */
+    struct list leaving;   /* kept segments in which nobody lives any more */
+
+    /* The set of keep records that is being written. */
+    uint64_t segment; /* or QSEGMENT_NONE */
+    struct list todo; /* its messages that are not dealt with yet; they come back into its list */
+    uint64_t first_at, last_at, last_end, bytes;
+    uint32_t copies_left, record_count;
+    uint8_t buffer[16u << 10];
+};
+void qkeep_init(struct queue *q);
+bool qkeep_is_worth(const struct queue *q, uint64_t segment); /* rather than to move what lives in it */
+uint64_t qkeep_waste(const struct queue *q); /* bytes in kept segments that nobody needs, and keep records */
+void qkeep_want(struct queue *q, uint64_t bytes);                      /* waste may be what they wait for */
+bool qkeep_is_sparse(const struct queue *q, const struct qsegment *s); /* better moved than named again */
+bool qkeep_wants_dissolving(const struct queue *q);
+struct qsegment *qkeep_dissolving(struct queue *q); /* NULL: nothing can be dissolved now */
+void qkeep_begin(struct queue *q, struct qsegment *s, uint64_t segment);
+void qkeep_end(struct queue *q, struct qsegment *s);
+bool qkeep_may_name(const struct queue *q, const struct qmsg *m); /* is or will it be in a keep record? */
+void qkeep_note_removed(struct queue *q, struct qmsg *m);         /* its remove record is in the open batch */
+void qkeep_check(struct queue *q, uint64_t segment);              /* somebody left it */
+void qkeep_watch(struct queue *q, uint64_t segment);              /* the last one may leave without a word */
+bool qkeep_will_free(const struct queue *q);                      /* once records are durable */
+void qkeep_sweep(struct queue *q);                                /* something became durable */
+/* Recovery: a keep record of a segment behind the tail. False: it cannot be one. */
+bool qkeep_found(struct queue *q, uint64_t segment, const struct disk_record *r);
+void qkeep_recovered(struct queue *q);
+
+uint64_t qkeep_set_bytes(const struct qsegment *s);               /* that its keep records take, roughly */
+err_t qkeep_start(struct queue *q, uint64_t segment) WARN_UNUSED; /* ERR_FULL */
+err_t qkeep_step(struct queue *q) WARN_UNUSED; /* ERR_PENDING, ERR_FULL as qbatch_reserve */
+void qkeep_durable(struct queue *q, struct qsegment *s);
+void qkeep_stop(struct queue *q);
 
 /* ---- progress ---- */
 
@@ -282,6 +379,9 @@ struct qunit {
 struct qreclaim {
     struct tick_hook hook;
     struct qmsg *m;         /* being moved; the payload of its commit record is in `payload` */
+    enum qspace space;      /* that it may use */
+    uint64_t tail_moved;    /* the tail segment that was found not worth keeping */
+    uint64_t from;          /* the segment that it has to leave: the tail, or a kept one */
     struct queue_writer *w; /* or this one */
     uint8_t *payload;       /* owned (malloc) */
     uint32_t payload_bytes;
@@ -294,13 +394,22 @@ struct qreclaim {
     struct timer pause;
     uint64_t budget_bytes; /* may still be moved */
     uint64_t earned_bytes; /* garbage that came since the budget was given */
-    bool space_short;      /* no room to move anything until qreclaim_retry() */
+    bool in_spurt;
+    bool space_short; /* no room to move anything until qreclaim_retry() */
 };
 void qreclaim_init(struct queue *q);
+/* reclaim_read.c. A record where it is hot, or as it was just read. ERR_PENDING: being read. Else damaged:
+ * *raw has its bytes if they could be read at all. qreclaim_fetch_end unpins. */
+err_t qreclaim_fetch(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type, uint64_t id,
+                     const struct disk_record **out, struct qblock **block, const uint8_t **raw) WARN_UNUSED;
+void qreclaim_fetch_end(struct queue *q, struct qblock *block);
+void qreclaim_read_forget(struct qreclaim *rc);
+void qreclaim_read_init(struct queue *q);
 void qreclaim_start_loop(struct queue *q);
 void qreclaim_kick(struct queue *q);
 void qreclaim_retry(struct queue *q); /* there is more space, or less to move */
 bool qreclaim_can_gain(const struct queue *q);
+void qreclaim_count(struct queue *q, uint32_t bytes); /* written for its purposes */
 void qreclaim_forget_writer(struct queue *q, struct queue_writer *w);
 void qreclaim_moved(struct queue *q, struct qmove *mv); /* durable */
 void qreclaim_stop(struct queue *q);                    /* at close */
@@ -411,9 +520,10 @@ struct queue {
     uint32_t magic, seed; /* of records, from the salt */
 
     struct qsuper super;
-    struct qsegment *segments; /* owned; by slot */
-    uint64_t tail_segment;     /* the oldest that somebody needs, or that is not left yet */
-    uint64_t durable_tail;     /* as the disk knows it */
+    struct qsegment *segments;  /* owned; by slot */
+    struct qspace_cache *space; /* owned */
+    uint64_t tail_segment;      /* the oldest that somebody needs, or that is not left yet */
+    uint64_t durable_tail;      /* as the disk knows it */
     uint64_t next_id;
 
     uint64_t head; /* where the next batch starts */
@@ -461,6 +571,7 @@ struct queue {
     uint64_t live_bytes, message_count, pending_rcpt_count;
 
     struct qreclaim reclaim;
+    struct qkeeping keeping;
     struct qscrub scrub;
     struct qresize resize;
 

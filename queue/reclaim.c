@@ -12,50 +12,68 @@
 
 #define BYTES_PER_TICK    (256u << 10) /* of one run; the loop may run it a few times in a tick */
 #define STEPS_PER_TICK    256u
-#define FREE_COUNT_WANTED 6u  /* segments, before mail has to wait; or a quarter of what is not alive */
+#define FREE_COUNT_WANTED 7u  /* segments, before mail has to wait; or a part of what is not needed */
 #define GARBAGE_SEGMENTS  2u  /* less is not worth a lap */
 #define SCAN_COUNT_MAX    64u /* messages looked at for one that can be moved */
-/* A disk that cannot be read now may be read later: three minutes of tries before it counts as damage. */
-#define READ_TRIES          12u
-#define READ_PAUSE_FIRST_MS 500u
-#define READ_PAUSE_LAST_MS  30000u
 
 void qreclaim_init(struct queue *q)
 {
     q->reclaim.budget_bytes = q->data_bytes;
+    q->reclaim.tail_moved = QSEGMENT_NONE;
 }
 
 /* ---- is it worth it ---- */
 
-static uint64_t garbage_bytes(const struct queue *q)
+static uint64_t less(uint64_t a, uint64_t b)
 {
-    uint64_t used = qbatch_head(q) - q->tail_segment * q->segment_bytes;
-    return used > q->live_bytes ? used - q->live_bytes : 0;
+    return a > b ? a - b : 0;
+}
+
+static uint64_t needed_bytes(const struct queue *q)
+{
+    return q->live_bytes + qkeep_waste(q);
 }
 
 /* After one whole lap of moving there is nothing left to squeeze out, until a segment's worth of new garbage
  * has come. */
-bool qreclaim_can_gain(const struct queue *q)
+static bool tail_can_gain(const struct queue *q)
 {
     const struct qreclaim *rc = &q->reclaim;
-    if (qresize_wants_moves(q) && !rc->space_short)
+    if (qresize_wants_moves(q))
         return true;
-    if (rc->space_short || garbage_bytes(q) < GARBAGE_SEGMENTS * q->segment_bytes)
+    if (less(qspace_used(q), needed_bytes(q)) < GARBAGE_SEGMENTS * q->segment_bytes)
         return false;
     return rc->budget_bytes > 0 || rc->earned_bytes >= q->segment_bytes;
 }
 
-static bool is_wanted(const struct queue *q)
+static bool dissolving_is_wanted(const struct queue *q)
+{
+    return qkeep_wants_dissolving(q) && qspace_room(q, QSPACE_PROGRESS) > 0;
+}
+
+bool qreclaim_can_gain(const struct queue *q)
+{
+    return !q->reclaim.space_short && (tail_can_gain(q) || dissolving_is_wanted(q));
+}
+
+/* It works in spurts: what is moved then lies together, with little between it that leaves soon, so that its
+ * segments are dense enough to be kept the next time. */
+static bool tail_is_wanted(struct queue *q)
 {
     if (qresize_wants_moves(q))
         return true;
-    uint32_t pending =
-        (uint32_t)(q->tail_segment - q->durable_tail); /* free as soon as the superblock says so */
     /* A share of what can be free at all: a share of the ring would leave nothing for garbage to gather in,
      * and each segment would be moved nearly whole. */
-    uint64_t idle_bytes = q->data_bytes > q->live_bytes ? q->data_bytes - q->live_bytes : 0;
-    uint32_t wanted = MAX(FREE_COUNT_WANTED, (uint32_t)(idle_bytes / q->segment_bytes / 4));
-    return qspace_free_segments(q) + pending < wanted;
+    uint64_t share = less(q->data_bytes, needed_bytes(q)) / q->segment_bytes / 4;
+    uint64_t low = MAX(FREE_COUNT_WANTED, share), high = low + MAX(share, UINT64_C(1));
+    uint64_t count = qspace_free_segments(q) + qspace_coming(q);
+    q->reclaim.in_spurt = count < (q->reclaim.in_spurt ? high : low);
+    return q->reclaim.in_spurt;
+}
+
+static bool is_wanted(struct queue *q)
+{
+    return tail_is_wanted(q) || dissolving_is_wanted(q);
 }
 
 void qreclaim_kick(struct queue *q)
@@ -64,7 +82,7 @@ void qreclaim_kick(struct queue *q)
     bool is_reading = rc->reading || (rc->unit && rc->unit->reading);
     if (!q->loop || q->closing || q->error || is_reading || rc->space_short || timer_armed(&rc->pause))
         return;
-    if (rc->m || rc->w || (is_wanted(q) && qreclaim_can_gain(q)))
+    if (rc->m || rc->w || q->keeping.segment != QSEGMENT_NONE || (is_wanted(q) && qreclaim_can_gain(q)))
         loop_at_tick_end(q->loop, &rc->hook);
 }
 
@@ -74,7 +92,7 @@ void qreclaim_retry(struct queue *q)
     qreclaim_kick(q);
 }
 
-static void count_moved(struct queue *q, uint32_t bytes)
+void qreclaim_count(struct queue *q, uint32_t bytes)
 {
     struct qreclaim *rc = &q->reclaim;
     q->reappended_bytes += bytes;
@@ -82,128 +100,12 @@ static void count_moved(struct queue *q, uint32_t bytes)
     rc->budget_bytes -= MIN(rc->budget_bytes, (uint64_t)bytes);
 }
 
-/* ---- reading what is to be moved ---- */
-
-static void read_arrived(void *ctx, struct qread *r, err_t err)
-{
-    struct queue *q = ctx;
-    q->reclaim.reading = NULL;
-    q->reclaim.arrived = r;
-    q->reclaim.arrived_err = err;
-    qreclaim_kick(q);
-}
-
-static void arrived_free(struct qreclaim *rc)
-{
-    qread_forget(rc->arrived);
-    rc->arrived = NULL;
-}
-
-static void unit_arrived(struct fsio_io *io, err_t err)
-{
-    struct qunit *u = container_of(io, struct qunit, io);
-    struct queue *q = u->q;
-    u->reading = false;
-    q->reads_inflight--;
-    if (err) {
-        metric_inc(M_queue_errors);
-        u->bad_at = u->at;
-        u->at = UINT64_MAX;
-    }
-    qreclaim_kick(q);
-    qclose_step(q);
-}
-
-/* 0: it is there; ERR_PENDING: it is being read; else the record has to be read by itself. */
-static err_t unit_want(struct queue *q, uint64_t position, uint32_t bytes)
-{
-    struct qunit *u = q->reclaim.unit;
-    uint64_t at = ALIGN_DOWN(position, q->unit_bytes);
-    bool is_written = at + q->unit_bytes <= qbatch_unwritten(q); /* else more may come into it */
-    if (!u || at == u->bad_at || !is_written || bytes > at + q->unit_bytes - position)
-        return ERR_NOT_FOUND;
-    if (u->reading)
-        return ERR_PENDING;
-    if (at == u->at)
-        return 0;
-    u->at = at;
-    u->reading = true;
-    q->reads_inflight++;
-    fsio_read_async(&u->io, q->loop, &q->file, u->p, q->unit_bytes, qfile_at(q, at));
-    return ERR_PENDING;
-}
-
-static void unit_init(struct queue *q)
-{
-    struct qunit *u = calloc(1, sizeof *u);
-    if (!u || !(u->p = aligned_alloc(FSIO_ALIGN, q->unit_bytes))) {
-        free(u); /* then record by record */
-        return;
-    }
-    u->q = q;
-    u->at = u->bad_at = UINT64_MAX;
-    u->io.done = unit_arrived;
-    q->reclaim.unit = u;
-}
-
-/* A record where it is hot, or as it was just read. ERR_PENDING: being read. Else damaged: *raw has its bytes
- * if they could be read at all. The block is pinned: the caller unpins. */
-static err_t fetch(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type, uint64_t id,
-                   const struct disk_record **out, struct qblock **block, const uint8_t **raw)
-{
-    struct qreclaim *rc = &q->reclaim;
-    *block = NULL;
-    *raw = NULL;
-    const struct disk_record *hot = qblock_find(q, position, block);
-    if (hot) {
-        qblock_pin(q, *block);
-        *out = hot;
-        return 0;
-    }
-    bool is_here = rc->arrived && rc->arrived->position == position;
-    err_t err = is_here ? ERR_NOT_FOUND : unit_want(q, position, bytes);
-    if (err == ERR_PENDING)
-        return err;
-    if (!err) {
-        const uint8_t *p = rc->unit->p + position % q->unit_bytes;
-        *out = qread_check(q, p, position, bytes, type, id);
-        *raw = p;
-        return *out ? 0 : ERR_CORRUPT;
-    }
-    if (!is_here) {
-        arrived_free(rc);
-        rc->reading = qread_start(q, position, bytes, type, id, read_arrived, q);
-        return ERR_PENDING; /* out of memory: the next kick tries again */
-    }
-    *out = qread_record(rc->arrived);
-    *raw = (const uint8_t *)*out;
-    if (!rc->arrived_err) {
-        rc->error_count = 0;
-        return 0;
-    }
-    if (rc->arrived_err != ERR_CORRUPT && rc->error_count < READ_TRIES) {
-        arrived_free(rc);
-        timer_arm(q->loop, &rc->pause, MIN(READ_PAUSE_FIRST_MS << rc->error_count, READ_PAUSE_LAST_MS));
-        rc->error_count++;
-        return ERR_PENDING;
-    }
-    if (rc->arrived_err != ERR_CORRUPT)
-        *raw = NULL;
-    rc->error_count = 0;
-    return ERR_CORRUPT;
-}
-
-static void fetch_end(struct queue *q, struct qblock *block)
-{
-    if (block)
-        qblock_unpin(q, block);
-    arrived_free(&q->reclaim);
-}
+/* ---- moving records ---- */
 
 /* Messages that were moved are to become durable now: their segment waits for it. */
 static void flush_moved(struct queue *q)
 {
-    if (q->urgent || !q->open || list_empty(&q->open->moves))
+    if (q->urgent || !q->open || (list_empty(&q->open->moves) && list_empty(&q->open->keeps)))
         return;
     q->urgent = true;
     qbatch_request(q);
@@ -213,7 +115,7 @@ static void flush_moved(struct queue *q)
  * collected: each in a write of its own would be padded to a sector, and fill more segments than it frees. */
 static err_t reserve(struct queue *q, uint32_t bytes, struct qplace *place)
 {
-    err_t err = qbatch_reserve(q, QSPACE_RECLAIM, bytes, place);
+    err_t err = qbatch_reserve(q, q->reclaim.space, bytes, place);
     if (err)
         flush_moved(q);
     return err;
@@ -226,7 +128,7 @@ static err_t move_chunk(struct queue *q, uint64_t id, uint32_t index, struct dis
     const struct disk_record *r;
     struct qblock *block;
     const uint8_t *raw;
-    err_t err = fetch(q, e->position, qrecord_bytes(e->bytes), RECORD_BODY, id, &r, &block, &raw);
+    err_t err = qreclaim_fetch(q, e->position, qrecord_bytes(e->bytes), RECORD_BODY, id, &r, &block, &raw);
     if (err == ERR_PENDING)
         return err;
     bool damaged = err != 0;
@@ -252,15 +154,15 @@ static err_t move_chunk(struct queue *q, uint64_t id, uint32_t index, struct dis
     if (damaged)
         qdamage_report(q, e->position, e->bytes, id, raw != NULL,
                        "a piece of a body is damaged; it was moved as it is");
-    fetch_end(q, block);
-    count_moved(q, qrecord_bytes(e->bytes));
+    qreclaim_fetch_end(q, block);
+    qreclaim_count(q, qrecord_bytes(e->bytes));
     e->position = place.at;
     return damaged ? ERR_CORRUPT : 0;
 }
 
-static bool is_in_tail(const struct queue *q, const struct disk_extent *e)
+static bool has_to_leave(const struct queue *q, const struct disk_extent *e)
 {
-    return e->position / q->segment_bytes == q->tail_segment;
+    return e->position / q->segment_bytes == q->reclaim.from;
 }
 
 /* ---- a message ---- */
@@ -286,8 +188,11 @@ static void message_lost(struct queue *q, const uint8_t *raw)
         qdamage_report(q, m->commit_at, m->commit_bytes, m->id, false, text);
     m->flags |= QMSG_LOST;
     m->damaged = true;
+    uint64_t segment = m->lowest_segment;
     list_remove(&m->segment_link);
-    m->lowest_segment = UINT64_MAX;
+    qindex_uncount(q, m);
+    m->lowest_segment = QSEGMENT_NONE;
+    qkeep_check(q, segment);
     q->live_bytes -= m->ring_bytes;
     m->ring_bytes = 0;
     qindex_advance_tail(q);
@@ -301,7 +206,7 @@ static err_t message_load(struct queue *q)
     struct qblock *block;
     const uint8_t *raw;
     struct qcommit_view v;
-    err_t err = fetch(q, m->commit_at, m->commit_bytes, RECORD_COMMIT, m->id, &r, &block, &raw);
+    err_t err = qreclaim_fetch(q, m->commit_at, m->commit_bytes, RECORD_COMMIT, m->id, &r, &block, &raw);
     if (err == ERR_PENDING)
         return err;
     if (!err)
@@ -317,16 +222,17 @@ static err_t message_load(struct queue *q)
     } else if (err == ERR_CORRUPT) {
         message_lost(q, raw);
     }
-    fetch_end(q, block);
+    qreclaim_fetch_end(q, block);
     return err;
 }
 
 /* Where a record of `bytes` ends that is put at the log's end `at`; `open`: in a batch that is begun. */
 static uint64_t placed(const struct queue *q, uint64_t at, bool open, uint32_t bytes)
 {
+    at = open ? at : qspace_next(q, at);
     uint64_t end = ALIGN_UP(at, q->unit_bytes);
     uint64_t head = open ? 0 : DISK_BATCH_HEAD;
-    return end - at >= head + bytes ? at + head + bytes : end + DISK_BATCH_HEAD + bytes;
+    return end - at >= head + bytes ? at + head + bytes : qspace_next(q, end) + DISK_BATCH_HEAD + bytes;
 }
 
 /* Is there room for all that has to be copied? Half of it would only make garbage of the last free space.
@@ -337,13 +243,13 @@ static bool has_space(const struct queue *q, const struct qcommit_view *v)
     bool open = q->open != NULL;
     for (uint32_t i = 0; i < v->head.extent_count; i++) {
         struct disk_extent e = qcommit_extent(v, i);
-        if (!is_in_tail(q, &e))
+        if (!has_to_leave(q, &e))
             continue;
         at = placed(q, at, open, qrecord_bytes(e.bytes));
         open = true;
     }
     at = placed(q, at, open, q->reclaim.m->commit_bytes);
-    return ALIGN_UP(at, DISK_SECTOR) <= qspace_limit(q, QSPACE_RECLAIM);
+    return ALIGN_UP(at, DISK_SECTOR) <= qspace_limit(q, q->reclaim.space);
 }
 
 /* The record with the new extents and the states of this moment. */
@@ -363,7 +269,7 @@ static err_t message_commit(struct queue *q, const struct qcommit_view *v)
     memcpy(place.payload, rc->payload, rc->payload_bytes);
     qbatch_finish(q, &place,
                   &(struct disk_record){.type = RECORD_COMMIT, .id = rc->m->id, .bytes = rc->payload_bytes});
-    count_moved(q, qrecord_bytes(rc->payload_bytes));
+    qreclaim_count(q, qrecord_bytes(rc->payload_bytes));
     q->reclaim.m->flags |= QMSG_MOVING;
     mv->m = rc->m;
     mv->at = place.at;
@@ -391,7 +297,7 @@ static err_t message_step(struct queue *q)
     must(qcommit_parse(rc->payload, rc->payload_bytes, &v) == 0);
     while (rc->extent_index < v.head.extent_count) {
         struct disk_extent e = qcommit_extent(&v, rc->extent_index);
-        if (is_in_tail(q, &e)) {
+        if (has_to_leave(q, &e)) {
             err_t err = move_chunk(q, rc->m->id, rc->extent_index, &e);
             if (err && err != ERR_CORRUPT)
                 return err;
@@ -410,6 +316,8 @@ void qreclaim_moved(struct queue *q, struct qmove *mv)
     if (m->flags & QMSG_REMOVED) {
         qindex_free_if_done(q, m);
     } else if (m->pins > 0) { /* a reader has the old places: the old segment stays until it is done */
+        qkeep_watch(q, m->lowest_segment);
+        qindex_uncount(q, m);
         m->lowest_segment = mv->lowest_segment;
         m->flags |= QMSG_RELINK;
     } else {
@@ -426,7 +334,7 @@ static err_t writer_step(struct queue *q)
     struct queue_writer *w = rc->w;
     for (; rc->extent_index < w->extent_count; rc->extent_index++) {
         struct disk_extent *e = qextent_at(w, rc->extent_index);
-        if (!is_in_tail(q, e))
+        if (!has_to_leave(q, e))
             continue;
         err_t err = move_chunk(q, w->id, rc->extent_index, e);
         if (err == ERR_CORRUPT)
@@ -447,29 +355,97 @@ void qreclaim_forget_writer(struct queue *q, struct queue_writer *w)
     rc->w = NULL;
     qread_forget(rc->reading);
     rc->reading = NULL;
-    arrived_free(rc);
+    qreclaim_read_forget(rc);
     qreclaim_kick(q);
 }
 
 /* ---- one after the other ---- */
 
-/* The next in the tail segment that can be moved; what is looked at goes to the end of the line. */
-static bool pick(struct queue *q)
+enum pick { PICK_NONE, PICK_WAIT, PICK_FOUND };
+
+static void leave(struct queue *q, uint64_t from, enum qspace space)
 {
-    struct qreclaim *rc = &q->reclaim;
-    if (q->tail_segment >= qbatch_unwritten(q) / q->segment_bytes)
-        return false;
-    struct qsegment *s = qsegment_of(q, q->tail_segment);
-    rc->extent_index = 0;
-    for (uint32_t i = 0; i < SCAN_COUNT_MAX && !list_empty(&s->messages); i++) {
-        struct link *k = list_pop_front(&s->messages);
+    q->reclaim.from = from;
+    q->reclaim.space = space;
+    q->reclaim.extent_index = 0;
+}
+
+/* The next in a list that can be moved; what is looked at goes to the end of the line. PICK_WAIT: somebody's
+ * new commit record is on its way. */
+static enum pick pick_message(struct queue *q, struct list *l)
+{
+    bool waits = false;
+    for (uint32_t i = 0; i < SCAN_COUNT_MAX && !list_empty(l); i++) {
+        struct link *k = list_pop_front(l);
         struct qmsg *m = container_of(k, struct qmsg, segment_link);
-        list_push_back(&s->messages, k);
+        list_push_back(l, k);
+        waits |= (m->flags & (QMSG_MOVING | QMSG_REMOVED)) == QMSG_MOVING;
         if (m->pins == 0 && (m->flags & (QMSG_LIVE | QMSG_MOVING | QMSG_REMOVED)) == QMSG_LIVE) {
             m->pins++;
-            rc->m = m;
-            return true;
+            q->reclaim.m = m;
+            return PICK_FOUND;
         }
+    }
+    return waits ? PICK_WAIT : PICK_NONE;
+}
+
+/* A kept segment is left with what nobody else may need: see keep.c. */
+static enum pick pick_dissolving(struct queue *q, struct qsegment *s)
+{
+    leave(q, s->kept, QSPACE_PROGRESS);
+    enum pick p = pick_message(q, &s->messages);
+    if (p == PICK_NONE)
+        s->tried_at = q->keeping.round;
+    return p;
+}
+
+/* ERR_FULL: no room for keep records. */
+static err_t keep(struct queue *q, uint64_t segment)
+{
+    err_t err = qkeep_start(q, segment);
+    if (err == ERR_FULL) {
+        q->reclaim.space_short = true;
+        qbatch_request(q); /* who waits for space must know */
+    }
+    return err;
+}
+
+/* Kept segments whose keep records stand in the tail. */
+static bool pick_home(struct queue *q, struct qsegment *tail)
+{
+    LIST_EACH(&tail->homes, k)
+    {
+        struct qsegment *s = container_of(k, struct qsegment, home_link);
+        if (link_in_list(&s->pending_link))
+            continue;
+        enum pick p = PICK_NONE;
+        if (qkeep_is_sparse(q, s) && qspace_room(q, QSPACE_PROGRESS) > 0)
+            p = pick_dissolving(q, s);
+        if (p == PICK_FOUND || (p == PICK_NONE && keep(q, s->kept) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* What the tail segment still holds up the tail with. */
+static bool pick_tail(struct queue *q)
+{
+    struct qreclaim *rc = &q->reclaim;
+    uint64_t tail = q->tail_segment;
+    if (tail >= qbatch_unwritten(q) / q->segment_bytes)
+        return false;
+    struct qsegment *s = qsegment_of(q, tail);
+    if (pick_home(q, s))
+        return true;
+    leave(q, tail, QSPACE_RECLAIM);
+    if (pick_message(q, &s->spread) == PICK_FOUND)
+        return true;
+    if (s->kept != tail && !link_in_list(&s->pending_link) && !list_empty(&s->messages)) {
+        if (rc->tail_moved != tail && qkeep_is_worth(q, tail) && keep(q, tail) == 0)
+            return true;
+        rc->tail_moved = tail;
+        if (pick_message(q, &s->messages) == PICK_FOUND)
+            return true;
     }
     struct link *k = list_first(&s->writers);
     if (k)
@@ -477,10 +453,28 @@ static bool pick(struct queue *q)
     return k != NULL;
 }
 
+/* The tail first, unless there is so much room that dissolving does not disturb it. */
+static bool pick(struct queue *q)
+{
+    bool dissolves = dissolving_is_wanted(q);
+    bool tail_first = qspace_room(q, QSPACE_PROGRESS) < 2 * q->segment_bytes;
+    bool tail_moves = tail_is_wanted(q) && tail_can_gain(q);
+    if (tail_moves && (tail_first || !dissolves) && pick_tail(q))
+        return true;
+    while (dissolves) {
+        struct qsegment *s = qkeep_dissolving(q);
+        enum pick p = s ? pick_dissolving(q, s) : PICK_WAIT;
+        if (p == PICK_FOUND)
+            return true;
+        dissolves = p == PICK_NONE;
+    }
+    return tail_moves && !tail_first && pick_tail(q);
+}
+
 static bool work_is_there(struct queue *q)
 {
     struct qreclaim *rc = &q->reclaim;
-    if (rc->m || rc->w)
+    if (rc->m || rc->w || q->keeping.segment != QSEGMENT_NONE)
         return true;
     if (!is_wanted(q))
         return false;
@@ -488,11 +482,21 @@ static bool work_is_there(struct queue *q)
         qbatch_request(q); /* who waits for space must know that none comes from here */
         return false;
     }
-    if (rc->budget_bytes == 0) {
+    if (rc->budget_bytes == 0 && rc->earned_bytes >= q->segment_bytes) {
         rc->budget_bytes = q->data_bytes;
         rc->earned_bytes = 0;
     }
     return pick(q);
+}
+
+/* What is kept may stay as well. */
+static void is_full(struct queue *q)
+{
+    struct qreclaim *rc = &q->reclaim;
+    if (rc->m && rc->space == QSPACE_PROGRESS)
+        qsegment_of(q, rc->from)->tried_at = q->keeping.round;
+    else
+        rc->space_short = true;
 }
 
 static void run(struct tick_hook *h)
@@ -508,11 +512,11 @@ static void run(struct tick_hook *h)
             flush_moved(q);
             return;
         }
-        err_t err = rc->m ? message_step(q) : writer_step(q);
+        err_t err = rc->m ? message_step(q) : rc->w ? writer_step(q) : qkeep_step(q);
         if (err == ERR_PENDING)
             return;
         if (err == ERR_FULL) { /* and let go of it: it must be able to leave */
-            rc->space_short = true;
+            is_full(q);
             flush_moved(q);
             qbatch_request(q);
         }
@@ -530,7 +534,7 @@ static void pause_over(struct timer *t)
 
 void qreclaim_start_loop(struct queue *q)
 {
-    unit_init(q);
+    qreclaim_read_init(q);
     q->reclaim.hook.run = run;
     q->reclaim.pause.fire = pause_over;
     qreclaim_kick(q);
@@ -541,17 +545,11 @@ void qreclaim_stop(struct queue *q)
     struct qreclaim *rc = &q->reclaim;
     qread_forget(rc->reading);
     rc->reading = NULL;
-    arrived_free(rc);
+    qreclaim_read_forget(rc);
     if (rc->m)
         message_done(q);
     rc->w = NULL;
+    qkeep_stop(q);
     list_remove(&rc->hook.link);
     timer_disarm(q->loop, &rc->pause);
-}
-
-void qreclaim_free(struct queue *q)
-{
-    if (q->reclaim.unit)
-        free(q->reclaim.unit->p);
-    free(q->reclaim.unit);
 }

@@ -11,7 +11,7 @@ static enum super_slot slot_state(const struct disk_super *d)
 {
     if (d->magic != DISK_SUPER_MAGIC || d->crc != qsuper_crc(d))
         return SLOT_BAD;
-    if (d->version > DISK_VERSION_RESIZED)
+    if (d->version > DISK_VERSION_KEPT)
         return SLOT_NEWER;
     return d->version > 0 && qsuper_geometry_is_sane(d) ? SLOT_OK : SLOT_BAD;
 }
@@ -143,6 +143,10 @@ static uint32_t salvage(struct recovery *rc, uint64_t from, uint64_t to, enum re
     struct salvage s = {.rc = rc, .report = qsuper_is_known(rc->q, from, to) ? QUIET : report};
     for (uint64_t at = from; at < to && !rc->err;) {
         size_t left;
+        if (at % rc->q->segment_bytes == 0 && recovery_is_earlier_lap(rc, at / rc->q->segment_bytes)) {
+            at += rc->q->segment_bytes; /* kept, or not yet written in this lap */
+            continue;
+        }
         const uint8_t *p = recovery_unit(rc, at, &left);
         uint64_t end = MIN(at + left, to);
         salvage_unit(&s, p, at, end);
@@ -232,6 +236,17 @@ static void lost_end(struct walk *w)
     w->skip = 1;
 }
 
+/* Of the stretch before a batch whose number is higher than the one that is due: slots that the head passed
+ * over are not part of it. */
+static uint64_t gap_end(const struct walk *w)
+{
+    uint64_t end = w->at, segment_bytes = w->rc->q->segment_bytes;
+    while (end % segment_bytes == 0 && end - w->log_end >= segment_bytes &&
+           recovery_is_earlier_lap(w->rc, end / segment_bytes - 1))
+        end -= segment_bytes;
+    return end;
+}
+
 /* One step; false at the end of the log. */
 static bool walk_step(struct walk *w)
 {
@@ -253,11 +268,11 @@ static bool walk_step(struct walk *w)
         batch_taken(w, &d);
         return true;
     case BATCH_GAP:
-        salvage(rc, w->log_end, w->at, REPORT);
+        salvage(rc, w->log_end, gap_end(w), REPORT);
         w->log_end = w->at;
         w->expected = d.sequence;
         return true;
-    case BATCH_SEARCH: w->at += DISK_SECTOR; return true;
+    case BATCH_SEARCH: w->at = recovery_next(rc, w->at); return true;
     case BATCH_TORN_END: torn_end(w); return false;
     case BATCH_LOST_END: lost_end(w); return false;
     case BATCH_END: break;
@@ -293,6 +308,7 @@ static void walk(struct recovery *rc)
         ;
     q->head = w.log_end;
     q->next_batch = (w.expected ? w.expected : q->super.now.next_batch) + w.skip;
+    q->durable_batch = q->next_batch;
     recovery_finish_messages(rc);
     note_result(rc);
 }

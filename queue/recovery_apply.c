@@ -120,6 +120,7 @@ static void commit_take(struct recovery *rc, const struct disk_record *r, const 
     m->commit_at = r->position;
     m->commit_bytes = qrecord_bytes(r->bytes);
     q->live_bytes -= m->ring_bytes;
+    qindex_uncount(q, m);
     m->ring_bytes = ring_bytes + m->commit_bytes;
     q->live_bytes += m->ring_bytes;
     qindex_link(q, m, lowest);
@@ -150,6 +151,74 @@ static void apply_commit(struct recovery *rc, const struct disk_record *r, bool 
     }
 }
 
+/* The slot has been used again since, or by somebody else: whoever was named has left. */
+static bool keep_is_over(const struct recovery *rc, uint64_t segment)
+{
+    const struct queue *q = rc->q;
+    uint64_t first = rc->first[qslot_of(q, segment)];
+    return first != UINT64_MAX && first != segment;
+}
+
+static void keep_take(struct recovery *rc, uint64_t segment, const struct qkeep_entry *e,
+                      const uint8_t *states)
+{
+    struct queue *q = rc->q;
+    struct qmsg *m = map64_get(&q->index, e->id);
+    uint64_t commit_at = segment * q->segment_bytes + e->offset;
+    if (!m && segment >= q->tail_segment) /* the log itself is still there, and says that it is gone */
+        return;
+    if (m && m->rcpt_count != e->rcpt_count)
+        return;
+    if (!m) {
+        m = qindex_new(q, e->id, (uint32_t)e->rcpt_count);
+        if (!m) {
+            rc->err = -ENOMEM;
+            return;
+        }
+        list_push_back(&q->messages, &m->all_link);
+        m->arrived_ms = e->arrived_ms;
+        m->body_bytes = e->body_bytes;
+        m->commit_at = commit_at;
+        m->commit_bytes = (uint32_t)e->commit_bytes;
+        m->ring_bytes = e->ring_bytes;
+        q->live_bytes += m->ring_bytes;
+        qindex_link(q, m, segment);
+        lost_forget(rc, e->id);
+    }
+    m->due_ms = e->due_ms;
+    m->attempts = (uint32_t)e->attempts;
+    qindex_take_flags(m, (uint32_t)e->flags);
+    qindex_take_states(m, states);
+}
+
+static void apply_keep(struct recovery *rc, const struct disk_record *r)
+{
+    struct queue *q = rc->q;
+    struct disk_keep d;
+    const uint8_t *p = (const uint8_t *)(r + 1), *end = p + r->bytes;
+    if (r->version > RECORD_VERSION || r->bytes < sizeof d)
+        return;
+    memcpy(&d, p, sizeof d);
+    p += sizeof d;
+    uint64_t segment = d.at / q->segment_bytes;
+    if (d.at % q->segment_bytes != 0 || d.at > r->position || segment < q->base_segment ||
+        keep_is_over(rc, segment))
+        return;
+    if (segment < q->tail_segment && !qkeep_found(q, segment, r))
+        return;
+    struct qkeep_entry e = {0};
+    for (uint32_t i = 0; i < d.count && !rc->err; i++) {
+        bool sane = qkeep_decode(&p, end, &e) && e.rcpt_count > 0 && e.rcpt_count <= QKEEP_RCPT_MAX &&
+                    e.offset % 8 == 0 && e.commit_bytes <= q->unit_bytes &&
+                    e.offset <= q->segment_bytes - e.commit_bytes && e.body_bytes <= q->segment_bytes &&
+                    e.ring_bytes <= q->segment_bytes;
+        if (!sane)
+            return;
+        keep_take(rc, segment, &e, p);
+        p += e.rcpt_count;
+    }
+}
+
 static void apply_progress(struct recovery *rc, const struct disk_record *r)
 {
     struct qmsg *m = map64_get(&rc->q->index, r->id);
@@ -173,12 +242,31 @@ static void apply_remove(struct recovery *rc, const struct disk_record *r)
     lost_forget(rc, r->id);
 }
 
+/* The slot belongs to this record's segment now. One that was kept in it before has been emptied. */
+static void note_segment(struct recovery *rc, uint64_t segment)
+{
+    struct queue *q = rc->q;
+    struct qsegment *s = qsegment_of(q, segment);
+    rc->first[qslot_of(q, segment)] = segment;
+    if (s->kept == QSEGMENT_NONE || s->kept == segment)
+        return;
+    LIST_EACH(&s->messages, k)
+    {
+        struct qmsg *m = container_of(k, struct qmsg, segment_link);
+        if (m->lowest_segment == s->kept)
+            message_forget(q, m);
+    }
+    qkeep_end(q, s);
+}
+
 void recovery_apply(struct recovery *rc, const struct disk_record *r, bool quiet)
 {
+    note_segment(rc, r->position / rc->q->segment_bytes);
     switch (r->type) {
     case RECORD_COMMIT: apply_commit(rc, r, quiet); break;
     case RECORD_PROGRESS: apply_progress(rc, r); break;
     case RECORD_REMOVE: apply_remove(rc, r); break;
+    case RECORD_KEEP: apply_keep(rc, r); break;
     default: break; /* bodies are found through commit records; types of a later version are not ours */
     }
 }
@@ -252,4 +340,5 @@ void recovery_finish_messages(struct recovery *rc)
         else
             qindex_drop(q, m); /* done; only its remove record is missing */
     }
+    qkeep_recovered(q);
 }

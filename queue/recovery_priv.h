@@ -84,6 +84,7 @@ bool recovery_batch_at(struct recovery *rc, uint64_t position, struct disk_batch
 bool recovery_batch_is_whole(struct recovery *rc, uint64_t position, const struct disk_batch *d);
 err_t recovery_look(struct recovery *rc) WARN_UNUSED; /* before the ones below; sets rc->first */
 bool recovery_is_earlier_lap(const struct recovery *rc, uint64_t segment); /* by its first sector */
+uint64_t recovery_next(const struct recovery *rc, uint64_t position); /* where a batch may begin after it */
 void recovery_raise_tail(struct recovery *rc);
 uint64_t recovery_last_batch(struct recovery *rc); /* position of the last valid batch; UINT64_MAX: none */
 

@@ -110,6 +110,13 @@ bool recovery_is_earlier_lap(const struct recovery *rc, uint64_t segment)
     return first != NO_SEGMENT && first < segment;
 }
 
+uint64_t recovery_next(const struct recovery *rc, uint64_t position)
+{
+    uint64_t segment_bytes = rc->q->segment_bytes;
+    bool skip = position % segment_bytes == 0 && recovery_is_earlier_lap(rc, position / segment_bytes);
+    return position + (skip ? segment_bytes : DISK_SECTOR);
+}
+
 /* With the newer superblock lost the older one may name a tail that has been overwritten since. */
 void recovery_raise_tail(struct recovery *rc)
 {

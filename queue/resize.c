@@ -133,9 +133,20 @@ static void fill_done(struct fsio_io *io, err_t err)
 
 /* ---- moving ---- */
 
+/* A kept segment has its slot by the old rule: none may be left. */
+static bool none_is_kept(const struct queue *q)
+{
+    if (q->keeping.kept_count > 0 || q->keeping.segment != QSEGMENT_NONE)
+        return false;
+    for (uint32_t i = 0; i < q->segment_count; i++)
+        if (link_in_list(&q->segments[i].pending_link))
+            return false;
+    return true;
+}
+
 static bool can_switch(const struct queue *q)
 {
-    return last_segment(q) - lap_of(q, q->tail_segment) < common_count(q);
+    return none_is_kept(q) && last_segment(q) - lap_of(q, q->tail_segment) < common_count(q);
 }
 
 /* A batch of its own sector for the place where the log goes on: nothing else is written before it is
@@ -160,7 +171,7 @@ static void turn_back(struct queue *q)
 {
     uint64_t lap = lap_of(q, q->tail_segment);
     uint64_t need = q->live_bytes / q->segment_bytes + QSPACE_SPARE_SEGMENTS;
-    if (lap_of(q, last_segment(q)) != lap || q->tail_segment - lap < need)
+    if (!none_is_kept(q) || lap_of(q, last_segment(q)) != lap || q->tail_segment - lap < need)
         return;
     if (q->durable_tail - MIN(q->durable_tail, lap) < need || !(q->super.now.flags & SUPER_SHRINKING)) {
         qsuper_request(q);
@@ -215,9 +226,15 @@ void qresize_fill_super(const struct queue *q, struct disk_super *d)
         d->flags |= SUPER_SHRINKING;
     if (rs->step != RESIZE_SWITCHING)
         return;
-    d->version = DISK_VERSION_RESIZED;
+    d->version = MAX(d->version, DISK_VERSION_RESIZED);
     d->segment_count = rs->segment_count;
     d->base_segment = rs->base_segment;
+}
+
+static void list_take(struct list *to, struct list *from)
+{
+    for (struct link *k; (k = list_pop_front(from));)
+        list_push_back(to, k);
 }
 
 /* All that is in use stays in its slot. */
@@ -226,17 +243,25 @@ static void segments_replace(struct queue *q)
     struct qresize *rs = &q->resize;
     for (uint32_t i = 0; i < rs->segment_count; i++) {
         struct qsegment *to = &rs->segments[i];
-        list_init(&to->messages);
-        list_init(&to->writers);
+        qsegment_init(to);
         if (i >= q->segment_count)
             continue;
-        for (struct link *k; (k = list_pop_front(&q->segments[i].messages));)
-            list_push_back(&to->messages, k);
-        for (struct link *k; (k = list_pop_front(&q->segments[i].writers));)
-            list_push_back(&to->writers, k);
+        struct qsegment *from = &q->segments[i];
+        must(list_empty(&from->homes) && from->kept == QSEGMENT_NONE);
+        to->live_bytes = from->live_bytes;
+        to->live_count = from->live_count;
+        to->rcpt_count = from->rcpt_count;
+        to->last_at = from->last_at;
+        to->removed_batch = from->removed_batch;
+        to->unlogged_count = from->unlogged_count;
+        list_take(&to->messages, &from->messages);
+        list_take(&to->spread, &from->spread);
+        list_take(&to->writers, &from->writers);
     }
-    for (uint32_t i = rs->segment_count; i < q->segment_count; i++)
-        must(list_empty(&q->segments[i].messages) && list_empty(&q->segments[i].writers));
+    for (uint32_t i = rs->segment_count; i < q->segment_count; i++) {
+        const struct qsegment *s = &q->segments[i];
+        must(list_empty(&s->messages) && list_empty(&s->spread) && list_empty(&s->writers));
+    }
     free(q->segments);
     q->segments = rs->segments;
     rs->segments = NULL;
@@ -247,7 +272,7 @@ void qresize_super_written(struct queue *q)
     struct qresize *rs = &q->resize;
     bool is_new = q->super.now.segment_count == rs->segment_count &&
                   q->super.now.base_segment == rs->base_segment &&
-                  q->super.now.version == DISK_VERSION_RESIZED;
+                  q->super.now.version >= DISK_VERSION_RESIZED;
     if (rs->step != RESIZE_SWITCHING || !is_new)
         return;
     if (++rs->written_count < 2) {
@@ -259,6 +284,7 @@ void qresize_super_written(struct queue *q)
     q->segment_count = rs->segment_count;
     q->base_segment = rs->base_segment;
     q->data_bytes = (uint64_t)q->segment_count * q->segment_bytes;
+    q->keeping.version++; /* what is known of the free space is out of date */
     qreclaim_init(q);
     if (is_smaller)
         cut_start(q, 0);

@@ -15,7 +15,8 @@
 
 struct found {
     uint64_t id, position;
-    size_t offset; /* of its header in the bytes */
+    size_t offset;  /* of its header in the bytes */
+    uint64_t names; /* KEEP: position of the commit record that it names. One such for each message */
     uint32_t bytes, index;
     uint8_t type;
     bool damaged;
@@ -149,7 +150,7 @@ static bool take_super(struct salvage *s, const uint8_t *super)
 
 /* ---- finding ---- */
 
-static err_t found_add(struct salvage *s, const struct disk_record *r, size_t at, bool damaged)
+static err_t found_push(struct salvage *s, struct found f)
 {
     if (s->found_count == s->found_cap) {
         size_t cap = s->found_cap ? s->found_cap * 2 : 1024;
@@ -159,13 +160,42 @@ static err_t found_add(struct salvage *s, const struct disk_record *r, size_t at
         s->found = p;
         s->found_cap = cap;
     }
-    s->found[s->found_count++] = (struct found){.id = r->id,
-                                                .position = r->position,
-                                                .offset = at,
-                                                .bytes = r->bytes,
-                                                .index = r->index,
-                                                .type = r->type,
-                                                .damaged = damaged || r->flags & RECORD_DAMAGED};
+    s->found[s->found_count++] = f;
+    return 0;
+}
+
+static err_t found_add(struct salvage *s, const struct disk_record *r, size_t at, bool damaged)
+{
+    return found_push(s, (struct found){.id = r->id,
+                                        .position = r->position,
+                                        .offset = at,
+                                        .bytes = r->bytes,
+                                        .index = r->index,
+                                        .type = r->type,
+                                        .damaged = damaged || r->flags & RECORD_DAMAGED});
+}
+
+/* Its messages live on, in a segment that the tail has passed. */
+static err_t keep_add(struct salvage *s, const struct disk_record *r, size_t at)
+{
+    const uint8_t *p = s->p + at + sizeof *r, *end = p + r->bytes;
+    struct disk_keep d;
+    struct qkeep_entry e = {0};
+    if (r->bytes < sizeof d)
+        return 0;
+    memcpy(&d, p, sizeof d);
+    p += sizeof d;
+    for (uint32_t i = 0; i < d.count && qkeep_decode(&p, end, &e); i++) {
+        err_t err = found_push(s, (struct found){.id = e.id,
+                                                 .position = r->position,
+                                                 .offset = (size_t)(p - s->p),
+                                                 .names = d.at + e.offset,
+                                                 .bytes = (uint32_t)e.rcpt_count,
+                                                 .type = RECORD_KEEP});
+        if (err)
+            return err;
+        p += e.rcpt_count;
+    }
     return 0;
 }
 
@@ -187,11 +217,13 @@ static err_t scan(struct salvage *s)
         }
         const uint8_t *payload = s->p + at + sizeof r;
         bool good = r.crc == crc_of(s->seed, &r, payload);
-        if (r.type != RECORD_BATCH && r.type != RECORD_VOID && (good || is_of_use(&r, payload))) {
-            err_t err = found_add(s, &r, at, !good);
-            if (err)
-                return err;
-        }
+        err_t err = 0;
+        if (r.type == RECORD_KEEP)
+            err = good ? keep_add(s, &r, at) : 0;
+        else if (r.type != RECORD_BATCH && r.type != RECORD_VOID && (good || is_of_use(&r, payload)))
+            err = found_add(s, &r, at, !good);
+        if (err)
+            return err;
         at += good ? qrecord_bytes(r.bytes) : 8;
     }
     return 0;
@@ -263,7 +295,11 @@ static void view_of(const struct salvage *s, const struct salvage_message *m, st
 static const uint8_t *states_of(const struct salvage *s, const struct salvage_message *m,
                                 const struct qcommit_view *v)
 {
-    return m->states == NONE ? v->states : payload_of(s, m->states) + sizeof(struct disk_progress);
+    if (m->states == NONE)
+        return v->states;
+    const struct found *f = &s->found[m->states];
+    return f->type == RECORD_KEEP ? s->p + f->offset
+                                  : payload_of(s, m->states) + sizeof(struct disk_progress);
 }
 
 static bool is_for(const struct salvage *s, size_t index, uint32_t rcpt_count)
@@ -286,10 +322,21 @@ static void judge_body(const struct salvage *s, struct salvage_message *m, const
     for (uint32_t i = 0; i < v->head.extent_count; i++) {
         struct disk_extent e = qcommit_extent(v, i);
         const struct found *f = body_find(s, m->id, &e);
-        m->has_left |= e.position < s->tail;
+        m->has_left |= e.position < s->tail && !m->is_kept;
         m->missing_bytes += f ? 0 : e.bytes;
         m->damaged_bytes += f && f->damaged ? e.bytes : 0;
     }
+}
+
+/* Does a keep record that counts name this place of it? */
+static bool is_kept(const struct salvage *s, const struct salvage_message *m)
+{
+    for (size_t i = m->first; i < m->first + m->count; i++) {
+        const struct found *f = &s->found[i];
+        if (f->type == RECORD_KEEP && f->position >= s->tail && f->names == s->found[m->commit].position)
+            return true;
+    }
+    return false;
 }
 
 static void judge(const struct salvage *s, struct salvage_message *m)
@@ -313,8 +360,11 @@ static void judge(const struct salvage *s, struct salvage_message *m)
     m->rcpt_count = v.head.rcpt_count;
     m->meta = str_of(v.meta, v.head.meta_bytes);
     m->trace = str_of(v.trace, v.head.trace_bytes);
-    m->has_left = s->found[m->commit].position < s->tail;
+    m->is_kept = is_kept(s, m);
+    m->has_left = s->found[m->commit].position < s->tail && !m->is_kept;
     for (size_t i = m->commit + 1; i < m->first + m->count; i++) {
+        if (s->found[i].type == RECORD_KEEP && s->found[i].bytes == m->rcpt_count)
+            m->states = i;
         m->has_left |= s->found[i].type == RECORD_REMOVE;
         if (s->found[i].type == RECORD_PROGRESS && is_for(s, i, m->rcpt_count))
             m->states = i;

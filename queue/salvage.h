@@ -20,6 +20,7 @@ struct salvage_message {
     /* private */
     size_t first, count;   /* its records */
     size_t commit, states; /* records; SIZE_MAX: none */
+    bool is_kept;          /* behind the tail, and still needed */
 };
 
 /* `super`: the first 8 KiB of the ring that the bytes are of, or NULL: then the bytes themselves have to tell

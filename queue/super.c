@@ -98,6 +98,8 @@ static uint64_t fill(struct queue *q)
     *d = q->super.now;
     d->generation++;
     d->tail_segment = q->tail_segment;
+    if (q->keeping.kept_count > 0)
+        d->version = DISK_VERSION_KEPT;
     d->next_batch = q->next_batch;
     if (q->next_id + QID_STEP / 2 > d->id_limit)
         d->id_limit += QID_STEP;
@@ -113,6 +115,8 @@ static void written(struct queue *q)
 {
     q->super.now = *q->super.disk;
     q->durable_tail = q->super.now.tail_segment;
+    q->keeping.round++;
+    qkeep_sweep(q);
     qreclaim_retry(q);
 }
 

@@ -174,8 +174,12 @@ static enum qspace space_of(const struct queue_writer *w)
 
 static bool is_over_limit(const struct queue_writer *w, uint64_t bytes)
 {
-    const struct queue *q = w->q;
-    return q->live_bytes + bytes > qspace_live_limit(q) + (w->is_report ? q->segment_bytes : 0);
+    struct queue *q = w->q;
+    uint64_t limit = qspace_live_limit(q) + (w->is_report ? q->segment_bytes : 0);
+    if (q->live_bytes + qkeep_waste(q) + bytes <= limit)
+        return false;
+    qkeep_want(q, bytes);
+    return true;
 }
 
 /* Opens a chunk at the log's end for at least part of `want` bytes. ERR_PENDING: later. */
@@ -543,9 +547,14 @@ err_t queue_check_space(struct queue *q, uint64_t bytes)
         return q->error;
     uint64_t max = qspace_live_max(q);
     uint64_t spare = q->full ? max / 32 : 0; /* once full, some room must come before mail is taken again */
-    bool stuck = qbatch_head(q) + q->unit_bytes > qspace_limit(q, QSPACE_MAIL) && qspace_is_hopeless(q);
-    full_changed(q, stuck || q->live_bytes + QSTAGE_BYTES + spare > max);
+    uint64_t next = qspace_next(q, ALIGN_UP(qbatch_head(q), q->unit_bytes));
+    bool stuck = next + q->unit_bytes > qspace_limit(q, QSPACE_MAIL) && qspace_is_hopeless(q);
+    uint64_t used = q->live_bytes + qkeep_waste(q);
+    full_changed(q, stuck || used + QSTAGE_BYTES + spare > max);
     uint64_t need = QSTAGE_BYTES + bytes / 64; /* headers of records and the commit record */
-    bool fits = need <= max && bytes <= max - need && q->live_bytes <= max - need - bytes;
-    return fits && !q->full ? 0 : ERR_FULL;
+    bool fits = need <= max && bytes <= max - need && used <= max - need - bytes;
+    if (fits && !q->full)
+        return 0;
+    qkeep_want(q, need + spare + MIN(bytes, max));
+    return ERR_FULL;
 }

@@ -15,7 +15,7 @@ struct dest {
     struct arena arena; /* owns the hosts */
     struct target target;
     enum route_protocol protocol;
-    enum tls_level tls;
+    struct hop_access *access; /* counted */
     uint32_t messages_max; /* per connection */
     struct cfg_rate rate;
     rate_state *rate_at, own_rate_at; /* rate_at: of `stats`, for all workers; without one our own */
@@ -36,7 +36,6 @@ struct dest {
 
     struct resolve *resolving; /* frees itself after dest_resolved */
     struct candidates candidates;
-    uint64_t fresh_until_ms;    /* of the candidates; monotonic */
     struct kept_answer refused; /* DNS says never */
     uint64_t refused_until_ms;  /* until asked again; monotonic; 0 = not refused */
 

@@ -5,7 +5,6 @@
 #define DEST_ARENA_MAX ((size_t)256 << 10)
 
 struct options { /* what may change under the same key */
-    enum tls_level tls;
     uint32_t connections_max, messages_max;
     struct cfg_rate rate;
 };
@@ -14,7 +13,7 @@ static struct options route_options(const struct relay *r, const struct route *r
 {
     bool is_dns = route->kind == ROUTE_DNS;
     const struct cfg_route *cfg = is_dns ? &policy_config(r->policy)->destination : route->hosts;
-    return (struct options){is_dns ? TLS_MAY : cfg->tls, cfg->connections_max, cfg->messages_max, cfg->rate};
+    return (struct options){cfg->connections_max, cfg->messages_max, cfg->rate};
 }
 
 static bool copy_route(struct dest *d, const struct route *route)
@@ -41,6 +40,7 @@ void dest_free(struct dest *d)
         smap_remove(&r->destinations, d->key);
     note_put(d->note);
     candidates_free(&d->candidates);
+    hop_access_unref(d->access);
     arena_free(&d->arena);
     free(d);
 }
@@ -58,7 +58,7 @@ static struct dest *dest_new(struct relay *r, const struct route *route)
     d->wake_timer.fire = crowd_wake;
     arena_init(&d->arena, DEST_ARENA_MAX);
     struct options o = route_options(r, route);
-    d->tls = o.tls;
+    d->access = hop_access_ref(route->access);
     d->messages_max = o.messages_max;
     d->rate = o.rate;
     gate_init(&d->gate, o.connections_max);
@@ -84,10 +84,10 @@ static void follow_policy(struct dest *d, const struct route *route)
     d->rate = o.rate;
     d->policy_generation = d->relay->policy_generation;
     gate_set_window_max(&d->gate, o.connections_max);
-    if (d->tls != o.tls) {
-        d->tls = o.tls;
+    if (!hop_access_same(d->access, route->access))
         d->options_generation++;
-    }
+    hop_access_unref(d->access);
+    d->access = hop_access_ref(route->access);
 }
 
 struct dest *dest_get(struct relay *r, const struct route *route)

@@ -107,7 +107,7 @@ static void on_ready(void *host)
 static void on_starttls(void *host)
 {
     struct outconn *c = host;
-    conn_starttls(c->conn, c->to.tls, candidate_server_name(str_cstr(c->to.host), c->dest->tls));
+    conn_starttls(c->conn, c->to.tls, attempt_server_name(&c->to));
 }
 
 static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
@@ -124,11 +124,16 @@ static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
 static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *reply)
 {
     struct outconn *c = host;
-    char text[200];
+    char text[ANSWER_TEXT_MAX];
     struct sbuf b = SBUF_ON(text);
     struct answer a = {.status = {4, 4, 2}};
     if (reply) {
         a = answer_of_reply(reply, outconn_mta(c));
+    } else if (at == STAGE_TLS && !c->timed_out && conn_tls_error(c->conn)) {
+        a.status[1] = 7; /* RFC 3463: 4.7.5, a cryptographic failure */
+        a.status[2] = 5;
+        sbuf_printf(&b, "%s: TLS failed: %s", c->to.relay, conn_tls_error(c->conn));
+        a.text = sbuf_view(&b);
     } else {
         sbuf_printf(&b, "%s: %s (%s)", c->to.relay, c->timed_out ? "timed out" : "connection lost",
                     smtpc_stage_name(at));
@@ -137,7 +142,7 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
     /* An idle connection may end at any time; and one that moved messages was good for something. */
     c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count;
     if (at == STAGE_TLS)
-        attempt_tls_failed(&c->to, &c->dest->candidates, c->dest->tls);
+        attempt_tls_failed(&c->to, &c->dest->candidates);
     outconn_doom(c, &a);
 }
 

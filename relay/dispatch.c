@@ -9,9 +9,6 @@
 
 #define ASIDE_PER_TICK  256   /* jobs turned away in one turn when a destination goes down */
 #define REFUSED_KEPT_MS 60000 /* "the domain does not exist" is believed this long */
-#define FRESH_MS_MIN    30000 /* bounds of how long addresses are used without asking again */
-#define FRESH_MS_MAX    3600000
-#define STALE_MS        60000 /* old addresses go on serving when DNS is in trouble */
 
 /* From the back, each to the front of the list: their order stays, and they are older than what is there. */
 static bool turn_away_some(struct dest *d)
@@ -96,14 +93,9 @@ static void take_resolution(struct dest *d, struct resolution *res)
 {
     uint64_t now = loop_now_ms(d->relay->loop);
     switch (res->kind) {
-    case RESOLVED:
-        candidates_replace(&d->candidates, &res->candidates);
-        d->fresh_until_ms = now + MAX(MIN((uint64_t)res->ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
-        break;
+    case RESOLVED: candidates_replace(&d->candidates, &res->candidates, res->ttl_s, now); break;
     case RESOLVE_LATER:
-        if (d->candidates.count)
-            d->fresh_until_ms = now + STALE_MS;
-        else
+        if (!candidates_extend(&d->candidates, now))
             dest_shut(d, &res->answer);
         break;
     case RESOLVE_NEVER: refuse(d, &res->answer); break;
@@ -124,7 +116,7 @@ static bool have_candidates(struct dest *d)
 {
     if (d->resolving)
         return false;
-    if (d->candidates.count && loop_now_ms(d->relay->loop) < d->fresh_until_ms)
+    if (candidates_fresh(&d->candidates, loop_now_ms(d->relay->loop)))
         return true;
     struct resolution now = {0};
     err_t err = resolve_start(&d->relay->resolver, &d->target, resolved, d, &d->resolving, &now);

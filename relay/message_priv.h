@@ -55,12 +55,12 @@ struct message {
     struct dest *aside;     /* the first of its destinations that takes no more: there it waits */
     bool in_front;          /* of that list */
     uint64_t retry_due_ms;  /* when another of them is worth a look; 0 = none; wall clock */
-    bool attempted;    /* a server was asked: the attempt counts */
-    bool damaged;      /* content that cannot be read */
-    bool cancelled;    /* shutdown: no attempt */
-    bool is_late;      /* its sender is to be told so now */
-    bool told;         /* the log said why it waits, and nothing was tried since */
-    struct note *note; /* why it waited before this attempt; may be NULL */
+    bool attempted;         /* a server was asked: the attempt counts */
+    bool damaged;           /* content that cannot be read */
+    bool cancelled;         /* shutdown: no attempt */
+    bool is_late;           /* its sender is to be told so now */
+    bool told;              /* the log said why it waits, and nothing was tried since */
+    struct note *note;      /* why it waited before this attempt; may be NULL */
 };
 
 /* An operator wants no further transaction of it. */
@@ -88,7 +88,7 @@ void message_drop_waiting(struct message *msg);
 
 /* outcome.c */
 struct hop { /* for the log; absent texts are left out. NULL: nothing was tried */
-    str_t relay, tls;
+    str_t relay, tls, cipher, verify;
     bool takes_dsn; /* offers DSN: what it accepts it will report by itself */
 };
 void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt_result res,

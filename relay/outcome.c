@@ -52,6 +52,7 @@ void rcpt_settle(struct message *msg, struct rcpt *rc, struct dest *d, enum rcpt
         LF_STR("relay", hop ? hop->relay : STR_NONE), LF_CSTR("result", result_names[res]),
         LF_STR("reply", answer_code(a, &code_buf)), LF_U64("attempt", (uint64_t)m->attempts + 1),
         LF_U64("delay_ms", delay_ms), LF_STR("tls", hop ? hop->tls : STR_NONE),
+        LF_STR("cipher", hop ? hop->cipher : STR_NONE), LF_STR("verify", hop ? hop->verify : STR_NONE),
         LF_STR("text", str_sub(a->text, 0, ANSWER_TEXT_MAX)));
 }
 

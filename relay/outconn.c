@@ -22,8 +22,11 @@ str_t outconn_mta(const struct outconn *c)
 struct hop outconn_hop(const struct outconn *c)
 {
     const struct tls_info *tls = conn_tls(c->conn);
-    return (struct hop){str_cstr(c->to.relay), tls ? str_cstr(tls->version) : STR_NONE,
-                        smtpc_features(c->smtpc)->dsn};
+    return (struct hop){.relay = str_cstr(c->to.relay),
+                        .tls = tls ? str_cstr(tls->version) : STR_NONE,
+                        .cipher = tls ? str_cstr(tls->cipher) : STR_NONE,
+                        .verify = tls ? str_cstr(tls_trust_name(tls->trust)) : STR_NONE,
+                        .takes_dsn = smtpc_features(c->smtpc)->dsn};
 }
 
 /* --- where to --- */
@@ -33,16 +36,9 @@ static bool dial(struct outconn *c)
     struct dest *d = c->dest;
     struct relay *r = c->relay;
     bool is_only = d->gate.connections == (c->in_gate ? 1 : 0);
-    struct attempt_rules rules = {d->tls, r->tls, r->tls_verify, is_only};
-    enum attempt_step step = attempt_next(&c->to, &d->candidates, &rules, loop_now_ms(r->loop));
-    if (step == ATTEMPT_NO_TLS)
-        dest_shut(d, &(struct answer){.status = {4, 7, 4},
-                                      .text = STR("the route requires TLS, which is not available here")});
-    if (step != ATTEMPT_GO)
+    if (!attempt_next(&c->to, &d->candidates, d->access, is_only, loop_now_ms(r->loop)))
         return false;
-    struct smtpc_options o = {.helo_name = str_cstr(r->settings.hop.hostname),
-                              .lmtp = d->protocol == ROUTE_LMTP,
-                              .tls = c->to.level};
+    struct smtpc_options o = attempt_options(&c->to, r->settings.hop.hostname, d->protocol == ROUTE_LMTP);
     err_t err = smtpc_create(&c->smtpc, &outconn_dialogue, c, &o);
     if (err) {
         if (is_only)
@@ -86,6 +82,7 @@ bool outconn_open(struct dest *d)
     list_init(&c->given);
     list_init(&c->lost);
     if (!dial(c)) {
+        attempt_end(&c->to);
         pool_put(&r->conn_pool, c);
         return false;
     }
@@ -156,6 +153,7 @@ static void on_closed(struct conn *conn, err_t err)
     c->smtpc = NULL;
     if (c->failed && !c->spoke && !r->draining && d->ready_count && dial(c))
         return;
+    attempt_end(&c->to);
     leave_books(c);
     if (c->failed && c->useless && !r->draining)
         dest_conn_failed(d, c->spoke, &c->why.a, str_cstr(c->to.relay));

@@ -71,8 +71,6 @@ err_t relay_create(struct relay **out, const struct relay_options *opt)
     r->queue = opt->queue;
     r->resolver = (struct resolver){.loop = opt->loop, .dns = opt->dns, .settings = &r->settings.hop};
     r->policy = opt->policy;
-    r->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
-    r->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
     r->worker = opt->worker;
     r->learned = opt->learned;
     r->learned_ctx = opt->learned_ctx;
@@ -134,8 +132,6 @@ void relay_destroy(struct relay *r)
     pool_free(&r->message_pool);
     pool_free(&r->conn_pool);
     pool_free(&r->piece_pool);
-    tls_context_unref(r->tls);
-    tls_context_unref(r->tls_verify);
     settings_free(&r->settings);
     pauses_unref(r->pauses);
     free(r);

@@ -16,7 +16,6 @@ struct relay_options {
     struct queue *queue;
     struct dns *dns;
     const struct policy *policy;
-    struct tls_context *tls, *tls_verify; /* client contexts; may be NULL (then TLS_MAY means off) */
     unsigned worker;
     /* Optional: what a server said of a recipient, at RCPT or after the content. */
     void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,

@@ -78,7 +78,6 @@ struct relay {
     const struct policy *policy;
     uint64_t policy_generation;
     struct pauses *pauses;                /* counted; NULL: nothing is paused */
-    struct tls_context *tls, *tls_verify; /* counted; may be NULL */
     void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,
                     bool accepted);
     void *learned_ctx;

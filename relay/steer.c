@@ -66,7 +66,7 @@ static void end_backoff(struct dest *d)
 {
     uint64_t now = loop_now_ms(d->relay->loop);
     d->refused_until_ms = 0;
-    d->fresh_until_ms = 0; /* ask DNS again */
+    d->candidates.fresh_until_ms = 0; /* ask DNS again */
     if (d->gate.down && d->gate.retry_at_ms > now)
         d->gate.retry_at_ms = now;
     dest_mark_dirty(d);

@@ -18,7 +18,8 @@ static const enum metric state_metrics[BREAKER_STATES] = {
 
 static void follow_policy(struct backend *b, const struct route *route, const struct cfg_verify *s)
 {
-    b->tls = route->kind == ROUTE_HOSTS ? route->hosts->tls : TLS_MAY;
+    hop_access_unref(b->access); /* connections that are open keep theirs */
+    b->access = hop_access_ref(route->access);
     b->limits = (struct backend_limits){.connections = MAX(s->connections_max, 1),
                                         .batch = MIN(MAX(s->batch_max, 1), PROBE_BATCH_MAX),
                                         .rate_per_s = s->rate_per_s,
@@ -94,6 +95,7 @@ void backend_free(struct backend *b)
     smap_free(&b->questions);
     metric_add(state_metrics[b->breaker.state], -1);
     candidates_free(&b->candidates);
+    hop_access_unref(b->access);
     arena_free(&b->arena);
     free(b);
 }

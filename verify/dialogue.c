@@ -5,7 +5,10 @@
 static void on_send(void *host, const char *p, size_t n)
 {
     struct probeconn *c = host;
-    transcript_sent(c->backend, str_of(p, n));
+    if (smtpc_sends_secret(c->smtpc))
+        transcript_note(c->backend, "(credentials)");
+    else
+        transcript_sent(c->backend, str_of(p, n));
     conn_write(c->conn, p, n);
 }
 
@@ -57,7 +60,7 @@ static void on_ready(void *host)
 static void on_starttls(void *host)
 {
     struct probeconn *c = host;
-    conn_starttls(c->conn, c->to.tls, candidate_server_name(str_cstr(c->to.host), c->backend->tls));
+    conn_starttls(c->conn, c->to.tls, attempt_server_name(&c->to));
 }
 
 static void on_tx_lost(void *host, struct smtpc_tx *tx, bool maybe_delivered)
@@ -75,8 +78,10 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
     if (!reply)
         snprintf(c->why.text, sizeof c->why.text, "%s: %s (%s)", c->to.relay, c->why.why,
                  smtpc_stage_name(at));
+    if (!reply && at == STAGE_TLS && !c->timed_out && conn_tls_error(c->conn))
+        snprintf(c->why.text, sizeof c->why.text, "%s: TLS failed: %s", c->to.relay, conn_tls_error(c->conn));
     if (at == STAGE_TLS)
-        attempt_tls_failed(&c->to, &c->backend->candidates, c->backend->tls);
+        attempt_tls_failed(&c->to, &c->backend->candidates);
     probeconn_doom(c);
 }
 

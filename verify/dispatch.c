@@ -9,8 +9,6 @@
 
 #define CROWDED_MS       600000   /* fewer recipients a transaction for this long */
 #define REFUSES_EMPTY_MS 86400000 /* then the empty sender is tried again */
-#define FRESH_MS_MIN     30000
-#define FRESH_MS_MAX     3600000
 
 /* --- addresses --- */
 
@@ -29,14 +27,10 @@ static void cannot_resolve(struct backend *b, const struct answer *a)
 static void take_resolution(struct backend *b, struct resolution *res)
 {
     uint64_t now = loop_now_ms(b->verifier->loop);
-    if (res->kind == RESOLVED) {
-        candidates_replace(&b->candidates, &res->candidates);
-        b->fresh_until_ms = now + MAX(MIN((uint64_t)res->ttl_s * 1000, FRESH_MS_MAX), FRESH_MS_MIN);
-    } else if (b->candidates.count) {
-        b->fresh_until_ms = now + FRESH_MS_MIN; /* old addresses go on serving when DNS is in trouble */
-    } else {
+    if (res->kind == RESOLVED)
+        candidates_replace(&b->candidates, &res->candidates, res->ttl_s, now);
+    else if (!candidates_extend(&b->candidates, now))
         cannot_resolve(b, &res->answer);
-    }
 }
 
 static void resolved(void *ctx, struct resolution *res)
@@ -58,7 +52,7 @@ static bool have_candidates(struct backend *b)
 {
     if (b->resolving)
         return false;
-    if (b->candidates.count && loop_now_ms(b->verifier->loop) < b->fresh_until_ms)
+    if (candidates_fresh(&b->candidates, loop_now_ms(b->verifier->loop)))
         return true;
     struct resolution now = {0};
     err_t err = resolve_start(&b->verifier->resolver, &b->target, resolved, b, &b->resolving, &now);
@@ -121,27 +115,36 @@ static bool same_sender(const struct batch *batch, const struct question *q)
            str_eq(mine, kind == PROBE_FIXED ? fixed : str_of(q->sender, q->sender_n));
 }
 
+/* Adaptive: a server that has come to refuse the one sender gets the other. */
+static void turn_sender(struct backend *b, bool refuses_empty, const struct smtp_reply *reply, str_t relay)
+{
+    if (b->refuses_empty == refuses_empty)
+        return; /* the first one of the batch did */
+    b->refuses_empty = refuses_empty;
+    b->refuses_empty_until_ms = loop_now_ms(b->verifier->loop) + REFUSES_EMPTY_MS;
+    LOG(verify_sender, LF_STR("dest", b->key), LF_STR("relay", relay),
+        LF_CSTR("sender", refuses_empty ? "token" : "empty"), LF_U64("reply", (uint64_t)reply->code),
+        LF_STR("text", reply->text));
+}
+
+static bool is_adaptive(const struct question *q)
+{
+    struct address a;
+    return address_parse_mailbox(str_of(q->text, q->text_n), &a) == 0 &&
+           policy_verify(q->backend->verifier->policy, &a)->sender.kind == SENDER_ADAPTIVE;
+}
+
 bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
                     str_t relay)
 {
-    struct backend *b = q->backend;
-    str_t fixed;
     if (q->again_count >= PROBE_AGAIN_MAX)
         return false;
-    if (batch->sender_kind == PROBE_PASSED_ON) {
+    if (batch->sender_kind == PROBE_PASSED_ON)
         q->sender_n = 0;
-    } else if (batch->sender_kind == PROBE_EMPTY) {
-        if (sender_of(q, &fixed) == PROBE_EMPTY && !b->refuses_empty) {
-            b->refuses_empty = true;
-            b->refuses_empty_until_ms = loop_now_ms(b->verifier->loop) + REFUSES_EMPTY_MS;
-            LOG(verify_sender, LF_STR("dest", b->key), LF_STR("relay", relay),
-                LF_U64("reply", (uint64_t)reply->code), LF_STR("text", reply->text));
-        }
-        if (sender_of(q, &fixed) == PROBE_EMPTY) /* so the configuration wants it */
-            return false;
-    } else {
+    else if (batch->sender_kind == PROBE_FIXED || !is_adaptive(q))
         return false;
-    }
+    else
+        turn_sender(q->backend, batch->sender_kind == PROBE_EMPTY, reply, relay);
     q->again_count++;
     question_enqueue(q, true);
     return true;

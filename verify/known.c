@@ -1,13 +1,13 @@
 /* verify/known.c: what can be answered without asking anybody: settings, pins, lists, the cache. */
 #include "verify/verifier_priv.h"
 
-static const struct recipient_list *list_of(const struct verifier *v, const struct cfg_verify *s)
+static const struct verify_list *list_of(const struct verifier *v, const struct cfg_verify *s)
 {
     for (size_t i = 0; i < v->list_count; i++) {
         const struct verify_list *l = &v->lists[i];
         if (str_eq(l->path, s->list) && l->rules.fold_case == s->fold_case &&
             l->rules.separator == s->separator)
-            return l->list;
+            return l;
     }
     return NULL;
 }
@@ -28,10 +28,10 @@ static bool say_known(const struct known *k, struct verify_answer *out)
     return true;
 }
 
-static bool refuse_unlisted(const struct cfg_verify *s, const struct recipient_list *l,
+static bool refuse_unlisted(const struct cfg_verify *s, const struct verify_list *l,
                             struct verify_answer *out)
 {
-    say(out, l ? R_unknown_user : R_rcpt_temp, FROM_LIST);
+    say(out, l && !l->is_doubtful ? R_unknown_user : R_rcpt_temp, FROM_LIST);
     verifier_enforce(s, out);
     return true;
 }
@@ -64,7 +64,7 @@ static bool decide(const struct verifier *v, struct known *k, struct verify_answ
     if (k->record.pin)
         return say_known(k, out);
     k->list = s->list.n ? list_of(v, s) : NULL;
-    k->is_listed = k->list && recipient_list_has(k->list, k->key);
+    k->is_listed = k->list && recipient_list_has(k->list->list, k->key);
     if (k->is_listed)
         return say(out, R_rcpt_ok, FROM_LIST);
     if (s->mode == VERIFY_LISTED)

@@ -7,11 +7,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/clock.h"
+
+#define SETTLE_NS NS_PER_S
+
 struct recipient_list {
     atomic_uint refs;
     struct verdict_key_rules rules;
     struct hash128 *slots; /* owned; open addressing, at most half full; all zeroes: free */
     uint64_t mask, count;
+    struct file_mark mark; /* none: it was not settled when it was read, or is no file */
 };
 
 /* --- the set --- */
@@ -150,7 +155,40 @@ err_t recipient_list_parse(struct recipient_list **out, str_t text, const struct
     return 0;
 }
 
-static err_t read_file(const char *path, struct gbuf *text)
+static struct file_mark mark_of(const struct stat *st)
+{
+    return (struct file_mark){
+        .device = st->st_dev,
+        .inode = st->st_ino,
+        .bytes = (uint64_t)st->st_size,
+        .modified_ns = (uint64_t)st->st_mtim.tv_sec * NS_PER_S + (uint64_t)st->st_mtim.tv_nsec,
+        .changed_ns = (uint64_t)st->st_ctim.tv_sec * NS_PER_S + (uint64_t)st->st_ctim.tv_nsec};
+}
+
+bool file_mark_eq(const struct file_mark *a, const struct file_mark *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes &&
+           a->modified_ns == b->modified_ns && a->changed_ns == b->changed_ns;
+}
+
+/* A time that is to come is another clock's: nothing to wait for. */
+bool file_mark_is_settled(const struct file_mark *m, uint64_t now_wall_ns)
+{
+    return m->changed_ns > now_wall_ns || now_wall_ns - m->changed_ns >= SETTLE_NS;
+}
+
+bool recipient_list_changed(const struct recipient_list *l, const char *path, struct file_mark *now)
+{
+    struct stat st;
+    struct file_mark mark = {0};
+    if (stat(path, &st) == 0)
+        mark = mark_of(&st);
+    if (now)
+        *now = mark;
+    return !mark.inode || !file_mark_eq(&l->mark, &mark);
+}
+
+static err_t read_file(const char *path, struct gbuf *text, struct file_mark *mark)
 {
     char block[65536];
     struct stat st;
@@ -158,6 +196,9 @@ static err_t read_file(const char *path, struct gbuf *text)
     if (fd < 0)
         return -errno;
     err_t err = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : ERR_UNSUPPORTED;
+    *mark = err ? (struct file_mark){0} : mark_of(&st);
+    if (!file_mark_is_settled(mark, clock_wall_ns()))
+        *mark = (struct file_mark){0};
     while (!err) {
         ssize_t n = read(fd, block, sizeof block);
         if (n == 0)
@@ -203,9 +244,12 @@ static err_t load(struct recipient_list **out, const char *path, const struct ve
                   struct diag *d)
 {
     struct gbuf text = {.max = RECIPIENT_LIST_BYTES_MAX};
-    err_t err = read_file(path, &text);
+    struct file_mark mark;
+    err_t err = read_file(path, &text, &mark);
     if (!err)
         err = recipient_list_parse(out, gbuf_view(&text), rules, d);
+    if (!err)
+        (*out)->mark = mark;
     gbuf_free(&text);
     if (err)
         diag_error(d, (struct mark){0}, "the list of recipients cannot be read: %s",

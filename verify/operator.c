@@ -174,6 +174,23 @@ void verifier_each_backend(const struct verifier *v,
     }
 }
 
+/* Those that were found to take everything: perhaps they do not any more. */
+static bool hurry_canaries(struct backend *b)
+{
+    bool some = false;
+    LIST_EACH(&b->watches, k)
+    {
+        struct domain_watch *d = container_of(k, struct domain_watch, link);
+        if (!watch_is_blind(&d->watch))
+            continue;
+        d->watch.due_ms = loop_now_ms(b->verifier->loop);
+        struct address a = {.local = STR("postmaster"), .domain = str_cstr(d->domain)};
+        canary_check(b, d, policy_verify(b->verifier->policy, &a));
+        some = true;
+    }
+    return some;
+}
+
 void verifier_retry(struct verifier *v, str_t key, uint32_t *count, uint32_t *hurried)
 {
     size_t at = 0;
@@ -185,9 +202,10 @@ void verifier_retry(struct verifier *v, str_t key, uint32_t *count, uint32_t *hu
         if (key.n && !str_ieq(k, key))
             continue;
         ++*count;
-        if (backend_state(b) == BREAKER_UP)
+        bool is_blind = hurry_canaries(b), is_up = backend_state(b) == BREAKER_UP;
+        *hurried += is_blind || !is_up;
+        if (is_up)
             continue;
-        ++*hurried;
         b->breaker.retry_at_ms = 0; /* the next question is the trial */
         b->open_after_ms = 0;
     }

@@ -33,8 +33,9 @@ struct verifier_backend_info { /* texts are valid during the call */
 void verifier_each_backend(const struct verifier *v,
                            void (*each)(void *ctx, const struct verifier_backend_info *b), void *ctx);
 
-/* Those with this key (absent: all) are asked again at once instead of when their time is over. *count: how
- * many were there; *hurried: how many were not up. */
+/* Those with this key (absent: all) are asked again at once instead of when their time is over, and where
+ * they took everything, canaries fly again. *count: how many were there; *hurried: for how many that meant
+ * something. */
 void verifier_retry(struct verifier *v, str_t key, uint32_t *count, uint32_t *hurried);
 
 /* Is it this worker that asks about the address (or, when nobody can be asked, worker 0)? */

@@ -300,12 +300,15 @@ static void ask(struct backend *b, struct domain_watch *d, const struct cfg_veri
     request_answer(r, &f);
 }
 
-static void tell(struct backend *b, struct domain_watch *d, struct request *r)
+static void tell(struct backend *b, struct domain_watch *d, const struct cfg_verify *s, struct request *r)
 {
     if (r->kind == REQUEST_LOOPED) {
         const struct question *q = smap_get(&b->questions, str_of(r->key, r->key_n));
         if (q && q->batch)
             looped(b, "our own probe came back to us");
+    } else if (d && r->kind == REQUEST_RCPT_REFUSED) {
+        watch_told(&d->watch, loop_now_ms(b->verifier->loop));
+        canary_check(b, d, s);
     } else if (d && watch_data_refused(&d->watch, loop_now_ms(b->verifier->loop))) {
         canary_say(b, d, WATCH_ACCEPTS_ALL);
     }
@@ -326,8 +329,8 @@ static void serve(struct verifier *v, struct request *r, const struct address *a
         return;
     }
     struct domain_watch *d = backend_domain(b, a->domain);
-    if (r->kind == REQUEST_LOOPED || r->kind == REQUEST_DATA_REFUSED) {
-        tell(b, d, r);
+    if (r->kind != REQUEST_ASK && r->kind != REQUEST_REFRESH) {
+        tell(b, d, s, r);
         return;
     }
     if (d)

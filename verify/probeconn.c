@@ -24,14 +24,9 @@ static bool dial(struct probeconn *c)
     struct backend *b = c->backend;
     struct verifier *v = b->verifier;
     bool is_only = !b->speaking_count && b->dialing_count <= 1;
-    struct attempt_rules rules = {b->tls, v->tls, v->tls_verify, is_only};
-    enum attempt_step step = attempt_next(&c->to, &b->candidates, &rules, loop_now_ms(v->loop));
-    if (step == ATTEMPT_NO_TLS)
-        found_fill(&c->why, STAGE_TLS, NULL, STR_NONE, "the route requires TLS, which is not available here");
-    if (step != ATTEMPT_GO)
+    if (!attempt_next(&c->to, &b->candidates, b->access, is_only, loop_now_ms(v->loop)))
         return false;
-    struct smtpc_options o = {
-        .helo_name = str_cstr(v->hop.hostname), .lmtp = b->protocol == ROUTE_LMTP, .tls = c->to.level};
+    struct smtpc_options o = attempt_options(&c->to, v->hop.hostname, b->protocol == ROUTE_LMTP);
     if (smtpc_create(&c->smtpc, &probe_dialogue, c, &o)) {
         found_fill(&c->why, STAGE_CONNECT, NULL, STR_NONE, "out of memory for a connection");
         return false;
@@ -60,6 +55,7 @@ bool probeconn_open(struct backend *b)
     if (!dial(c)) {
         b->dialing_count--;
         struct found why = c->why;
+        attempt_end(&c->to);
         pool_put(&v->conn_pool, c);
         if (!b->conn_count) { /* nothing that could be tried is left */
             enum breaker_state was = backend_state(b);
@@ -165,6 +161,7 @@ static void on_closed(struct conn *conn, err_t err)
     c->smtpc = NULL;
     if (c->failed && !c->spoke && !v->draining && b->queued_count && dial(c))
         return;
+    attempt_end(&c->to);
     leave_books(c);
     bool is_useless = c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE;
     if (is_useless && !v->draining)
@@ -296,7 +293,11 @@ static void on_secured(struct conn *conn, err_t err)
     if (c->state != PC_TALKING)
         return;
     const struct tls_info *tls = err ? NULL : conn_tls(conn);
-    transcript_note(c->backend, "TLS: %s", tls ? tls->version : err_text(err));
+    if (tls)
+        transcript_note(c->backend, "TLS: %s, %s, certificate: %s", tls->version, tls->cipher,
+                        tls_trust_name(tls->trust));
+    else
+        transcript_note(c->backend, "TLS: %s", conn_tls_error(conn));
     smtpc_secured(c->smtpc, err);
     probeconn_settle(c);
 }

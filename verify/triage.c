@@ -31,7 +31,8 @@ static char stage_letter(enum smtpc_stage at)
     case STAGE_CONNECT:
     case STAGE_GREETING:
     case STAGE_HELO:
-    case STAGE_TLS: return 'E';
+    case STAGE_TLS:
+    case STAGE_AUTH: return 'E';
     case STAGE_MAIL: return 'M';
     case STAGE_RCPT: return 'R';
     case STAGE_DATA:

@@ -29,8 +29,6 @@ err_t verifier_create(struct verifier **out, const struct verifier_options *opt)
     v->loop = opt->loop;
     v->policy = opt->policy;
     v->worker = opt->worker;
-    v->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
-    v->tls_verify = opt->tls_verify ? tls_context_ref(opt->tls_verify) : NULL;
     v->resolver = (struct resolver){.loop = opt->loop, .dns = opt->dns, .settings = &v->hop};
     list_init(&v->lookups_out);
     list_init(&v->private_backends);
@@ -84,8 +82,6 @@ void verifier_destroy(struct verifier *v)
     pool_free(&v->question_pool);
     pool_free(&v->batch_pool);
     pool_free(&v->conn_pool);
-    tls_context_unref(v->tls);
-    tls_context_unref(v->tls_verify);
     hop_settings_free(&v->hop);
     free(v);
 }
@@ -296,11 +292,12 @@ void verifier_learn_delivery(struct verifier *v, const struct address *rcpt, enu
         verifier_learn(v, key, s, VERDICT_GOOD, SOURCE_DELIVERY, false);
     else if (t == TRIAGE_UNKNOWN || t == TRIAGE_DISABLED)
         learn_refusal(v, key, s, t == TRIAGE_UNKNOWN ? VERDICT_UNKNOWN : VERDICT_DISABLED, at, reply);
-    if (t != TRIAGE_UNKNOWN || (at != STAGE_DATA && at != STAGE_DOT))
+    bool at_rcpt = at == STAGE_RCPT;
+    if (t != TRIAGE_UNKNOWN || (!at_rcpt && at != STAGE_DATA && at != STAGE_DOT))
         return;
     str_t text = address_canonical(rcpt, &tb);
-    if (text.n) /* it was taken at RCPT: does its server take all there? */
-        send_along(v, REQUEST_DATA_REFUSED,
+    if (text.n) /* does its server take all there, or not any more? */
+        send_along(v, at_rcpt ? REQUEST_RCPT_REFUSED : REQUEST_DATA_REFUSED,
                    &(struct verify_query){.address = rcpt, .text = text, .policy = v->policy}, key);
 }
 

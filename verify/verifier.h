@@ -39,7 +39,6 @@ struct verifier_options {
     struct loop *loop;
     struct dns *dns;
     const struct policy *policy;
-    struct tls_context *tls, *tls_verify; /* may be NULL */
     unsigned worker;
 };
 err_t verifier_create(struct verifier **out, const struct verifier_options *opt) WARN_UNUSED;
@@ -57,6 +56,11 @@ struct verify_list {
     struct verdict_key_rules
         rules; /* of the keys in it: a file that serves under two rules stands here twice */
     struct recipient_list *list;
+    bool is_doubtful; /* smaller than before the restart by more than list_shrink: who is not in it is
+                         answered "later" */
+    bool is_new;      /* whose keeps these: read just now */
+    bool is_refused;  /* ... and the file changed since, to something that was refused: */
+    struct file_mark refused;
 };
 err_t verifier_set_lists(struct verifier *v, const struct verify_list *lists, size_t count) WARN_UNUSED;
 

@@ -59,6 +59,7 @@ enum request_kind {
     REQUEST_REFRESH,      /* nobody waits: only if the backend has nothing better to do */
     REQUEST_LOOPED,       /* our own probe of this address came back to us */
     REQUEST_DATA_REFUSED, /* a delivery to it was refused after the content as unknown */
+    REQUEST_RCPT_REFUSED, /* ... at RCPT */
 };
 
 struct request {
@@ -145,7 +146,7 @@ struct backend {
     struct arena arena; /* owns key and hosts */
     struct target target;
     enum route_protocol protocol;
-    enum tls_level tls;
+    struct hop_access *access; /* counted */
     uint64_t policy_generation;
     struct link idle_link;
     uint64_t used_ms;
@@ -178,7 +179,6 @@ struct backend {
     uint32_t conn_count, dialing_count, speaking_count;
     uint64_t open_after_ms; /* it refused one more connection */
     struct candidates candidates;
-    uint64_t fresh_until_ms;
     struct resolve *resolving;
 };
 
@@ -187,7 +187,6 @@ struct verifier {
     struct loop *loop;
     const struct policy *policy;
     uint64_t policy_generation;
-    struct tls_context *tls, *tls_verify; /* counted */
     unsigned worker;
     struct hop_settings hop;
     struct resolver resolver;
@@ -241,7 +240,7 @@ struct known {
     str_t key; /* absent: nobody to be verified */
     struct verdict_record record;
     enum verdict_age age;
-    const struct recipient_list *list; /* NULL: none was looked into */
+    const struct verify_list *list; /* NULL: none was looked into */
     bool is_listed;
     char key_bytes[VERIFY_KEY_MAX];
 };

@@ -4,6 +4,7 @@
 #define FIRST_MS       5000
 #define AGAIN_MS       2000 /* the second sample, when the first was taken */
 #define UNSETTLED_MS   60000
+#define TOLD_MS        10000 /* at least between two canaries when deliveries are refused */
 #define BLIND_AGAIN_MS (UINT64_C(24) * 3600 * 1000)
 #define TAKEN_MAX      2
 
@@ -49,6 +50,7 @@ bool watch_taken(struct watch *w, uint32_t canary_s, uint64_t now_ms, uint64_t r
 {
     w->is_out = false;
     w->refused_at_ms = 0;
+    w->taken_at_ms = now_ms;
     if (++w->taken_count < TAKEN_MAX && !watch_is_blind(w)) {
         w->due_ms = now_ms + AGAIN_MS;
         return false;
@@ -71,6 +73,12 @@ void watch_unsettled(struct watch *w, uint64_t now_ms)
 {
     w->is_out = false;
     w->due_ms = now_ms + UNSETTLED_MS;
+}
+
+void watch_told(struct watch *w, uint64_t now_ms)
+{
+    if (watch_is_blind(w))
+        w->due_ms = MIN(w->due_ms, MAX(now_ms, w->taken_at_ms + TOLD_MS));
 }
 
 bool watch_data_refused(struct watch *w, uint64_t now_ms)

@@ -2,8 +2,10 @@
  * an address that cannot exist, now and then, and beside it one that is known to be good. Pure; monotonic
  * times.
  *
- *     UNTRIED ──refused──► TELLS ◄──────refused (asked again daily)───────┐
+ *     UNTRIED ──refused──► TELLS ◄──────refused───────────────────────────┐
  *        └──taken twice──► ACCEPTS_ALL ──a delivery is refused, after its content, as unknown──► DATA_STAGE
+ *
+ * Those that take everything are asked again daily, and when a delivery is refused at RCPT as unknown.
  */
 #ifndef VERIFY_WATCH_H
 #define VERIFY_WATCH_H
@@ -18,6 +20,7 @@ struct watch {
     bool is_out;                        /* a canary flies */
     uint32_t taken_count;               /* in a row */
     uint64_t due_ms;                    /* the next one; 0: not in use yet */
+    uint64_t taken_at_ms;               /* the last one, while they are taken */
     uint64_t refused_at_ms, good_at_ms; /* an unknown one was refused, a good one taken; 0: never */
 };
 
@@ -31,6 +34,8 @@ void watch_good(struct watch *w, uint64_t now_ms); /* a real recipient was taken
 bool watch_taken(struct watch *w, uint32_t canary_s, uint64_t now_ms, uint64_t random);
 bool watch_refused(struct watch *w, uint32_t canary_s, uint64_t now_ms, uint64_t random);
 void watch_unsettled(struct watch *w, uint64_t now_ms); /* nothing */
+void watch_told(struct watch *w,
+                uint64_t now_ms); /* an unknown one was refused, at RCPT of a delivery: look again */
 bool watch_data_refused(struct watch *w, uint64_t now_ms);
 
 /* Probing is of no use: everything is taken. */

@@ -7,6 +7,26 @@
 
 /* --- status --- */
 
+/* What the disks wrote for each byte that was accepted, since the start. */
+static void show_writes(const json_t *status, FILE *out)
+{
+    double accepted = 0, written = 0;
+    size_t i;
+    const json_t *w;
+    json_array_foreach(json_object_get(status, "workers"), i, w)
+    {
+        const json_t *ring = json_object_get(w, "ring");
+        accepted += number_of(ring, "accepted_total");
+        written += number_of(ring, "written_total");
+    }
+    if (accepted <= 0)
+        return;
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    sbuf_printf(&b, "%.2f bytes written for each accepted", written / accepted);
+    write_line(out, "disk", sbuf_view(&b));
+}
+
 static void show_head(const json_t *status, FILE *out)
 {
     const json_t *queue = json_object_get(status, "queue");
@@ -35,6 +55,7 @@ static void show_head(const json_t *status, FILE *out)
         text_age(&b, number_of(queue, "oldest_age_s"));
     }
     write_line(out, "queue", sbuf_view(&b));
+    show_writes(status, out);
 }
 
 static void write_pause(FILE *out, str_t what, const json_t *entry)

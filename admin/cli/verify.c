@@ -263,7 +263,7 @@ int cli_verify_retry(const struct cli *cli)
     } else if (json) {
         long long hurried = (long long)json_integer_value(json_object_get(json, "hurried"));
         if (hurried)
-            printf("%lld will be asked again with the next recipient.\n", hurried);
+            printf("%lld will be asked again with the next recipient, or by a canary now.\n", hurried);
         else
             puts("None of them is left alone.");
     }

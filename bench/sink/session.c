@@ -9,10 +9,13 @@
 
 #define LINE_MAX_BYTES 4096
 #define ENVELOPE_MAX   65536
+#define HEAD_MAX       2048
 
 struct session {
     struct sink_thread *t;
-    bool in_data, discard; /* discard: DATA refused at its end */
+    bool greeted, in_data, waited; /* waited: the delay before what comes next is over */
+    bool dot_waits;                /* the content is complete, its reply is not due yet */
+    bool has_sender;
     uint32_t rcpt_count;
     struct content_scan scan;
     size_t line_n;
@@ -20,9 +23,11 @@ struct session {
     char line[LINE_MAX_BYTES];
     char reply_text[8192];
     struct sbuf reply;
+    struct timer delay;
     struct gbuf envelope;      /* only with a Maildir */
     struct kept_message *kept; /* owned while in DATA */
-    char head[512];            /* the start of the content, where the source's id stands */
+    struct sink_check check;
+    char head[HEAD_MAX]; /* the start of the content, where the source's line stands */
     size_t head_n;
 };
 
@@ -42,15 +47,18 @@ static void say(struct session *s, const char *text)
     sbuf_cstr(&s->reply, "\r\n");
 }
 
-static void reset_transaction(struct session *s)
+static void flush_replies(struct session *s)
 {
-    s->rcpt_count = 0;
-    s->envelope.n = 0;
+    if (s->reply.n)
+        conn_write(conn_of(s), s->reply.p, s->reply.n);
+    s->reply.n = 0;
 }
 
-static bool contains(str_t s, const char *what)
+static void reset_transaction(struct session *s)
 {
-    return what && memmem(s.p, s.n, what, strlen(what)) != NULL;
+    s->has_sender = false;
+    s->rcpt_count = 0;
+    s->envelope.n = 0;
 }
 
 static void note_envelope(struct session *s, const char *label, str_t line, size_t verb_n)
@@ -58,6 +66,17 @@ static void note_envelope(struct session *s, const char *label, str_t line, size
     if (!s->t->opt->maildir || s->envelope.n > ENVELOPE_MAX)
         return;
     gbuf_printf(&s->envelope, "X-Sink-%s: " STR_FMT "\r\n", label, (int)(line.n - verb_n), line.p + verb_n);
+}
+
+/* True: a rule answered. */
+static bool refused(struct session *s, enum sink_stage stage, str_t line)
+{
+    const char *text = sink_rule_reply(s->t, stage, line);
+    if (!text)
+        return false;
+    sink_count(&s->t->n.refused, 1);
+    say(s, text);
+    return true;
 }
 
 static void say_hello(struct session *s, bool extended)
@@ -72,22 +91,37 @@ static void say_hello(struct session *s, bool extended)
     say(s, "250-8BITMIME");
     if (s->t->opt->dsn)
         say(s, "250-DSN");
+    if (s->t->opt->tls && !conn_tls(conn_of(s)))
+        say(s, "250-STARTTLS");
     say(s, "250-SMTPUTF8");
     say(s, "250-ENHANCEDSTATUSCODES");
     say(s, "250 SIZE 104857600");
 }
 
+static void take_mail(struct session *s, str_t line)
+{
+    sink_count(&s->t->n.mails, 1);
+    reset_transaction(s);
+    if (refused(s, SINK_MAIL, line))
+        return;
+    s->has_sender = true;
+    note_envelope(s, "From", line, MIN(line.n, (size_t)10));
+    say(s, "250 2.1.0 ok");
+}
+
 static void take_rcpt(struct session *s, str_t line)
 {
-    if (contains(line, s->t->opt->reject_rcpt)) {
-        say(s, "550 5.1.1 no such user");
-    } else if (contains(line, s->t->opt->defer_rcpt)) {
-        say(s, "450 4.2.0 try again later");
-    } else {
-        note_envelope(s, "To", line, 8);
-        s->rcpt_count++;
-        say(s, "250 2.1.5 ok");
+    if (!s->has_sender) {
+        say(s, "503 5.5.1 MAIL first");
+        return;
     }
+    sink_count(&s->t->n.rcpts, 1);
+    if (refused(s, SINK_RCPT, line))
+        return;
+    note_envelope(s, "To", line, 8);
+    sink_count(&s->t->n.rcpts_taken, 1);
+    s->rcpt_count++;
+    say(s, "250 2.1.5 ok");
 }
 
 static void begin_data(struct session *s)
@@ -96,7 +130,10 @@ static void begin_data(struct session *s)
         say(s, "554 5.5.1 no valid recipients");
         return;
     }
+    if (refused(s, SINK_DATA, STR_NONE))
+        return;
     s->in_data = true;
+    s->check = (struct sink_check){0};
     s->scan = (struct content_scan){0};
     s->head_n = 0;
     s->message_bytes = 0;
@@ -105,20 +142,29 @@ static void begin_data(struct session *s)
     say(s, "354 go on");
 }
 
+static void start_tls(struct session *s)
+{
+    flush_replies(s);
+    conn_starttls(conn_of(s), s->t->opt->tls, STR_NONE);
+}
+
 static bool command(struct session *s, str_t line) /* false: the session ends */
 {
     if (str_istarts(line, STR("MAIL"))) {
-        reset_transaction(s);
-        note_envelope(s, "From", line, MIN(line.n, (size_t)10));
-        say(s, "250 2.1.0 ok");
+        take_mail(s, line);
     } else if (str_istarts(line, STR("RCPT"))) {
         take_rcpt(s, line);
     } else if (str_istarts(line, STR("DATA"))) {
         begin_data(s);
     } else if (str_istarts(line, STR("EHLO")) || str_istarts(line, STR("LHLO"))) {
-        say_hello(s, true);
+        if (!refused(s, SINK_EHLO, line))
+            say_hello(s, true);
     } else if (str_istarts(line, STR("HELO"))) {
-        say_hello(s, false);
+        if (!refused(s, SINK_EHLO, line))
+            say_hello(s, false);
+    } else if (str_istarts(line, STR("STARTTLS")) && s->t->opt->tls && !conn_tls(conn_of(s))) {
+        say(s, "220 2.0.0 go on");
+        start_tls(s);
     } else if (str_istarts(line, STR("QUIT"))) {
         say(s, "221 2.0.0 bye");
         return false;
@@ -135,16 +181,34 @@ static bool command(struct session *s, str_t line) /* false: the session ends */
 
 static void write_id(struct session *s)
 {
-    static const char label[] = "X-Postern-Source: ";
-    const char *at = memmem(s->head, s->head_n, label, sizeof label - 1);
-    if (!at)
-        return;
-    at += sizeof label - 1;
-    const char *end = memchr(at, '\r', (size_t)(s->head + s->head_n - at));
     char line[128];
-    int n = end ? snprintf(line, sizeof line, "%.*s\n", (int)(end - at), at) : 0;
+    str_t id = sink_id(str_of(s->head, s->head_n));
+    int n = id.n ? snprintf(line, sizeof line, "%.*s\n", (int)id.n, id.p) : 0;
     if (n > 0 && n < (int)sizeof line)
         (void)!write(s->t->ids_fd, line, (size_t)n); /* O_APPEND: whole lines */
+}
+
+static void judge(struct session *s)
+{
+    const struct sink_check *k = &s->check;
+    if (!k->known)
+        return;
+    sink_count(&s->t->n.checked, 1);
+    if (k->crc != k->want_crc || k->bytes != k->want_bytes)
+        sink_count(&s->t->n.damaged, 1);
+    if (!sink_first_copy(sink_id(str_of(s->head, s->head_n))))
+        sink_count(&s->t->n.copies, 1);
+}
+
+static void taken(struct session *s)
+{
+    if (s->t->ids_fd >= 0)
+        write_id(s);
+    if (s->t->opt->check)
+        judge(s);
+    sink_count(&s->t->n.recipients, s->rcpt_count);
+    sink_count(&s->t->n.bytes, s->message_bytes);
+    sink_message_taken(s->t);
 }
 
 static void end_data(struct session *s)
@@ -154,36 +218,49 @@ static void end_data(struct session *s)
     s->kept = NULL;
     s->in_data = false;
     if (s->scan.bare_cr || s->scan.bare_lf)
-        s->t->bare_endings++;
+        sink_count(&s->t->n.bare_endings, 1);
     uint32_t replies = o->lmtp ? s->rcpt_count : 1;
-    if (lost || o->refuse_data) {
-        for (uint32_t i = 0; i < replies; i++)
-            say(s, lost ? "451 4.3.0 cannot keep it" : o->refuse_data);
-    } else {
-        if (s->t->ids_fd >= 0)
-            write_id(s);
-        for (uint32_t i = 0; i < replies; i++)
-            say(s, "250 2.0.0 taken");
-        s->t->recipients += s->rcpt_count;
-        s->t->bytes += s->message_bytes;
-        sink_message_taken(s->t);
-    }
+    const char *text = lost ? "451 4.3.0 cannot keep it" : sink_rule_reply(s->t, SINK_DOT, STR_NONE);
+    if (!text)
+        taken(s);
+    else
+        sink_count(&s->t->n.refused, 1);
+    for (uint32_t i = 0; i < replies; i++)
+        say(s, text ? text : "250 2.0.0 taken");
     reset_transaction(s);
+}
+
+/* Bytes of the content are summed from behind the source's line on, which the head is searched for. */
+static void check(struct session *s, const uint8_t *p, size_t n, size_t head_was)
+{
+    if (s->check.known) {
+        sink_check_content(&s->check, p, n);
+        return;
+    }
+    if (head_was == sizeof s->head)
+        return; /* not there */
+    size_t from = sink_check_begin(&s->check, str_of(s->head, s->head_n));
+    if (from)
+        sink_check_content(&s->check, p + (from - head_was), n - (from - head_was));
 }
 
 static void content(struct session *s, const uint8_t *p, size_t n)
 {
     s->message_bytes += n;
-    if (s->head_n < sizeof s->head && s->t->ids_fd >= 0) {
-        size_t take = MIN(n, sizeof s->head - s->head_n);
-        memcpy(s->head + s->head_n, p, take);
-        s->head_n += take;
+    if (s->t->ids_fd >= 0 || s->t->opt->check) {
+        size_t was = s->head_n, take = MIN(n, sizeof s->head - s->head_n);
+        if (take && !s->check.known) {
+            memcpy(s->head + s->head_n, p, take);
+            s->head_n += take;
+        }
+        if (s->t->opt->check)
+            check(s, p, n, was);
     }
     if (s->kept)
         keep_content(s->kept, p, n);
 }
 
-static size_t feed_data(struct session *s, const uint8_t *p, size_t n)
+static size_t feed_data(struct session *s, const uint8_t *p, size_t n, bool *waits)
 {
     str_t held;
     size_t content_n;
@@ -191,17 +268,53 @@ static size_t feed_data(struct session *s, const uint8_t *p, size_t n)
     if (held.n)
         content(s, (const uint8_t *)held.p, held.n);
     content(s, p, content_n);
-    if (s->scan.done)
+    if (s->scan.done && s->t->opt->delay_ms[SINK_DOT]) {
+        s->dot_waits = *waits = true;
+        timer_arm(s->t->loop, &s->delay, s->t->opt->delay_ms[SINK_DOT]);
+    } else if (s->scan.done) {
         end_data(s);
+    }
     return used;
 }
 
-/* One command line, maybe spread over reads; returns bytes used. */
-static size_t feed_line(struct session *s, const uint8_t *p, size_t n, bool *alive)
+/* Which delay stands before the answer to this. */
+static uint32_t delay_before(const struct session *s, str_t line)
+{
+    static const struct {
+        const char *verb;
+        enum sink_stage stage;
+    } verbs[] = {{"EHLO", SINK_EHLO}, {"LHLO", SINK_EHLO}, {"HELO", SINK_EHLO},
+                 {"MAIL", SINK_MAIL}, {"RCPT", SINK_RCPT}, {"DATA", SINK_DATA}};
+    for (unsigned i = 0; i < COUNT_OF(verbs); i++) {
+        if (str_istarts(line, str_cstr(verbs[i].verb)))
+            return s->t->opt->delay_ms[verbs[i].stage];
+    }
+    return 0;
+}
+
+/* Reading stops for so long; what is left is offered again then. False: the wait is over, or there is none.
+ */
+static bool must_wait(struct session *s, uint32_t ms)
+{
+    if (s->waited || !ms) {
+        s->waited = false;
+        return false;
+    }
+    timer_arm(s->t->loop, &s->delay, ms);
+    return true;
+}
+
+/* One command line, maybe spread over reads; returns bytes used. *alive: false when the session ends;
+ * *waits: nothing was used, and what comes next is not due yet. */
+static size_t feed_line(struct session *s, const uint8_t *p, size_t n, bool *alive, bool *waits)
 {
     const uint8_t *lf = memchr(p, '\n', n);
     size_t take = lf ? (size_t)(lf - p) + 1 : n;
     str_t line = str_of((const char *)p, take);
+    if (!s->line_n && lf && must_wait(s, delay_before(s, line))) {
+        *waits = true;
+        return 0;
+    }
     if (!lf || s->line_n) {
         if (s->line_n + take > sizeof s->line) {
             *alive = false;
@@ -223,15 +336,49 @@ static size_t feed_line(struct session *s, const uint8_t *p, size_t n, bool *ali
 static size_t on_data(struct conn *c, const uint8_t *p, size_t n)
 {
     struct session *s = conn_ctx(c);
-    bool alive = true;
-    for (size_t at = 0; at < n && alive;)
-        at += s->in_data ? feed_data(s, p + at, n - at) : feed_line(s, p + at, n - at, &alive);
-    if (s->reply.n)
-        conn_write(c, s->reply.p, s->reply.n);
-    s->reply.n = 0;
+    bool alive = true, waits = false;
+    size_t at = 0;
+    while (at < n && alive && !waits)
+        at +=
+            s->in_data ? feed_data(s, p + at, n - at, &waits) : feed_line(s, p + at, n - at, &alive, &waits);
+    flush_replies(s);
     if (!alive)
         conn_finish(c, 1000);
-    return n;
+    else if (waits)
+        conn_pause(c);
+    return alive ? at : n;
+}
+
+static void greet(struct session *s)
+{
+    if (!refused(s, SINK_CONNECT, STR_NONE))
+        say(s, "220 sink ESMTP");
+    flush_replies(s);
+}
+
+static void delay_over(struct timer *t)
+{
+    struct session *s = container_of(t, struct session, delay);
+    if (!s->greeted) {
+        greet(s);
+        s->greeted = true;
+        return;
+    }
+    if (s->dot_waits) {
+        s->dot_waits = false;
+        end_data(s);
+        flush_replies(s);
+    } else {
+        s->waited = true;
+    }
+    conn_resume(conn_of(s));
+}
+
+static void on_secured(struct conn *c, err_t err)
+{
+    struct session *s = conn_ctx(c);
+    if (!err)
+        sink_count(&s->t->n.handshakes, 1);
 }
 
 static void on_eof(struct conn *c)
@@ -243,6 +390,7 @@ static void on_closed(struct conn *c, err_t err)
 {
     struct session *s = conn_ctx(c);
     (void)err;
+    timer_disarm(s->t->loop, &s->delay);
     keep_abort(s->kept);
     gbuf_free(&s->envelope);
     free(s);
@@ -250,7 +398,8 @@ static void on_closed(struct conn *c, err_t err)
 
 void sink_accept(struct sink_thread *t, int fd, const struct endpoint *peer)
 {
-    static const struct conn_ops ops = {.data = on_data, .eof = on_eof, .closed = on_closed};
+    static const struct conn_ops ops = {
+        .data = on_data, .eof = on_eof, .secured = on_secured, .closed = on_closed};
     struct session *s = calloc(1, ALIGN_UP(sizeof *s, 64) + conn_size());
     (void)peer;
     if (!s) {
@@ -259,7 +408,13 @@ void sink_accept(struct sink_thread *t, int fd, const struct endpoint *peer)
     }
     s->t = t;
     s->reply = SBUF_ON(s->reply_text);
-    t->connections++;
+    s->delay.fire = delay_over;
+    sink_count(&t->n.connections, 1);
     conn_open(conn_of(s), t->loop, fd, &ops, s);
-    conn_write(conn_of(s), "220 sink ESMTP\r\n", 16);
+    uint32_t wait_ms = t->opt->delay_ms[SINK_CONNECT];
+    s->greeted = wait_ms == 0;
+    if (wait_ms)
+        timer_arm(t->loop, &s->delay, wait_ms);
+    else
+        greet(s);
 }

@@ -2,18 +2,20 @@
  * to. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "bench/sink/sink_priv.h"
+#include "core/log.h"
 
 static _Atomic uint64_t taken_count;
 
 void sink_message_taken(struct sink_thread *t)
 {
-    t->messages++;
+    sink_count(&t->n.messages, 1);
     if (t->opt->exit_after && ++taken_count == t->opt->exit_after)
         (void)kill(getpid(), SIGTERM);
 }
@@ -48,64 +50,6 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-static const char usage_text[] =
-    "usage: postern-sink [options] ADDRESS:PORT\n"
-    "  -d, --maildir DIR        keep each message in a Maildir (X-Sink-From:, X-Sink-To: lines in front)\n"
-    "  -i, --ids FILE           append the X-Postern-Source id of each message taken\n"
-    "  -t, --threads N          default 1\n"
-    "  -n, --exit-after N       end after N messages\n"
-    "      --reject-rcpt TEXT   550 5.1.1 for RCPT lines that contain TEXT\n"
-    "      --defer-rcpt TEXT    450 4.2.0 for RCPT lines that contain TEXT\n"
-    "      --refuse-data REPLY  this reply to every end of data, such as \"451 4.3.0 no\"\n"
-    "      --lmtp               speak LMTP (RFC 2033): one reply per recipient after the data\n"
-    "      --dsn                offer DSN (RFC 3461); RET, ENVID, NOTIFY and ORCPT stand in X-Sink-From: and "
-    "X-Sink-To:\n"
-    "      --no-pipelining      do not offer PIPELINING\n"
-    "  -q, --quiet              no summary at the end\n";
-
-enum { OPT_REJECT = 256, OPT_DEFER, OPT_REFUSE_DATA, OPT_LMTP, OPT_DSN, OPT_NO_PIPELINING };
-
-static int parse_options(int argc, char **argv, struct sink_options *o)
-{
-    static const struct option longs[] = {{"maildir", 1, 0, 'd'},
-                                          {"ids", 1, 0, 'i'},
-                                          {"threads", 1, 0, 't'},
-                                          {"exit-after", 1, 0, 'n'},
-                                          {"reject-rcpt", 1, 0, OPT_REJECT},
-                                          {"defer-rcpt", 1, 0, OPT_DEFER},
-                                          {"refuse-data", 1, 0, OPT_REFUSE_DATA},
-                                          {"lmtp", 0, 0, OPT_LMTP},
-                                          {"dsn", 0, 0, OPT_DSN},
-                                          {"no-pipelining", 0, 0, OPT_NO_PIPELINING},
-                                          {"quiet", 0, 0, 'q'},
-                                          {"help", 0, 0, 'h'},
-                                          {0}};
-    *o = (struct sink_options){.thread_count = 1};
-    for (int c; (c = getopt_long(argc, argv, "d:i:t:n:qh", longs, NULL)) != -1;) {
-        switch (c) {
-        case 'd': o->maildir = optarg; break;
-        case 'i': o->ids_path = optarg; break;
-        case 't': o->thread_count = (unsigned)strtoul(optarg, NULL, 10); break;
-        case 'n': o->exit_after = strtoull(optarg, NULL, 10); break;
-        case OPT_REJECT: o->reject_rcpt = optarg; break;
-        case OPT_DEFER: o->defer_rcpt = optarg; break;
-        case OPT_REFUSE_DATA: o->refuse_data = optarg; break;
-        case OPT_LMTP: o->lmtp = true; break;
-        case OPT_DSN: o->dsn = true; break;
-        case OPT_NO_PIPELINING: o->no_pipelining = true; break;
-        case 'q': o->quiet = true; break;
-        case 'h': fputs(usage_text, stdout); exit(EX_OK);
-        default: return EX_USAGE;
-        }
-    }
-    if (optind != argc - 1 || o->thread_count < 1 || o->thread_count > 64 ||
-        endpoint_parse(str_cstr(argv[optind]), &o->at)) {
-        fputs(usage_text, stderr);
-        return EX_USAGE;
-    }
-    return 0;
-}
-
 static int open_thread(struct sink_thread *t, const struct sink_options *o, unsigned index)
 {
     struct loop_options lo = {.cpu = -1, .name = "postern-sink"};
@@ -130,11 +74,30 @@ static int open_thread(struct sink_thread *t, const struct sink_options *o, unsi
     return 0;
 }
 
+/* All counters of all threads, and our CPU time, as one line. */
+static void print_counters(struct sink_thread *threads, unsigned n)
+{
+    struct rusage u;
+#define X(name)                                                                                              \
+    {                                                                                                        \
+        uint64_t sum = 0;                                                                                    \
+        for (unsigned i = 0; i < n; i++)                                                                     \
+            sum += atomic_load_explicit(&threads[i].n.name, memory_order_relaxed);                           \
+        printf(#name "=%llu ", (unsigned long long)sum);                                                     \
+    }
+    SINK_COUNTER_LIST(X)
+#undef X
+    getrusage(RUSAGE_SELF, &u);
+    printf("cpu_seconds=%.3f\n", (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                                     (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
     struct sink_options o;
     sigset_t set;
-    int status = parse_options(argc, argv, &o);
+    int status = sink_options_parse(argc, argv, &o);
     if (status)
         return status;
     if (o.maildir && keep_prepare(o.maildir)) {
@@ -144,8 +107,10 @@ int main(int argc, char **argv)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    log_set(LOG_LOGFMT, LOG_WARN);
 
     struct sink_thread *threads = calloc(o.thread_count, sizeof *threads);
     struct starter *starters = calloc(o.thread_count, sizeof *starters);
@@ -161,21 +126,13 @@ int main(int argc, char **argv)
         must(pthread_create(&threads[i].thread, NULL, thread_main, &threads[i]) == 0);
     }
     int signal_number;
-    (void)sigwait(&set, &signal_number);
-    uint64_t connections = 0, messages = 0, recipients = 0, bytes = 0, bare = 0;
+    while (sigwait(&set, &signal_number) == 0 && signal_number == SIGUSR1)
+        print_counters(threads, o.thread_count);
     for (unsigned i = 0; i < o.thread_count; i++) {
         loop_stop(threads[i].loop);
         pthread_join(threads[i].thread, NULL); /* open sessions end with the process */
-        connections += threads[i].connections;
-        messages += threads[i].messages;
-        recipients += threads[i].recipients;
-        bytes += threads[i].bytes;
-        bare += threads[i].bare_endings;
     }
     if (!o.quiet)
-        printf("connections=%llu messages=%llu recipients=%llu bytes=%llu bare_endings=%llu\n",
-               (unsigned long long)connections, (unsigned long long)messages, (unsigned long long)recipients,
-               (unsigned long long)bytes, (unsigned long long)bare);
-    fflush(stdout);
+        print_counters(threads, o.thread_count);
     _exit(EX_OK); /* connections still open are the kernel's to close */
 }

@@ -6,12 +6,10 @@
 const char *smtpc_stage_name(enum smtpc_stage s)
 {
     static const char *const names[] = {
-        [STAGE_CONNECT] = "connect", [STAGE_GREETING] = "greeting",
-        [STAGE_HELO] = "HELO",       [STAGE_TLS] = "STARTTLS",
-        [STAGE_MAIL] = "MAIL",       [STAGE_RCPT] = "RCPT",
-        [STAGE_DATA] = "DATA",       [STAGE_CONTENT] = "message content",
-        [STAGE_DOT] = "end of data", [STAGE_QUIT] = "QUIT",
-        [STAGE_IDLE] = "idle",
+        [STAGE_CONNECT] = "connect", [STAGE_GREETING] = "greeting", [STAGE_HELO] = "HELO",
+        [STAGE_TLS] = "STARTTLS",    [STAGE_AUTH] = "AUTH",         [STAGE_MAIL] = "MAIL",
+        [STAGE_RCPT] = "RCPT",       [STAGE_DATA] = "DATA",         [STAGE_CONTENT] = "message content",
+        [STAGE_DOT] = "end of data", [STAGE_QUIT] = "QUIT",         [STAGE_IDLE] = "idle",
     };
     return s >= 0 && s < COUNT_OF(names) ? names[s] : "unknown";
 }
@@ -20,7 +18,7 @@ err_t smtpc_create(struct smtpc **out, const struct smtpc_host *ops, void *host,
                    const struct smtpc_options *opt)
 {
     *out = NULL;
-    if (!helo_valid(opt->helo_name, true))
+    if (!helo_valid(opt->helo_name, true) || opt->auth.user.n + opt->auth.password.n > SMTPC_AUTH_BYTES_MAX)
         return ERR_SYNTAX;
     struct smtpc *c = calloc(1, sizeof *c);
     if (!c)
@@ -78,6 +76,20 @@ void client_put(struct smtpc *c, enum expect expect, const char *fmt, ...)
     sbuf_put(&c->out, line, (size_t)n);
     sbuf_cstr(&c->out, "\r\n");
     expect_reply(c, expect);
+}
+
+void client_put_secret(struct smtpc *c, enum expect expect, str_t line)
+{
+    client_flush(c);
+    c->sending_secret = true;
+    c->ops->send(c->host, line.p, line.n);
+    c->sending_secret = false;
+    expect_reply(c, expect);
+}
+
+bool smtpc_sends_secret(const struct smtpc *c)
+{
+    return c->sending_secret;
 }
 
 void client_fail(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *reply)
@@ -298,6 +310,7 @@ enum smtpc_stage smtpc_stage(const struct smtpc *c)
     case EXPECT_EHLO:
     case EXPECT_HELO: return STAGE_HELO;
     case EXPECT_STARTTLS: return STAGE_TLS;
+    case EXPECT_AUTH: return STAGE_AUTH;
     case EXPECT_RSET:
     case EXPECT_PROBE_END:
     case EXPECT_MAIL: return STAGE_MAIL;

@@ -4,6 +4,7 @@
 #ifndef SMTP_CLIENT_CLIENT_H
 #define SMTP_CLIENT_CLIENT_H
 
+#include "core/config.h"
 #include "smtp/proto/envelope.h"
 #include "smtp/proto/reply.h"
 
@@ -17,15 +18,24 @@ struct smtpc;
 
 enum smtpc_tls { SMTPC_TLS_OFF, SMTPC_TLS_MAY, SMTPC_TLS_REQUIRE };
 
+struct smtpc_auth { /* RFC 4954, 4616 (PLAIN); the user is not needed for EXTERNAL */
+    enum auth_mechanism mechanism;
+    str_t user, password; /* SMTPC_AUTH_BYTES_MAX together */
+};
+#define SMTPC_AUTH_BYTES_MAX 1024
+
 struct smtpc_options {
     str_t helo_name; /* copied */
     bool lmtp;
     enum smtpc_tls tls;
+    bool has_auth; /* logs in before anything is sent, and fails where it cannot: never in the clear */
+    struct smtpc_auth auth; /* texts live as long as the engine */
 };
 
 /* What the server offered in EHLO. */
 struct smtpc_features {
     bool esmtp, pipelining, size, eightbit, smtputf8, starttls, enhanced, chunking, dsn;
+    bool auth_plain, auth_login, auth_external;
     uint64_t size_max; /* 0 = unknown */
     /* LIMITS (RFC 9422): messages in a session; recipients, and their domains, in a message. 0 = not said. */
     uint32_t messages_max, rcpts_max, rcpt_domains_max;
@@ -40,6 +50,7 @@ enum smtpc_stage {
     STAGE_GREETING,
     STAGE_HELO,
     STAGE_TLS,
+    STAGE_AUTH,
     STAGE_MAIL,
     STAGE_RCPT,
     STAGE_DATA,
@@ -120,6 +131,7 @@ void smtpc_content_abort(struct smtpc *c, struct smtpc_tx *tx);
 void smtpc_quit(struct smtpc *c);                    /* when idle */
 bool smtpc_idle(const struct smtpc *c);              /* up, and no tx */
 enum smtpc_stage smtpc_stage(const struct smtpc *c); /* what it waits for now: picks the time-out */
+bool smtpc_sends_secret(const struct smtpc *c); /* inside `send`: these bytes are credentials, for no log */
 const struct smtpc_features *smtpc_features(const struct smtpc *c);
 
 #endif

@@ -29,6 +29,7 @@ enum expect {
     EXPECT_EHLO,
     EXPECT_HELO,
     EXPECT_STARTTLS,
+    EXPECT_AUTH,
     EXPECT_RSET,
     EXPECT_PROBE_END, /* the RSET that ends a probe */
     EXPECT_MAIL,
@@ -65,6 +66,9 @@ struct smtpc {
     bool secured;
     bool busy; /* a call is on the stack: it will pump when it leaves */
     bool ready_due, starttls_due;
+    bool sending_secret;
+    uint8_t auth_mechanism; /* enum auth_mechanism, of those the server has */
+    uint8_t auth_step;      /* responses given */
     bool rset_due;          /* the server still holds a transaction that came to nothing */
     struct smtpc_tx *first; /* the callers', in order of delivery */
     uint32_t tx_count;
@@ -73,18 +77,24 @@ struct smtpc {
     uint8_t expected[EXPECT_MAX];
     uint32_t expected_at, expected_count;
     uint32_t rcpts_out; /* of these: RCPTs */
-    struct sbuf out; /* on out_bytes; sent when a call leaves, or is full */
+    struct sbuf out;    /* on out_bytes; sent when a call leaves, or is full */
     char out_bytes[4096];
     struct reply_parser parser;
 };
 
 /* client.c */
 void client_put(struct smtpc *c, enum expect expect, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void client_put_secret(struct smtpc *c, enum expect expect, str_t line); /* CRLF included; by itself */
 void client_flush(struct smtpc *c);
 void client_fail(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *reply);
 
 /* hello.c: up to the first `ready` */
 void hello_reply(struct smtpc *c, enum expect expect, enum smtpc_stage at, const struct smtp_reply *r);
+
+/* auth.c */
+void auth_start(struct smtpc *c); /* says AUTH, or fails */
+void auth_reply(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *r);
+void hello_done(struct smtpc *c); /* hello.c: logged in, or need not */
 
 /* transaction.c */
 bool transaction_add(struct smtpc *c, struct smtpc_tx *tx); /* false: out of memory */

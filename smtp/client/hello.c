@@ -1,10 +1,18 @@
-/* Greeting, EHLO with the fall back to HELO, STARTTLS. */
+/* Greeting, EHLO with the fall back to HELO, STARTTLS; then AUTH, in auth.c. */
 #include "smtp/client/client_priv.h"
 
-static void come_up(struct smtpc *c)
+void hello_done(struct smtpc *c)
 {
     c->phase = PHASE_UP;
     c->ready_due = true;
+}
+
+static void come_up(struct smtpc *c)
+{
+    if (c->opt.has_auth)
+        auth_start(c);
+    else
+        hello_done(c);
 }
 
 static void say_hello(struct smtpc *c)
@@ -12,6 +20,18 @@ static void say_hello(struct smtpc *c)
     c->phase = PHASE_HELO;
     c->features = (struct smtpc_features){0};
     client_put(c, EXPECT_EHLO, "%s " STR_FMT, c->opt.lmtp ? "LHLO" : "EHLO", STR_ARG(c->opt.helo_name));
+}
+
+static void take_mechanisms(struct smtpc_features *f, str_t words)
+{
+    str_t word;
+    while (words.n) {
+        str_t all = words;
+        str_cut(all, ' ', &word, &words);
+        f->auth_plain |= str_ieq(word, STR("PLAIN"));
+        f->auth_login |= str_ieq(word, STR("LOGIN"));
+        f->auth_external |= str_ieq(word, STR("EXTERNAL"));
+    }
 }
 
 /* "RCPTMAX=100 MAILMAX=20"; what is not understood is no limit. RFC 9422 3: at most six digits. */
@@ -76,6 +96,8 @@ static void take_feature(struct smtpc_features *f, str_t line)
         f->enhanced = true;
     } else if (str_ieq(keyword, STR("CHUNKING"))) {
         f->chunking = true;
+    } else if (str_ieq(keyword, STR("AUTH"))) {
+        take_mechanisms(f, value);
     } else if (str_ieq(keyword, STR("DSN"))) {
         f->dsn = true;
     } else if (str_ieq(keyword, STR("LIMITS"))) {
@@ -140,6 +162,8 @@ void hello_reply(struct smtpc *c, enum expect expect, enum smtpc_stage at, const
         on_ehlo(c, at, r);
     else if (expect == EXPECT_STARTTLS)
         on_starttls(c, at, r);
+    else if (expect == EXPECT_AUTH)
+        auth_reply(c, at, r);
     else if (!ok)
         client_fail(c, at, r);
     else if (expect == EXPECT_GREETING)

@@ -15,10 +15,16 @@ static_assert(sizeof(struct session) <= 320, "an idle session is cheap");
 static void empty_run(struct tick_hook *h)
 {
     struct smtpd_service *s = container_of(h, struct smtpd_service, empty_hook);
-    if (s->emptied || s->session_count)
+    if (s->emptied || s->session_count || s->dnsbl_count)
         return;
     s->emptied = true;
     s->opt.empty(s->opt.ctx); /* last: the service may be gone */
+}
+
+void service_tell_if_empty(struct smtpd_service *s)
+{
+    if (s->draining && s->session_count == 0 && s->dnsbl_count == 0)
+        loop_at_tick_end(s->opt.loop, &s->empty_hook);
 }
 
 err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt)
@@ -34,8 +40,10 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     pool_init(&s->sessions, "smtpd_sessions", sizeof(struct session) + conn_size(), 0);
     pool_init(&s->proxy_waits, "smtpd_proxy_waits", service_proxy_wait_bytes(), 0); /* one a session */
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
+    pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
     s->harvest = calloc(1, sizeof *s->harvest);
-    if (!s->harvest) {
+    s->pace = calloc(1, sizeof *s->pace);
+    if (!s->harvest || !s->pace) {
         smtpd_service_destroy(s);
         *out = NULL;
         return -ENOMEM;
@@ -51,14 +59,16 @@ void smtpd_service_destroy(struct smtpd_service *s)
 {
     if (!s)
         return;
-    must(s->session_count == 0);
+    must(s->session_count == 0 && s->dnsbl_count == 0);
     if (link_in_list(&s->empty_hook.link))
         list_remove(&s->empty_hook.link);
     smtpd_memory_free(&s->memory);
     pool_free(&s->sessions);
     pool_free(&s->proxy_waits);
     pool_free(&s->rcpt_waits);
+    pool_free(&s->dnsbl_checks);
     free(s->harvest);
+    free(s->pace);
     arena_free(&s->scratch);
     map64_free(&s->clients);
     tls_context_unref(s->tls);
@@ -98,12 +108,24 @@ static void client_subtract(struct smtpd_service *s, const struct ip *ip)
 
 static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)
 {
-    const struct config *c = policy_config(s->policy);
-    long workers = s->opt.worker_count ? (long)s->opt.worker_count : (long)c->workers;
-    if (workers <= 0)
-        workers = MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
-    uint32_t share = MAX(c->limits.sessions / (uint32_t)workers, 1u);
+    uint32_t share = MAX(policy_config(s->policy)->limits.sessions / s->opt.worker_count, 1u);
     return class == CLASS_STRANGER ? share - share / KNOWN_SHARE : share;
+}
+
+/* Told when it changes, and over only when there is room to speak of. */
+static void note_overload(struct smtpd_service *s)
+{
+    static const char *const names[] = {"none", "strangers", "all"};
+    uint32_t count = s->session_count - s->refused_count, all = session_limit(s, CLASS_EDGE);
+    uint32_t strangers = session_limit(s, CLASS_STRANGER);
+    enum overload now = count >= all ? OVERLOAD_ALL : count >= strangers ? OVERLOAD_STRANGERS : OVERLOAD_NONE;
+    if (now == s->overload || (now < s->overload && count >= strangers - strangers / KNOWN_SHARE))
+        return;
+    LOG(overload, LF_CSTR("stage", names[now]), LF_CSTR("was", names[s->overload]), LF_U64("sessions", count),
+        LF_U64("limit", all));
+    metric_set(M_overload_strangers, now >= OVERLOAD_STRANGERS);
+    metric_set(M_overload_all, now == OVERLOAD_ALL);
+    s->overload = (uint8_t)now;
 }
 
 /* R_ok, or what the client is told. */
@@ -121,6 +143,15 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
     if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
         return R_too_many_sessions;
     return R_ok;
+}
+
+static bool comes_too_often(struct smtpd_service *s, const struct ip *ip)
+{
+    const struct cfg_rate *rate = &policy_config(s->policy)->strangers.connections;
+    if (pace_take(s->pace, service_client_key(ip), PACE_CONNECTIONS, rate, clock_mono_ns()))
+        return false;
+    metric_inc(M_paced_connections);
+    return true;
 }
 
 static struct session *session_new(struct smtpd_service *service, const struct endpoint *peer)
@@ -150,6 +181,8 @@ enum reply_id service_recount(struct session *s)
         return R_ok;
     if (per_client && client_sessions(s->service, &s->peer.ip) >= per_client)
         return R_too_many_sessions;
+    if (comes_too_often(s->service, &s->peer.ip))
+        return R_too_many_connections;
     s->counted = client_add(s->service, &s->peer.ip) == 0;
     return R_ok;
 }
@@ -167,8 +200,8 @@ void service_forget(struct session *s)
     list_remove(&s->link);
     service->session_count--;
     pool_put(&service->sessions, s);
-    if (service->draining && service->session_count == 0)
-        loop_at_tick_end(service->opt.loop, &service->empty_hook);
+    note_overload(service);
+    service_tell_if_empty(service);
 }
 
 struct admission {
@@ -178,11 +211,15 @@ struct admission {
     bool silent; /* it is told nothing: it waits for TLS and reads no clear text, or there are too many */
 };
 
-static struct admission judge(const struct smtpd_service *service, const struct ip *ip, enum listener_tls tls)
+static struct admission judge(struct smtpd_service *service, const struct ip *ip, enum listener_tls tls)
 {
     struct admission a = {.class = policy_classify(service->policy, ip)};
     a.reply = admit(service, a.class, ip, &a.why);
     a.silent = tls == LISTENER_TLS_IMPLICIT || service->refused_count >= REFUSED_COUNT_MAX;
+    if (a.reply == R_ok && a.class == CLASS_STRANGER && comes_too_often(service, ip)) {
+        a.reply = R_too_many_connections;
+        a.why = CLOSE_limit;
+    }
     if (a.reply == R_ok && tls == LISTENER_TLS_IMPLICIT && !service->tls)
         a.reply =
             R_tls_unavailable; /* a reload took the certificates, and the listeners stay until a restart */
@@ -202,6 +239,7 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
         s->counted = a.class == CLASS_STRANGER && client_add(service, &s->peer.ip) == 0;
         if (session_begin(s, local, tls) == 0) {
             metric_inc(by_class[a.class]);
+            note_overload(service);
             return;
         }
         a.reply = R_overloaded;
@@ -210,6 +248,7 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
     s->turned_away = true;
     service->refused_count++;
     metric_inc(M_sessions_refused);
+    note_overload(service);
     session_refuse(s, a.reply, a.why, a.silent);
 }
 
@@ -233,12 +272,15 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
                           const struct endpoint *local, const struct smtpd_door *door)
 {
     bool waits = is_proxy(door, &peer->ip);
-    struct admission a = judge(service, &peer->ip, door->tls);
+    struct admission a = {0};
+    if (!waits)
+        a = judge(service, &peer->ip, door->tls);
     bool shut = waits ? service->session_count - service->refused_count >= session_limit(service, CLASS_EDGE)
                       : a.reply != R_ok && a.silent;
     struct session *s = shut ? NULL : session_new(service, peer);
     if (!s) {
         metric_inc(M_sessions_refused);
+        note_overload(service);
         close(fd);
         return;
     }
@@ -256,13 +298,13 @@ void smtpd_service_set_policy(struct smtpd_service *service, const struct policy
 {
     struct tls_context *old = service->tls;
     service->policy = p;
-    service->tls = tls ? tls_context_ref(tls) : NULL; /* sessions that are open keep theirs */
+    service->tls = tls ? tls_context_ref(tls) : NULL; /* handshakes that began keep theirs */
     tls_context_unref(old);
     LIST_EACH(&service->open, k)
     {
         struct session *s = container_of(k, struct session, link);
         if (s->engine)
-            smtpd_set_policy(s->engine, p, service_shown_class(s, tls));
+            smtpd_set_policy(s->engine, p, tls != NULL, service_shown_class(s, tls));
     }
 }
 
@@ -300,6 +342,5 @@ void smtpd_service_drain(struct smtpd_service *service, bool now)
         else if ((now || s->proxy_wait) && !s->closed) /* only lingers, or has not begun */
             conn_close(session_conn(s), 0);
     }
-    if (service->session_count == 0)
-        loop_at_tick_end(service->opt.loop, &service->empty_hook);
+    service_tell_if_empty(service);
 }

@@ -9,6 +9,7 @@
 #include "queue/queue.h"
 #include "verify/verifier.h"
 
+struct dns;
 struct smtpd_service;
 
 /* Limits. limits.sessions is split evenly over the workers; the last sixteenth is kept for the edge and
@@ -23,8 +24,9 @@ struct smtpd_service_options {
     struct verifier *verifier; /* this worker's */
     struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
                                   its   rules are client classes */
+    struct dns *dns;           /* for strangers.dnsbl; NULL: nobody is on a list */
     unsigned worker;
-    unsigned worker_count;                       /* share limits.sessions; 0: as many as configured */
+    unsigned worker_count;                       /* share limits.sessions; > 0 */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
     void (*empty)(void *ctx);                    /* after smtpd_service_drain: the last session is gone */
     void *ctx;

@@ -14,6 +14,13 @@ static void host_reply(void *host, const char *p, size_t n)
 static err_t host_check_space(void *host, uint64_t size)
 {
     struct session *s = host;
+    struct smtpd_service *service = s->service;
+    if (smtpd_class(s->engine) == CLASS_STRANGER &&
+        !pace_take(service->pace, service_client_key(&s->peer.ip), PACE_MESSAGES,
+                   &policy_config(smtpd_policy(s->engine))->strangers.messages, clock_mono_ns())) {
+        metric_inc(M_paced_messages);
+        return ERR_LIMIT;
+    }
     return queue_check_space(s->service->opt.queue, size);
 }
 
@@ -40,7 +47,7 @@ static void room_again(void *ctx)
     struct session *s = ctx;
     smtpd_resume(s->engine);
     conn_resume(session_conn(s));
-    session_touch(s);
+    session_touch(s, 0);
 }
 
 static size_t host_body_append(void *host, const uint8_t *p, size_t n)
@@ -111,7 +118,7 @@ static void committed(void *ctx, err_t err, struct qmsg *m)
         return;
     }
     conn_resume(session_conn(s));
-    session_touch(s);
+    session_touch(s, 0);
 }
 
 /* One blob a recipient, in the scratch arena. */
@@ -185,7 +192,12 @@ static enum reply_id host_client_named(void *host, const struct endpoint *peer, 
     s->step = ORIGIN_XCLIENT;
     s->peer = *peer;
     s->class = (uint8_t) class;
-    return service_recount(s);
+    dnsbl_forget(s);
+    s->dnsbl_waiting = false;
+    enum reply_id reply = service_recount(s);
+    if (reply == R_ok)
+        dnsbl_start(s);
+    return reply;
 }
 
 static void host_close(void *host, enum close_reason why)

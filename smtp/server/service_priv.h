@@ -11,20 +11,29 @@
 #include "core/metrics.h"
 #include "net/conn.h"
 #include "smtp/server/harvest_priv.h"
+#include "smtp/server/pace_priv.h"
 #include "smtp/server/service.h"
 #include "smtp/server/session.h"
+
+struct dnsbl_check;
+
+/* Who is turned away, as this worker has no room. */
+enum overload { OVERLOAD_NONE, OVERLOAD_STRANGERS, OVERLOAD_ALL };
 
 struct smtpd_service {
     struct smtpd_service_options opt;
     const struct policy *policy; /* not owned */
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
-    struct pool sessions, rcpt_waits, proxy_waits;
+    struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks;
     struct harvest *harvest; /* owned */
+    struct pace *pace;       /* owned */
     struct arena scratch;    /* recipients of the commit being put together */
     struct list open;
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
+    uint32_t dnsbl_count; /* checks that are out, those of sessions that are gone included */
+    uint8_t overload;     /* enum overload: as it was told last */
     uint64_t next_session_id;
     bool draining, drain_now, emptied;
     struct tick_hook empty_hook;
@@ -34,7 +43,6 @@ struct smtpd_service {
 struct session {
     struct smtpd_service *service;
     struct smtpd_session *engine; /* owned; NULL: only the 421 of `refused` is sent */
-    struct tls_context *tls;      /* counted */
     struct queue_writer *writer;  /* owned, between DATA and commit or abort */
     struct link link;
     struct timer timer; /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
@@ -42,10 +50,13 @@ struct session {
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
-    struct rcpt_wait *rcpt_wait;   /* owned: a recipient that is being decided; else NULL */
-    struct proxy_wait *proxy_wait; /* owned: the balancer has not said yet who its client is; else NULL */
-    struct endpoint peer;          /* the client, whoever told us of it */
-    struct ip via;                 /* the balancer, if there is one */
+    struct proxy_wait *proxy_wait;   /* owned: the balancer has not said yet who its client is; else NULL */
+    struct dnsbl_check *dnsbl;       /* owned: being asked for, or listed; else NULL */
+    const struct smtpd_rcpt *parked; /* the engine's: a recipient that waits for dnsbl */
+    uint32_t steps;                  /* smtpd_steps() when the deadline was new */
+    struct rcpt_wait *rcpt_wait;     /* owned: a recipient that is being decided; else NULL */
+    struct endpoint peer;            /* the client, whoever told us of it */
+    struct ip via;                   /* who told us */
     char tls_version[12];
     const char *tls_verify; /* static */
     uint8_t class;          /* enum client_class, when it came */
@@ -55,6 +66,8 @@ struct session {
     bool has_via;
     uint8_t step; /* enum origin_step: how we know `peer` */
     bool committing, closed;
+    bool greeted, told_early; /* a stranger's greeting may be late */
+    bool dnsbl_waiting;
     bool tls_asked;                           /* conn_starttls when the engine has returned */
     bool output_paused;                       /* the client does not read: no input until it does */
     _Alignas(16) unsigned char conn_memory[]; /* conn_size() bytes */
@@ -72,7 +85,16 @@ void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r);
 bool service_discards(void *host, const struct address *a);
 void service_rcpt_cancel(struct session *s);
 
+void service_rcpt_go_on(struct session *s); /* dnsbl has its answer */
+
+/* dnsbl.c */
+size_t dnsbl_check_bytes(void); /* of service.dnsbl_checks */
+void dnsbl_start(struct session *s);
+const char *dnsbl_zone(const struct session *s); /* that it is listed in; NULL: none that we know of */
+void dnsbl_forget(struct session *s);
+
 /* service.c */
+void service_tell_if_empty(struct smtpd_service *s);
 uint64_t service_client_key(const struct ip *ip);
 void service_forget(struct session *s);           /* frees it */
 enum reply_id service_recount(struct session *s); /* it is another client now: R_ok, or what it is told */
@@ -95,8 +117,8 @@ err_t session_begin(struct session *s, const struct endpoint *local, enum listen
 /* `silent`: whoever waits for TLS reads no clear text. */
 void session_refuse(struct session *s, enum reply_id reply, enum close_reason why, bool silent);
 void session_wait(struct session *s, uint32_t wait_ms); /* for a PROXY header */
-void session_touch(struct session *s);                  /* something happened: a new deadline */
-void session_release(struct session *s); /* connection or commit ended: the second of the two frees */
+void session_touch(struct session *s, size_t n); /* n bytes came, or something happened: the deadline */
+void session_release(struct session *s);         /* connection or commit ended: the second of the two frees */
 
 /* service_host.c */
 extern const struct smtpd_host service_host;

@@ -46,6 +46,7 @@ static void count_against(const struct session *s)
 void service_rcpt_cancel(struct session *s)
 {
     struct rcpt_wait *w = s->rcpt_wait;
+    s->parked = NULL;
     if (!w)
         return;
     s->rcpt_wait = NULL;
@@ -72,7 +73,7 @@ static void decide_late(struct rcpt_wait *w)
     if (s->closed)
         return;
     conn_resume(session_conn(s));
-    session_touch(s);
+    session_touch(s, 0);
 }
 
 static void tarpit_over(struct timer *t)
@@ -170,10 +171,39 @@ static enum reply_id judge(const struct session *s, const struct smtpd_rcpt *r)
     }
 }
 
+/* True: it is answered, or waits. */
+static bool stopped_by_list(struct session *s, const struct smtpd_rcpt *r)
+{
+    const char *zone = dnsbl_zone(s);
+    if (smtpd_class(s->engine) != CLASS_STRANGER || (!zone && !s->dnsbl_waiting) ||
+        str_ieq(r->address.local, STR("postmaster"))) /* who was listed by mistake must be able to ask */
+        return false;
+    if (zone)
+        decide(s, R_listed, str_cstr(zone));
+    else
+        s->parked = r;
+    return true;
+}
+
+void service_rcpt_go_on(struct session *s)
+{
+    const struct smtpd_rcpt *r = s->parked;
+    if (!r)
+        return;
+    s->parked = NULL;
+    service_rcpt(s, r);
+    if (s->closed)
+        return;
+    conn_resume(session_conn(s));
+    session_touch(s, 0);
+}
+
 void service_rcpt(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
     enum reply_id reply = judge(s, r);
+    if ((reply == R_ok || reply == R_rcpt_ok) && stopped_by_list(s, r))
+        return;
     if (reply == R_ok) {
         verify(s, r);
         return;

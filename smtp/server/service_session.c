@@ -11,10 +11,21 @@
 
 /* --- time --- */
 
+static void greet(struct session *s);
+
 static void timer_fired(struct timer *t)
 {
     struct session *s = container_of(t, struct session, timer);
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    if (s->proxy_wait) {
+        service_proxy_late(s);
+        return;
+    }
+    if (!s->greeted) {
+        if (!conn_closing(session_conn(s)))
+            greet(s);
+        return;
+    }
     if (s->deadline_ms == UINT64_MAX) /* session_touch arms it again when the client is to act */
         return;
     if (now_ms < s->deadline_ms) {
@@ -22,25 +33,36 @@ static void timer_fired(struct timer *t)
         timer_arm(s->service->opt.loop, t, s->deadline_ms - now_ms);
         return;
     }
-    if (s->proxy_wait)
-        service_proxy_late(s);
-    else
-        smtpd_timeout(s->engine);
+    smtpd_timeout(s->engine);
 }
 
 void session_wait(struct session *s, uint32_t wait_ms)
 {
-    s->deadline_ms = s->timer_due_ms = loop_now_ms(s->service->opt.loop) + wait_ms;
     timer_arm(s->service->opt.loop, &s->timer, wait_ms);
 }
 
-void session_touch(struct session *s)
+/* A whole command earns all of the time again; bytes of one, or of content, only what they take at the least
+ * rate: one byte a minute is worth nothing. */
+static uint64_t new_deadline(struct session *s, size_t n, uint64_t now_ms)
+{
+    const struct config *c = policy_config(smtpd_policy(s->engine));
+    uint64_t step_ms = smtpd_timeout_ms(s->engine), full_ms = now_ms + step_ms;
+    uint32_t steps = smtpd_steps(s->engine), rate = c->strangers.min_rate;
+    bool is_same = n && steps == s->steps && s->deadline_ms != UINT64_MAX;
+    s->steps = steps;
+    if (!step_ms)
+        return UINT64_MAX;
+    if (!is_same || !rate || smtpd_class(s->engine) != CLASS_STRANGER)
+        return full_ms;
+    return MIN(full_ms, s->deadline_ms + (uint64_t)n * 1000 / rate);
+}
+
+void session_touch(struct session *s, size_t n)
 {
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
-    uint32_t step_ms = smtpd_timeout_ms(s->engine);
     uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
-    s->deadline_ms = step_ms ? now_ms + step_ms : UINT64_MAX;
-    if (!step_ms)
+    s->deadline_ms = new_deadline(s, n, now_ms);
+    if (s->deadline_ms == UINT64_MAX)
         return;
     if (session_ms)
         s->deadline_ms = MIN(s->deadline_ms, s->started_ms + session_ms);
@@ -61,7 +83,7 @@ static void go_first(struct session *s)
 static void start_tls(struct session *s)
 {
     go_first(s);
-    conn_starttls(session_conn(s), s->tls, STR_NONE);
+    conn_starttls(session_conn(s), s->service->tls, STR_NONE);
 }
 
 static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
@@ -73,6 +95,12 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
         return used;
     if (!s->engine)
         return n;
+    if (!s->greeted) { /* kept until then */
+        if (!s->told_early)
+            smtpd_early(s->engine);
+        s->told_early = true;
+        return used;
+    }
     while (used < n && !smtpd_waiting(s->engine)) {
         if (conn_pending_bytes(c) >= OUTPUT_HIGH_BYTES && !conn_closing(c)) {
             s->output_paused = true;
@@ -80,7 +108,7 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
         }
         used += smtpd_input(s->engine, p + used, MIN(n - used, (size_t)FEED_BYTES), wall_ms);
     }
-    session_touch(s);
+    session_touch(s, used);
     if (s->tls_asked) {
         s->tls_asked = false;
         start_tls(s);
@@ -125,7 +153,7 @@ static void conn_secured(struct conn *c, err_t err)
     smtpd_secured(s->engine, &tls);
     if (smtpd_class(s->engine) != CLASS_STRANGER)
         service_uncount(s);
-    session_touch(s);
+    session_touch(s, 0);
 }
 
 static void conn_closed(struct conn *c, err_t err)
@@ -157,6 +185,29 @@ void session_connect(struct session *s, int fd)
     conn_open(session_conn(s), s->service->opt.loop, fd, &conn_ops, s);
 }
 
+static void greet(struct session *s)
+{
+    s->greeted = true;
+    smtpd_start(s->engine);
+    conn_resume(session_conn(s));
+    session_touch(s, 0);
+}
+
+/* Late for strangers, to see who does not wait; not with implicit TLS, where the client talks first. */
+static void greet_in_time(struct session *s, enum listener_tls tls)
+{
+    uint32_t delay_ms = policy_config(s->service->policy)->strangers.greet_delay_ms;
+    if (!delay_ms || s->class != CLASS_STRANGER || tls == LISTENER_TLS_IMPLICIT)
+        greet(s);
+    else
+        timer_arm(s->service->opt.loop, &s->timer, delay_ms);
+    if (tls == LISTENER_TLS_IMPLICIT) {
+        go_first(s);
+        conn_expect_tls(session_conn(s),
+                        s->service->tls); /* its hello may stand right behind a PROXY header */
+    }
+}
+
 err_t session_begin(struct session *s, const struct endpoint *local, enum listener_tls tls)
 {
     struct smtpd_service *service = s->service;
@@ -172,13 +223,8 @@ err_t session_begin(struct session *s, const struct endpoint *local, enum listen
     err_t err = smtpd_create(&s->engine, &service_host, s, &client, service->policy, service->tls != NULL);
     if (err)
         return err;
-    s->tls = service->tls ? tls_context_ref(service->tls) : NULL;
-    smtpd_start(s->engine);
-    if (tls == LISTENER_TLS_IMPLICIT) {
-        go_first(s);
-        conn_expect_tls(session_conn(s), s->tls); /* its hello may stand right behind a PROXY header */
-    }
-    session_touch(s);
+    dnsbl_start(s);
+    greet_in_time(s, tls);
     return 0;
 }
 
@@ -225,10 +271,10 @@ void session_release(struct session *s)
     if (s->committing) /* the message will be in the queue, whoever is there to hear it */
         return;
     log_session(s);
+    dnsbl_forget(s);
     if (s->engine)
         smtpd_destroy(s->engine);
     if (s->turned_away)
         s->service->refused_count--;
-    tls_context_unref(s->tls);
     service_forget(s);
 }

@@ -97,9 +97,11 @@ static void follow_policy(struct smtpd_session *s)
     session_classify(s);
 }
 
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown)
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, bool tls_offered,
+                      enum client_class shown)
 {
     s->next_policy = policy;
+    s->tls_offered = tls_offered;
     s->next_shown = (uint8_t)shown;
     if (!s->tx)
         follow_policy(s);
@@ -204,6 +206,41 @@ void session_settle(struct smtpd_session *s)
         session_close(s, CLOSE_eof);
 }
 
+/* --- talking out of turn --- */
+
+static void talked_early(struct smtpd_session *s, const char *when, enum metric metric)
+{
+    enum early early = session_config(s)->strangers.early;
+    bool is_refused = early == EARLY_REFUSE;
+    if (s->class != CLASS_STRANGER || early == EARLY_OFF || s->state == STATE_CLOSED)
+        return;
+    metric_inc(metric);
+    LOG(early_talker, LF_QID("sid", s->id), LF_IP("client", &s->peer), LF_CSTR("when", when),
+        LF_CSTR("refused", is_refused ? "yes" : "no"));
+    if (is_refused)
+        session_goodbye(s, R_early_talker, CLOSE_early);
+}
+
+void smtpd_early(struct smtpd_session *s)
+{
+    talked_early(s, "greeting", M_early_greeting);
+}
+
+uint32_t smtpd_steps(const struct smtpd_session *s)
+{
+    return s->commands * (STATE_CLOSED + 1) + s->state;
+}
+
+/* RFC 2920 3.1: EHLO ends a group, as what may come behind it stands in its reply. */
+static size_t read_line(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    s->helo_said = false;
+    size_t used = session_read_line(s, p, n);
+    if (s->helo_said && used < n)
+        talked_early(s, "ehlo", M_early_ehlo);
+    return used;
+}
+
 /* --- input --- */
 
 size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t now_ms)
@@ -212,7 +249,7 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
     s->now_ms = now_ms;
     while (used < n && !smtpd_waiting(s)) {
         switch ((enum session_state)s->state) {
-        case STATE_COMMAND: used += session_read_line(s, p + used, n - used); break;
+        case STATE_COMMAND: used += read_line(s, p + used, n - used); break;
         case STATE_CONTENT: {
             size_t (*take)(struct smtpd_session *, const uint8_t *, size_t) =
                 s->tx->chunks.begun ? session_chunk : session_content;

@@ -56,7 +56,8 @@ struct smtpd_host {
     /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked first
      * of all; it should take no time to say no. */
     bool (*discards)(void *host, const struct address *a);
-    /* MAIL was said: is there room? 0, ERR_FULL (452 4.3.1), other (451). `size` 0 = not declared. */
+    /* MAIL was said: is there room? 0, ERR_FULL (452 4.3.1), ERR_LIMIT (too much from this client: 450),
+     * other (451). `size` 0 = not declared. */
     err_t (*check_space)(void *host, uint64_t size);
     /* DATA was said and may start. 0 or as check_space. */
     err_t (*body_begin)(void *host);
@@ -96,10 +97,16 @@ void smtpd_destroy(struct smtpd_session *s);    /* aborts an open body */
 void smtpd_start(struct smtpd_session *s);      /* sends the greeting; with implicit TLS smtpd_secured does */
 bool smtpd_idle(const struct smtpd_session *s); /* in no transaction */
 /* Reload: in force at once, or when the running transaction ends. The client's class follows it; `shown` is
- * what its certificate makes it now, CLASS_STRANGER: nothing. */
-void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, enum client_class shown);
+ * what its certificate makes it now, CLASS_STRANGER: nothing. tls_offered: as in smtpd_create, at once. */
+void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, bool tls_offered,
+                      enum client_class shown);
 enum client_class smtpd_class(const struct smtpd_session *s);
 const struct policy *smtpd_policy(const struct smtpd_session *s); /* in force now */
+
+/* The client talks before the greeting: the session may be over then. */
+void smtpd_early(struct smtpd_session *s);
+/* Grows with each thing that the client has done in whole: a command, a state. Mere bytes do not move it. */
+uint32_t smtpd_steps(const struct smtpd_session *s);
 
 /* Bytes from the client; returns consumed. Fewer than n: the engine waits (for a verdict, room, a commit,
  * TLS) and takes the rest after the event that it waits for; smtpd_waiting() is true then. `now_ms` wall

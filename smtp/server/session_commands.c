@@ -21,7 +21,7 @@ static bool take_helo(struct smtpd_session *s, str_t name)
     if (s->greeted)
         s->junk++; /* its reply is the longest: not for nothing */
     session_drop_transaction(s);
-    s->greeted = true;
+    s->greeted = s->helo_said = true;
     s->helo_n = (uint8_t)MIN(name.n, sizeof s->helo);
     memcpy(s->helo, name.p, s->helo_n);
     return true;
@@ -118,7 +118,7 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
         return R_too_big;
     err_t err = s->ops->check_space(s->host, params->has_size ? params->size : 0);
     if (err)
-        return session_reply_for_space(err);
+        return err == ERR_LIMIT ? R_too_much_mail : session_reply_for_space(err);
     str_t canonical = address_canonical(sender, &b);
     if (!canonical.p)
         return R_bad_sender;

@@ -119,6 +119,7 @@ struct smtpd_session {
     uint8_t next_shown;    /* enum client_class: tls.class, with next_policy */
     uint8_t listener_tls;  /* enum listener_tls */
     uint8_t step;          /* enum origin_step: how we know `peer` */
+    bool helo_said;        /* by the line that was read last */
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */

@@ -77,6 +77,29 @@ static void put_message(struct queue *q, uint64_t id, uint32_t body_bytes)
     put_record(q, RECORD_COMMIT, id, &c, sizeof c);
 }
 
+/* Of the first segment; mutations of it say whatever a disk could. */
+static void put_keep(struct queue *q, uint64_t id)
+{
+    struct disk_keep d = {.count = 2};
+    struct qkeep_entry before = {0};
+    uint8_t payload[256], *to = payload + sizeof d;
+    for (uint32_t i = 0; i < d.count; i++) {
+        struct qkeep_entry e = {.id = id + i * 50,
+                                .arrived_ms = id,
+                                .due_ms = 9,
+                                .offset = 4096 * (i + 1),
+                                .commit_bytes = 200,
+                                .body_bytes = 100,
+                                .ring_bytes = 400,
+                                .rcpt_count = 2};
+        to = qkeep_encode(to, &before, &e);
+        memset(to, RCPT_PENDING, 2);
+        to += 2;
+    }
+    memcpy(payload, &d, sizeof d);
+    put_record(q, RECORD_KEEP, 0, payload, (uint32_t)(to - payload));
+}
+
 static void make_image(void)
 {
     struct queue *q;
@@ -96,6 +119,8 @@ static void make_image(void)
     memcpy(payload, &p, sizeof p);
     payload[sizeof p] = RCPT_DELIVERED;
     put_record(q, RECORD_PROGRESS, 100, payload, sizeof payload);
+    must(qbatch_write_blocking(q) == 0);
+    put_keep(q, 103);
     must(qbatch_write_blocking(q) == 0);
     magic = q->magic;
     seed = q->seed;

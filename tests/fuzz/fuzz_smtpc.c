@@ -19,7 +19,7 @@ struct world {
     struct smtpc *c;
     struct mail mails[TX_MAX];
     unsigned next;
-    bool failed, quit, ready, want_tls, eager, in_deliver;
+    bool failed, quit, ready, want_tls, secured, eager, in_deliver;
     size_t sent_bytes;
 };
 
@@ -32,6 +32,7 @@ static void on_send(void *host, const char *p, size_t n)
 {
     struct world *w = host;
     must(!w->failed && n >= 2 && p[n - 2] == '\r' && p[n - 1] == '\n');
+    must(w->secured || !w->c || !smtpc_sends_secret(w->c));
     w->sent_bytes += n;
 }
 
@@ -161,6 +162,7 @@ static void secure(struct world *w, err_t err)
     if (!w->want_tls || w->failed)
         return;
     w->want_tls = false;
+    w->secured = !err;
     smtpc_secured(w->c, err);
 }
 
@@ -187,8 +189,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct world w = {0};
     if (size < 1)
         return 0;
-    struct smtpc_options opt = {
-        .helo_name = STR("gw.example"), .lmtp = data[0] & 1, .tls = (enum smtpc_tls)((data[0] >> 1 & 3) % 3)};
+    struct smtpc_options opt = {.helo_name = STR("gw.example"),
+                                .lmtp = data[0] & 1,
+                                .tls = (enum smtpc_tls)((data[0] >> 1 & 3) % 3),
+                                .has_auth = data[0] & 64,
+                                .auth = {.mechanism = (enum auth_mechanism)(data[0] >> 4 & 3),
+                                         .user = STR("user"),
+                                         .password = STR("pass")}};
     w.eager = data[0] & 8;
     if (smtpc_create(&w.c, &ops, &w, &opt))
         return 0;

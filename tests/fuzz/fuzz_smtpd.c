@@ -252,7 +252,7 @@ static void talk(struct host *h, const uint8_t *p, size_t n, bool normalise)
         while (smtpd_waiting(h->s) && roll(h, 4))
             event(h);
         if (roll(h, 4) == 0)
-            smtpd_set_policy(h->s, policy(normalise), CLASS_STRANGER);
+            smtpd_set_policy(h->s, policy(normalise), roll(h, 2), CLASS_STRANGER);
     }
 }
 

@@ -1,4 +1,5 @@
 """An internal server that does what a test wants: answers by recipient, refuses at any stage, is slow, counts what it is asked."""
+import base64
 import socket
 import threading
 import time
@@ -8,7 +9,9 @@ class Backend:
     """A small SMTP (or LMTP) server in threads. What it says may be changed while it runs.
 
     users: whom it takes; None: everybody. rcpt: a function of the address that gives a reply, or None for the usual one.
-    banner, helo, mail: replies instead of the usual ones (mail: or a function of the sender). hold: an Event that RCPT replies wait for.
+    A reply of "close" hangs up, "half" does so in the middle of one, "bytes" is nothing that anybody could read, 421 hangs up after it.
+    banner, helo, mail: replies instead of the usual ones (mail: or a function of the sender); ehlo: to EHLO only. hold: an Event that RCPT
+    replies wait for, banner_wait: one that the greeting waits for. byte_s: replies come a byte at a time, so far apart.
     """
 
     def __init__(self, address, port, users=(), lmtp=False):
@@ -16,11 +19,14 @@ class Backend:
         self.users = None if users is None else {u.lower() for u in users}
         self.banner, self.helo, self.mail, self.rcpt, self.dot = "220 inside.local ESMTP", None, None, None, "250 2.0.0 taken"
         self.extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE"]
-        self.hold, self.delay_s = None, 0
+        self.hold, self.delay_s, self.banner_wait, self.byte_s, self.ehlo = None, 0, None, 0, None
         self.lock = threading.Lock()
         self.asked, self.senders, self.messages, self.connections, self.open, self.open_max, self.helos = [], [], [], 0, 0, 0, []
         self.unanswered, self.unanswered_max = 0, 0
         self.sockets = set()
+        self.tls = None  # an ssl.SSLContext: STARTTLS is offered, and needed for MAIL
+        self.login = None  # ("PLAIN LOGIN", user, password): AUTH is offered, and needed for MAIL
+        self.handshakes, self.logins, self.heard_in_clear = [], [], []
         self.listener = None
         self.start()
 
@@ -95,24 +101,74 @@ class Backend:
             self.unanswered -= 1
         return self.judge(address)
 
+    def secure(self, raw):
+        names = []
+        self.tls.sni_callback = lambda sock, name, context: names.append(name)
+        s = self.tls.wrap_socket(raw, server_side=True)
+        with self.lock:
+            self.sockets.add(s)
+            self.handshakes.append({"version": s.version(), "name": names[0] if names else None, "shown": s.getpeercert(binary_form=True)})
+        return s, s.makefile("rb")
+
+    def authenticate(self, line, f, say):
+        def ask(challenge):
+            say(f"334 {challenge}")
+            return base64.b64decode(f.readline())
+
+        _, mechanism, *given = line.split(" ")
+        if mechanism == "PLAIN":
+            got = tuple(base64.b64decode(given[0]).decode().split("\0")[1:])
+        elif mechanism == "LOGIN":
+            got = (ask("VXNlcm5hbWU6").decode(), ask("UGFzc3dvcmQ6").decode())
+        else:
+            got = ("" if given == ["="] else base64.b64decode(given[0]).decode(), None)
+        with self.lock:
+            self.logins.append((mechanism, *got))
+        return got == self.login[1:]
+
     def session(self, s, f):
         def say(reply):
-            s.sendall(reply.encode() + b"\r\n")
+            line = b"\0\xff\x80 what?\r\n" if reply == "bytes" else reply.encode() + b"\r\n"
+            if not self.byte_s:
+                s.sendall(line)
+                return
+            for i in range(len(line)):
+                s.sendall(line[i:i + 1])
+                time.sleep(self.byte_s)
 
+        if self.banner_wait:
+            self.banner_wait.wait(60)
         say(self.banner)
         if not self.banner.startswith("220"):
             return
-        accepted = []
+        accepted, secure, known = [], False, False
         while True:
             line = f.readline()
             if not line.endswith(b"\r\n"):
                 return
+            if not secure:
+                self.heard_in_clear.append(line.decode().strip())
+            if line.startswith(b"STARTTLS") and self.tls:
+                say("220 2.0.0 go")
+                s, f, secure = *self.secure(s), True
+                continue
+            if line.startswith(b"AUTH ") and self.login:
+                known = self.authenticate(line.decode().strip(), f, say)
+                say("235 2.7.0 welcome" if known else "535 5.7.8 no")
+                continue
+            if line.startswith(b"MAIL") and (self.tls and not secure or self.login and not known):
+                say("530 5.7.0 not like this")
+                continue
             line = line.decode("utf-8").rstrip("\r\n")
             verb = line.split(" ")[0].upper()
-            if verb in ("EHLO", "LHLO", "HELO"):
+            if verb == "EHLO" and self.ehlo:
+                say(self.ehlo)
+            elif verb in ("EHLO", "LHLO", "HELO"):
                 with self.lock:
                     self.helos.append(line[5:])
-                say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions] + ["250 ENHANCEDSTATUSCODES"]))
+                say(self.helo or "\r\n".join(["250-inside.local"] + [f"250-{e}" for e in self.extensions]
+                                             + (["250-STARTTLS"] if self.tls and not secure else [])
+                                             + ([f"250-AUTH {self.login[0]}"] if self.login else []) + ["250 ENHANCEDSTATUSCODES"]))
             elif verb == "MAIL":
                 sender = line.split("<", 1)[1].split(">", 1)[0]
                 with self.lock:
@@ -124,9 +180,14 @@ class Backend:
                 reply = self.on_rcpt(address)
                 if reply == "close":
                     return
+                if reply == "half":
+                    s.sendall(b"250 2.1")
+                    return
                 if reply.startswith("2"):
                     accepted.append(address)
                 say(reply)
+                if reply.startswith("421"):
+                    return
             elif verb == "DATA":
                 if not accepted:
                     say("554 5.5.1 no valid recipients")

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from backend import Backend
 from certs import Certificate
 from conftest import EDGE, INTERNAL, PATIENCE_S, Gateway, Sink, Smtp, eventually, message, routes
 from ports import free_port
@@ -95,7 +96,7 @@ def test_starttls_in(scene, certificate, version):
     received = " ".join(kept.parsed["Received"].split())
     assert kept.raw.endswith(content.encode()) and "with ESMTPS id" in received
     assert re.search(r"\(version=TLSv1\.[23] cipher=TLS_\w+ verify=none\)", received), received
-    said = gateway.events("tls")[0]
+    said = eventually(lambda: gateway.events("tls"), "it is logged")[0]
     assert said["side"] == "server" and said["result"] == "ok" and said["group"] == "X25519" and said["verify"] == "none"
 
 
@@ -240,7 +241,7 @@ def test_reload_of_files_that_changed_in_the_middle_of_a_session(scene, made, ce
     said = r.stdout + r.stderr
     where = [i for i, line in enumerate(gateway.config_path.read_text().splitlines(), 1) if str(certificate.key) in line][0]
     assert r.returncode != 0 and f"postern.yaml:{where}:" in said and "does not belong to the first certificate" in said
-    assert gateway.events("reload_refused")
+    eventually(lambda: gateway.events("reload_refused"), "it is logged")
     assert shown(start_tls(gateway.smtp())) == shown(old)
     certificate.key.write_bytes(new.key.read_bytes())
     gateway.cli("reload")
@@ -251,10 +252,23 @@ def test_reload_of_files_that_changed_in_the_middle_of_a_session(scene, made, ce
     internal.wait_for(1)
 
 
+def test_a_reload_that_brings_tls_reaches_open_sessions(pair, certificate):
+    gateway, internal, _ = pair
+    s = gateway.smtp()
+    assert "STARTTLS" not in s.ehlo()
+    gateway.configure(tls={**certificates(certificate), "level": {"stranger": "require"}})
+    gateway.cli("reload")
+    eventually(lambda: s.say("MAIL FROM:<alice@example.net>").startswith("530") or s.say("RSET") and None, "the rule reaches it")
+    start_tls(s)
+    assert s.send("alice@example.net", "bob@example.com", message("reached"))[-1].code == 250
+    internal.wait_for(1)
+
+
 def test_a_certificate_that_ends_is_told(scene, made):
     soon, ended, fine = made("soon", "gw.example.com", days=3), made("ended", "old.example.com", days=-1), made("fine", "a.example.com", days=90)
     gateway, _, _ = scene(certificates(fine, soon, ended))
-    told = eventually(lambda: {e["file"].rsplit("/")[-1]: e for e in gateway.events("certificate_ends")}, "it is told")
+    eventually(lambda: len(gateway.events("certificate_ends")) == 2, "it is told")
+    told = {e["file"].rsplit("/")[-1]: e for e in gateway.events("certificate_ends")}
     assert set(told) == {"soon.pem", "ended.pem"} and told["soon.pem"]["days"] in ("2", "3") and "has ended" in told["ended.pem"]["text"]
     gateway.cli("reload")
     eventually(lambda: len(gateway.events("certificate_ends")) == 4, "and again")
@@ -332,6 +346,21 @@ def test_a_flood_of_handshakes_leaves_the_edge_served(scene, made):
     assert gateway.metric("postern_tls_ticks_spent_total") > 0
 
 
+def test_a_handshake_that_waits_for_its_client_costs_nothing(scene, made):
+    """Each used to take the whole share of every turn: one client that stalls kept a core busy."""
+    gateway, internal, edge = scene(certificates(made("gw", "gw.example.com")), workers=1)
+    s = gateway.smtp()
+    s.ehlo()
+    assert s.say("STARTTLS").code == 220
+    s.write(b"\x16\x03\x01\x02\x00\x01")  # a record of 512 bytes that never comes
+    for _ in range(20):
+        other = gateway.smtp()
+        assert other.say("NOOP").code == 250
+        other.close()
+    assert gateway.metric("postern_tls_ticks_spent_total") == 0
+    s.close()
+
+
 # --- out ---
 
 def test_two_gateways_talk_tls(run, certificate, tmp_path):
@@ -358,3 +387,162 @@ def test_required_tls_that_is_not_offered_defers(run):
     assert s.send("alice@example.net", "bob@example.com", message("no clear text"))[-1].code == 250
     eventually(lambda: gateway.events("dest_down") or gateway.events("delivery"), "an attempt")
     assert gateway.queued() == 1 and not internal.messages()
+
+
+def server_context(shows, asks_by=None, version=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shows.cert, shows.key)
+    if asks_by:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(asks_by.cert)
+    if version:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+@pytest.fixture
+def inside(run):
+    """A gateway whose internal server is the test's: inside(certificate, route settings) -> gateway, backend."""
+    servers = []
+
+    def start(shows, asks_by=None, login=None, version=None, settings=None, **route):
+        backend = Backend(INTERNAL, free_port(INTERNAL), users=None)
+        servers.append(backend)
+        backend.tls = server_context(shows, asks_by, version) if shows else None
+        backend.login = login
+        edge = run(Sink, address=EDGE, name="edge")
+        more = {**routes(backend, edge), **(settings or {})}
+        more["domains"][0]["route"].update(route)
+        return run(Gateway, **more), backend
+
+    yield start
+    for backend in servers:
+        backend.stop()
+
+
+def send(gateway, subject="out"):
+    s = gateway.smtp()
+    s.ehlo()
+    assert s.send("alice@example.net", "bob@example.com", message(subject))[-1].code == 250
+    s.close()
+
+
+def delivered(gateway, backend, count=1):
+    eventually(lambda: len(backend.messages) == count, "it is delivered")
+    return eventually(lambda: [e for e in gateway.events("delivery") if e["result"] == "sent"], "it is logged")[-1]
+
+
+def kept_back(gateway, backend, *texts):
+    """Never sent, still queued, and the log says why."""
+    said = eventually(lambda: [e["text"] for e in gateway.events("dest_down")], "the destination is down")[0]
+    assert all(t in said for t in texts), said
+    assert gateway.queued() == 1 and not backend.messages
+    assert not [line for line in backend.heard_in_clear if line.split(" ")[0] in ("MAIL", "AUTH")]
+
+
+@pytest.mark.parametrize("pin", ["key_pin", "cert_pin"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_pinned_server(inside, made, pin, version):
+    theirs, other = made("theirs", "any.name.example", days=-1), made("other", "x.example")
+    gateway, backend = inside(theirs, version=version, tls="pin", tls_peer={"pins": [getattr(other, pin), getattr(theirs, pin)]})
+    send(gateway)
+    told = delivered(gateway, backend)
+    assert told["verify"] == "pin" and told["tls"].startswith("TLSv1.") and told["cipher"].startswith("TLS_")
+    assert told["dest"].startswith("tls-pin#") and backend.handshakes[0]["name"] is None
+
+
+def test_server_with_another_key_than_the_pinned_one(inside, made):
+    theirs = made("theirs", "any.name.example")
+    gateway, backend = inside(theirs, tls="pin", tls_peer={"pins": [made("other", "x.example").key_pin, "cert:" + theirs.key_pin[5:]]})
+    send(gateway)
+    kept_back(gateway, backend, "TLS failed", "none of the pins", theirs.key_pin)
+
+
+@pytest.mark.parametrize("case", ["good", "wrong name", "wrong ca", "ended", "itself"])
+def test_verified_server(inside, made, case):
+    authority, other = made("ca", is_ca=True), made("other-ca", is_ca=True)
+    signed_by = {"wrong ca": other, "itself": None}.get(case, authority)
+    theirs = made("theirs", "other.example.com" if case == "wrong name" else "mail.example.com", by=signed_by, days=-1 if case == "ended" else 30)
+    gateway, backend = inside(theirs, tls="verify", tls_peer={"ca": str(authority.cert), "name": "mail.example.com"})
+    send(gateway)
+    if case == "good":
+        assert delivered(gateway, backend)["verify"] == "ok" and backend.handshakes[0]["name"] == "mail.example.com"
+    else:
+        kept_back(gateway, backend, "TLS failed", "not trusted")
+
+
+@pytest.mark.parametrize("level", ["may", "require"])
+def test_fallback_to_clear_text_only_where_may(inside, made, level):
+    """A server whose TLS is broken: it speaks nothing that we speak."""
+    gateway, backend = inside(made("theirs", "x.example"), tls=level)
+    backend.tls.minimum_version = ssl.TLSVersion.TLSv1
+    backend.tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    backend.tls.set_ciphers("ALL:@SECLEVEL=0")
+    send(gateway)
+    if level == "require":
+        kept_back(gateway, backend, "TLS failed")
+    else:
+        eventually(lambda: any(line.startswith("MAIL") for line in backend.heard_in_clear), "it is tried in the clear")
+
+
+@pytest.mark.parametrize("mechanisms", ["PLAIN LOGIN", "LOGIN", "EXTERNAL"])
+def test_logging_in_at_the_edge(run, made, tmp_path, mechanisms):
+    theirs, ours = made("theirs", "edge.example.net"), made("ours", "gw.example.com")
+    (tmp_path / "password").write_text("s3cret word\n")
+    edge = Backend(EDGE, free_port(EDGE), users=None)
+    try:
+        edge.tls = server_context(theirs, asks_by=ours if mechanisms == "EXTERNAL" else None)
+        edge.login = (mechanisms, "gw", None if mechanisms == "EXTERNAL" else "s3cret word")
+        auth = {"mechanism": "external", "user": "gw"} if mechanisms == "EXTERNAL" else {"user": "gw", "password_file": str(tmp_path / "password")}
+        peer = {"pins": [theirs.key_pin], **({"certificate": str(ours.cert), "key": str(ours.key)} if mechanisms == "EXTERNAL" else {})}
+        gateway = run(Gateway, destination={"mode": "edge", "host": EDGE, "port": edge.port, "tls": "pin", "tls_peer": peer, "auth": auth}, domains=[])
+        s = gateway.smtp(INTERNAL)
+        s.ehlo()
+        assert s.send("alice@example.com", "someone@elsewhere.example", message("logged in"))[-1].code == 250
+        delivered(gateway, edge)
+        assert edge.logins == [(mechanisms.split()[0], *edge.login[1:])]
+        assert edge.handshakes[0]["shown"] == (ours.der if mechanisms == "EXTERNAL" else None)
+        assert "s3cret" not in gateway.log() and not [line for line in edge.heard_in_clear if line.startswith(("AUTH", "MAIL"))]
+    finally:
+        edge.stop()
+
+
+def test_a_wrong_password_keeps_mail_until_it_is_mended(inside, made, tmp_path):
+    theirs, password = made("theirs", "x.example"), tmp_path / "secrets" / "password"  # a directory of its own, for the sandbox
+    password.parent.mkdir()
+    password.write_text("old\n")
+    gateway, backend = inside(theirs, login=("PLAIN", "gw", "new"), tls="pin", tls_peer={"pins": [theirs.key_pin]},
+                              auth={"user": "gw", "password_file": str(password)})
+    send(gateway)
+    kept_back(gateway, backend, "no")
+    password.write_text("new\r\n")
+    gateway.cli("reload")
+    delivered(gateway, backend)
+    assert backend.logins[0] == ("PLAIN", "gw", "old") and backend.logins[-1] == ("PLAIN", "gw", "new")
+
+
+def test_credentials_are_not_said_to_a_server_without_tls(inside, made, tmp_path):
+    (tmp_path / "password").write_text("secret\n")
+    gateway, backend = inside(None, login=("PLAIN LOGIN", "gw", "secret"), tls="pin", tls_peer={"pins": [made("theirs", "x.example").key_pin]},
+                              auth={"user": "gw", "password_file": str(tmp_path / "password")})
+    send(gateway)
+    kept_back(gateway, backend, "does not offer it")
+    assert not backend.logins
+
+
+def test_probes_have_the_tls_and_the_credentials_of_the_route(inside, made, tmp_path):
+    theirs, ours = made("theirs", "x.example"), made("ours", "gw.example.com")
+    (tmp_path / "password").write_text("secret\n")
+    gateway, backend = inside(theirs, asks_by=ours, login=("PLAIN", "gw", "secret"), tls="pin",
+                              tls_peer={"pins": [theirs.key_pin], "certificate": str(ours.cert), "key": str(ours.key)},
+                              auth={"user": "gw", "password_file": str(tmp_path / "password")}, settings={"verify": {"mode": "unverified"}})
+    backend.users = {"bob@example.com"}
+    s = gateway.smtp()
+    s.ehlo()
+    s.say("MAIL FROM:<alice@example.net>")
+    assert s.say("RCPT TO:<nobody@example.com>").code == 550 and s.say("RCPT TO:<bob@example.com>").code == 250
+    assert not backend.messages and backend.probes("bob@example.com") == 1
+    assert backend.logins[0] == ("PLAIN", "gw", "secret") and backend.handshakes[0]["shown"] == ours.der
+    assert not [line for line in backend.heard_in_clear if line.startswith(("MAIL", "AUTH"))]
+    shown_to_people = gateway.cli("verify", "probe", "bob@example.com", check=False).stdout
+    assert "(credentials)" in shown_to_people and "AUTH PLAIN A" not in shown_to_people and "certificate: pin" in shown_to_people, shown_to_people

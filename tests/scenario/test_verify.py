@@ -392,7 +392,7 @@ def test_trusted_senders_teach(scene):
     assert s.rcpt(GOOD).code == 250 and s.rcpt(ALSO).code == 250, "nobody waits"
     assert s.gateway.metric("postern_verify_total", source="learned") == 2
     s.backend.hold.set()
-    eventually(lambda: s.backend.probes() == probes + 2, "but they are asked for")
+    eventually(lambda: s.backend.probes() >= probes + 2, "but they are asked for")
     eventually(lambda: s.rcpt(ALSO).code == 550, "and a hint falls at once")
     assert s.rcpt(GOOD).code == 250
     s.backend.stop()

@@ -150,7 +150,7 @@ def test_edge_asks_us_and_remembers(run, postfix):
 
 def test_edge_waits_for_a_slow_server(run, postfix):
     """A 450 for "not yet" would be remembered by it for three hours: so it is not said while the answer may still come."""
-    backend, gateway, edge = edge_with_backend(run, postfix, {"timeouts": {"verify_stranger": "100ms", "shutdown": "10s"}})
+    backend, gateway, edge = edge_with_backend(run, postfix, {"timeouts": {"verify_stranger": "100ms", "shutdown": "10s"}}, {"address_verify_poll_count": "2"})
     backend.hold = threading.Event()
     assert heard(edge, GOOD).startswith("450 4.1.1"), "its own client is told after some seconds"
     backend.hold.set()

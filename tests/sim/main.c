@@ -41,8 +41,9 @@ static uint64_t run(uint64_t seed, uint64_t steps, bool quiet)
     world_end();
     if (!quiet) {
         printf("seed %" PRIu64 ": %" PRIu64 " steps, %" PRIu64 " s, %" PRIu64 " crashes (%" PRIu64
-               " power cuts), %s; trace %016" PRIx64 "\n",
-               seed, W.steps, W.now_ns / SIM_S, W.crash_count, W.power_cut_count, text, W.trace_hash);
+               " power cuts, %" PRIu64 " with kept segments), %s; trace %016" PRIx64 "\n",
+               seed, W.steps, W.now_ns / SIM_S, W.crash_count, W.power_cut_count, W.kept_crash_count, text,
+               W.trace_hash);
         fflush(stdout);
     }
     return W.crash_count;

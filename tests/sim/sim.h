@@ -20,6 +20,8 @@ struct queue;
 #define SIM_MS UINT64_C(1000000)
 #define SIM_S  UINT64_C(1000000000)
 
+#define SIM_BACKLOG_SEED UINT64_C(1000000) /* from here on worlds have a backlog */
+
 /* What a seed makes of a run. */
 struct sim_traits {
     uint32_t segment_bytes, segment_count; /* the ring's geometry */
@@ -37,6 +39,7 @@ struct sim_traits {
     uint32_t lifetime_s;
     uint32_t scrub_s;         /* 0: no scrub */
     uint32_t resize_every_ms; /* on average, to any size; 0: never */
+    bool has_backlog; /* one next hop is down most of the time */
     bool flushes_all; /* a durable write also makes durable what earlier processes left in the cache */
 };
 
@@ -48,6 +51,7 @@ struct world {
     bool finished;
     uint64_t trace_hash;
     uint64_t crash_count, power_cut_count, rot_count;
+    uint64_t kept_crash_count; /* crashes of a ring with kept segments */
 };
 extern struct world W;
 

@@ -105,6 +105,7 @@ void gateway_crash(bool power_cut)
     trace("crash %llu: %s", (unsigned long long)W.crash_count, power_cut ? "power cut" : "killed");
     W.crash_count++;
     W.power_cut_count += power_cut;
+    W.kept_crash_count += worker_kept_count() > 0;
     struct life *l = life_of(life);
     l->ending = CRASHED;
     l->ended_ns = W.now_ns;

@@ -349,7 +349,8 @@ static void condition_changes(void *ctx, uint64_t index)
 {
     if (W.healing)
         return;
-    bool well = !trouble() && chance_below(4) != 0;
+    bool is_bad = W.traits.has_backlog && index == 1;
+    bool well = !trouble() && (chance_below(4) != 0) != is_bad;
     servers[index].condition = well ? SERVER_GOOD : (enum condition)chance_below(SERVER_SILENT + 1);
     trace("server %u is %d", (unsigned)index, servers[index].condition);
     world_at(chance_around(W.traits.server_mood_ms * SIM_MS), condition_changes, NULL, index);
@@ -361,6 +362,8 @@ void servers_begin(void)
     conn_number = 0;
     for (uint32_t i = 0; i < SERVER_COUNT; i++) {
         servers[i] = (struct server){.index = i};
+        if (W.traits.has_backlog && i == 1)
+            servers[i].condition = SERVER_REFUSING;
         if (W.traits.peer_trouble_ppm > 0)
             world_at(chance_around(W.traits.server_mood_ms * SIM_MS), condition_changes, NULL, i);
     }

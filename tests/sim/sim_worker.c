@@ -187,6 +187,7 @@ void worker_run(void)
     const struct smtpd_service_options so = {.loop = w.loop,
                                              .queue = w.queue,
                                              .policy = w.policy,
+                                             .worker_count = 1,
                                              .accepted = message_accepted,
                                              .empty = sessions_empty};
     must(relay_create(&w.relay, &ro) == 0 && smtpd_service_create(&w.service, &so) == 0);
@@ -234,6 +235,14 @@ bool worker_is_idle(void)
         return false;
     queue_each(w.queue, is_held, &all_held);
     return all_held;
+}
+
+uint32_t worker_kept_count(void)
+{
+    struct queue_stats qs = {0};
+    if (w.queue)
+        queue_stats(w.queue, &qs);
+    return qs.kept_segment_count;
 }
 
 bool worker_is_full(void)

@@ -18,6 +18,7 @@ void worker_print_queue(void);
 /* From the world's events; nothing happens when it is not up. */
 void worker_reload(const struct policy *p);
 void worker_drain(bool now);
+uint32_t worker_kept_count(void); /* segments of its ring, now */
 void worker_resize(uint64_t ring_bytes);
 
 #endif

@@ -245,6 +245,22 @@ static void draw_traits(struct sim_traits *t)
     t->flushes_all = chance_below(2);
 }
 
+/* A ring that gets full of mail for a server which is down most of the time: segments are kept. */
+static void draw_backlog(struct sim_traits *t)
+{
+    t->has_backlog = true;
+    t->segment_bytes = 64 * 1024;
+    t->segment_count = ONE_OF(20, 24, 32, 48);
+    t->client_count = 12;
+    t->client_pause_ms = ONE_OF(5, 50);
+    t->server_mood_ms = ONE_OF(5000, 15000, 60000);
+    t->peer_trouble_ppm = 5000;
+    t->crash_every_ms = ONE_OF(2000, 10000);
+    t->crash_write_ppm = ONE_OF(0, 5000, 30000);
+    t->body_bytes_max = ONE_OF(1000, 5000, 20000);
+    t->lifetime_s = 86400;
+}
+
 void world_begin(uint64_t seed, uint64_t steps_max)
 {
     W = (struct world){
@@ -256,6 +272,8 @@ void world_begin(uint64_t seed, uint64_t steps_max)
     draw_traits(&W.traits);
     /* Drawn by the seed's own digits, so that seeds that are known for something stay what they were. */
     W.traits.resize_every_ms = seed % 8 == 2 || seed % 8 == 6 ? 4000 : 0;
+    if (seed >= SIM_BACKLOG_SEED)
+        draw_backlog(&W.traits);
     W.traits.scrub_s = seed % 8 == 1 || seed % 8 == 6;
     const struct sim_traits *t = &W.traits;
     trace(

@@ -16,6 +16,7 @@ FILE_LINES_MAX = 700
 # always include itself. The protocol engines (smtp/proto, smtp/client) do no I/O, hence no net.
 LAYERS = {
     "core": [],
+    "sandbox": ["core"],
     "net": ["core"],
     "smtp/proto": ["core"],
     "smtp/client": ["core", "smtp/proto"],

@@ -41,7 +41,7 @@ static int make_contexts(void **state)
     if (!err)
         err = tls_context_add_identity(server_context, str_cstr(cert), str_cstr(key), &error);
     if (!err)
-        err = tls_context_client(&client_context, false, &error);
+        err = tls_context_client(&client_context, NULL, &error);
     unlink(cert);
     unlink(key);
     rmdir(dir);

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -27,6 +28,36 @@ static struct loop *make_loop(const struct loop_options *opt)
 }
 
 static const struct loop_options small = {.entries = 8, .buffer_count = 4, .buffer_bytes = 1024, .cpu = -1};
+
+/* The newest ring of this process. */
+static int ring_fd(void)
+{
+    for (int fd = 1023; fd >= 0; fd--) {
+        char path[64], link[64] = "";
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        if (readlink(path, link, sizeof link - 1) > 0 && strstr(link, "[io_uring]"))
+            return fd;
+    }
+    return -1;
+}
+
+/* Nothing can be added to a ring that runs: its restrictions are in force, for operations and for this. */
+static void test_restricted(void **state)
+{
+    enum { REGISTER_FILES = 2, REGISTER_EVENTFD = 4 };
+    struct loop *l = make_loop(&small);
+    int fd = ring_fd(), none = -1;
+    assert_true(fd >= 0);
+    assert_true(loop_features(l)->restricted);
+    loop_stop(l);
+    loop_run(l);
+    for (unsigned what = REGISTER_FILES; what <= REGISTER_EVENTFD; what += 2) {
+        errno = 0;
+        assert_int_equal(syscall(SYS_io_uring_register, fd, what, &none, 1), -1);
+        assert_int_equal(errno, EACCES);
+    }
+    loop_destroy(l);
+}
 
 static void test_create_destroy(void **state)
 {
@@ -479,6 +510,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_create_destroy),
+        cmocka_unit_test(test_restricted),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_post_before_run),
         cmocka_unit_test(test_stop_delivers_what_was_posted),

@@ -122,7 +122,8 @@ static struct pair pair_open(bool verify, str_t server_name)
     assert_int_equal(tls_context_server(&p.server_context, &error), 0);
     assert_int_equal(
         tls_context_add_identity(p.server_context, path_of("cert.pem"), path_of("key.pem"), &error), 0);
-    assert_int_equal(tls_context_client(&p.client_context, verify, &error), 0);
+    assert_int_equal(
+        tls_context_client(&p.client_context, &(struct tls_client_options){.verify = verify}, &error), 0);
     assert_int_equal(tls_session_create(&p.server, p.server_context, STR_NONE), 0);
     assert_int_equal(tls_session_create(&p.client, p.client_context, server_name), 0);
     return p;
@@ -361,7 +362,7 @@ static void test_verification_needs_a_name(void **state)
     struct tls_context *t;
     struct tls_session *s;
     struct sbuf error = fresh_error();
-    assert_int_equal(tls_context_client(&t, true, &error), 0);
+    assert_int_equal(tls_context_client(&t, &(struct tls_client_options){.verify = true}, &error), 0);
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         assert_int_equal(tls_session_create(&s, t, names[i]), ERR_TLS);
         assert_null(s);

@@ -18,21 +18,22 @@ static struct candidates three(void)
     return c;
 }
 
-static const struct attempt_rules plain = {.want = TLS_MAY};
+/* The test has a reference of its own: nothing is ever freed. */
+static struct hop_access plain = {.refs = 1, .level = TLS_MAY};
 
 static void test_each_address_once(void **state)
 {
     struct candidates c = three();
     struct attempt t = {0};
     for (unsigned i = 1; i <= 3; i++) {
-        assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_GO);
+        assert_true(attempt_next(&t, &c, &plain, false, 1000));
         assert_int_equal(t.at.port, i);
         assert_string_equal(t.host, c.list[i - 1].host);
         assert_non_null(strrchr(t.relay, ':'));
         assert_ptr_equal(attempt_candidate(&t, &c), &c.list[i - 1]);
         assert_int_equal(attempt_failed(&t, &c, false, 1000), true);
     }
-    assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_NO_ADDRESS);
+    assert_false(attempt_next(&t, &c, &plain, false, 1000));
     candidates_free(&c);
 }
 
@@ -41,16 +42,15 @@ static void test_failed_ones_come_last(void **state)
 {
     struct candidates c = three();
     struct attempt one = {0}, two = {0}, three_ = {0};
-    assert_int_equal(attempt_next(&one, &c, &plain, 1000), ATTEMPT_GO);
+    assert_true(attempt_next(&one, &c, &plain, false, 1000));
     (void)attempt_failed(&one, &c, false, 1000);
-    assert_int_equal(attempt_next(&two, &c, &plain, 1000), ATTEMPT_GO);
+    assert_true(attempt_next(&two, &c, &plain, false, 1000));
     assert_int_equal(two.at.port, 2);
     assert_int_equal(attempt_failed(&two, &c, true, 1000), false); /* a server was there */
     for (unsigned i = 0; i < 3; i++)
         c.list[i].failed_until_ms = 5000;
-    assert_int_equal(attempt_next(&three_, &c, &plain, 1000), ATTEMPT_NO_ADDRESS);
-    const struct attempt_rules last_hope = {.want = TLS_MAY, .failed_too = true};
-    assert_int_equal(attempt_next(&three_, &c, &last_hope, 1000), ATTEMPT_GO);
+    assert_false(attempt_next(&three_, &c, &plain, false, 1000));
+    assert_true(attempt_next(&three_, &c, &plain, true, 1000));
     assert_int_equal(three_.at.port, 1);
     candidates_free(&c);
 }
@@ -60,15 +60,36 @@ static void test_a_new_list_is_tried_anew_but_not_for_ever(void **state)
     struct candidates c = three(), fresh;
     struct attempt t = {0};
     for (unsigned n = 0; n < ATTEMPT_TRIES_MAX; n++) {
-        assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_GO);
+        assert_true(attempt_next(&t, &c, &plain, false, 1000));
         assert_int_equal(t.at.port, 1);
         fresh = three();
-        candidates_replace(&c, &fresh);
+        candidates_replace(&c, &fresh, 60, 1000);
         assert_null(fresh.list);
         assert_null(attempt_candidate(&t, &c));
         assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
     }
-    assert_int_equal(attempt_next(&t, &c, &plain, 1000), ATTEMPT_NO_ADDRESS);
+    assert_false(attempt_next(&t, &c, &plain, false, 1000));
+    candidates_free(&c);
+}
+
+static void test_how_long_addresses_serve(void **state)
+{
+    static const struct {
+        uint32_t ttl_s;
+        uint64_t fresh_ms;
+    } rows[] = {{0, 30000}, {29, 30000}, {60, 60000}, {86400, 3600000}, {UINT32_MAX, 3600000}};
+    struct candidates c = {0}, fresh;
+    assert_false(candidates_fresh(&c, 0));
+    assert_false(candidates_extend(&c, 0)); /* there are none */
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        fresh = three();
+        candidates_replace(&c, &fresh, rows[i].ttl_s, 1000);
+        assert_true(candidates_fresh(&c, 1000 + rows[i].fresh_ms - 1));
+        assert_false(candidates_fresh(&c, 1000 + rows[i].fresh_ms));
+    }
+    assert_true(candidates_extend(&c, 5000000)); /* DNS does not answer */
+    assert_true(candidates_fresh(&c, 5059999));
+    assert_false(candidates_fresh(&c, 5060000));
     candidates_free(&c);
 }
 
@@ -77,21 +98,27 @@ static void test_tls(void **state)
 {
     struct candidates c = three();
     struct tls_context *any = (struct tls_context *)(void *)&c; /* only compared */
-    const struct attempt_rules may = {.want = TLS_MAY, .any = any}, require = {.want = TLS_REQUIRE};
+    struct hop_access may = {.refs = 1, .level = TLS_MAY, .tls = any};
+    struct hop_access require = {.refs = 1, .level = TLS_REQUIRE, .tls = any};
     struct attempt t = {0}, other = {0};
-    assert_int_equal(attempt_next(&t, &c, &may, 1000), ATTEMPT_GO);
+    assert_true(attempt_next(&t, &c, &may, false, 1000));
     assert_ptr_equal(t.tls, any);
     assert_int_equal(t.level, SMTPC_TLS_MAY);
-    attempt_tls_failed(&t, &c, TLS_MAY);
+    attempt_tls_failed(&t, &c);
     assert_true(t.tls_broke);
     assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
-    assert_int_equal(attempt_next(&t, &c, &may, 1000), ATTEMPT_GO);
+    assert_true(attempt_next(&t, &c, &may, false, 1000));
     assert_int_equal(t.at.port, 1);
     assert_null(t.tls);
     assert_false(t.tls_broke);
-    assert_int_equal(attempt_next(&other, &c, &require, 1000), ATTEMPT_NO_TLS);
-    attempt_tls_failed(&other, &c, TLS_REQUIRE);
+    assert_true(attempt_next(&other, &c, &require, false, 1000));
+    assert_ptr_equal(other.tls, any);
+    assert_int_equal(other.level, SMTPC_TLS_REQUIRE);
+    attempt_tls_failed(&other, &c);
     assert_false(other.tls_broke);
+    attempt_end(&t);
+    attempt_end(&other);
+    assert_int_equal(may.refs + require.refs, 2);
     candidates_free(&c);
 }
 
@@ -110,6 +137,7 @@ int main(void)
         cmocka_unit_test(test_each_address_once),
         cmocka_unit_test(test_failed_ones_come_last),
         cmocka_unit_test(test_a_new_list_is_tried_anew_but_not_for_ever),
+        cmocka_unit_test(test_how_long_addresses_serve),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_time_left),
     };

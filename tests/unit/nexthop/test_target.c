@@ -39,39 +39,45 @@ static void says_once_that_one_of_several_failed(void **state)
     assert_false(candidates_failed(&one, &list[1], 1000)); /* the next hop itself is down then */
 }
 
-static void tls_by_level_and_what_there_is(void **state)
+static void tls_by_level(void **state)
 {
-    char any_bytes, verify_bytes; /* only compared */
-    struct tls_context *any = (void *)&any_bytes, *verify = (void *)&verify_bytes;
+    char bytes; /* only compared */
+    struct tls_context *context = (void *)&bytes;
     const struct {
         enum tls_level want;
-        bool broken, have;
+        bool broken;
         struct tls_context *tls;
         enum smtpc_tls level;
-        bool ok;
     } cases[] = {
-        {TLS_OFF, false, true, NULL, SMTPC_TLS_OFF, true},
-        {TLS_MAY, false, true, any, SMTPC_TLS_MAY, true},
-        {TLS_MAY, true, true, NULL, SMTPC_TLS_OFF, true},
-        {TLS_MAY, false, false, NULL, SMTPC_TLS_OFF, true},
-        {TLS_REQUIRE, true, true, any, SMTPC_TLS_REQUIRE, true},
-        {TLS_REQUIRE, false, false, NULL, SMTPC_TLS_OFF, false},
-        {TLS_VERIFY, false, true, verify, SMTPC_TLS_REQUIRE, true},
-        {TLS_VERIFY, false, false, NULL, SMTPC_TLS_OFF, false},
+        {TLS_OFF, false, NULL, SMTPC_TLS_OFF},          {TLS_MAY, false, context, SMTPC_TLS_MAY},
+        {TLS_MAY, true, NULL, SMTPC_TLS_OFF},           {TLS_REQUIRE, true, context, SMTPC_TLS_REQUIRE},
+        {TLS_VERIFY, true, context, SMTPC_TLS_REQUIRE}, {TLS_PIN, true, context, SMTPC_TLS_REQUIRE},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct candidate to = {.tls_broken = cases[i].broken};
+        struct hop_access access = {.level = cases[i].want, .tls = cases[i].want == TLS_OFF ? NULL : context};
         struct tls_context *tls;
         enum smtpc_tls level;
-        bool ok = candidate_tls(&to, cases[i].want, cases[i].have ? any : NULL, cases[i].have ? verify : NULL,
-                                &tls, &level);
-        assert_int_equal(ok, cases[i].ok);
+        candidate_tls(&to, &access, &tls, &level);
         assert_ptr_equal(tls, cases[i].tls);
         assert_int_equal(level, cases[i].level);
     }
-    assert_true(str_eq(candidate_server_name(STR("mx.example"), TLS_MAY), STR("mx.example")));
-    assert_null(candidate_server_name(STR("192.0.2.1"), TLS_REQUIRE).p);
-    assert_true(str_eq(candidate_server_name(STR("192.0.2.1"), TLS_VERIFY), STR("192.0.2.1")));
+    static const struct {
+        const char *host, *name, *asked; /* asked: NULL: no name */
+        enum tls_level level;
+    } names[] = {
+        {"mx.example", "", "mx.example", TLS_MAY},
+        {"192.0.2.1", "", NULL, TLS_REQUIRE},
+        {"192.0.2.1", "", NULL, TLS_PIN},
+        {"192.0.2.1", "", "192.0.2.1", TLS_VERIFY},
+        {"192.0.2.1", "mail.example", "mail.example", TLS_VERIFY},
+        {"mx.example", "mail.example", "mail.example", TLS_REQUIRE},
+    };
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct hop_access access = {.level = names[i].level, .name = str_cstr(names[i].name)};
+        str_t asked = candidate_server_name(str_cstr(names[i].host), &access);
+        assert_true(str_eq(asked, str_cstr(names[i].asked)));
+    }
 }
 
 int main(void)
@@ -79,7 +85,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(picks_in_order_and_leaves_failed_ones_for_last),
         cmocka_unit_test(says_once_that_one_of_several_failed),
-        cmocka_unit_test(tls_by_level_and_what_there_is),
+        cmocka_unit_test(tls_by_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,7 +179,7 @@ static void test_crashes(void **state)
         }
         assert_int_equal(st.err, 0);
     }
-    assert_true(lives > 50);
+    assert_true(lives > 25);
     bed_destroy(&b);
 }
 

@@ -492,14 +492,10 @@ static void put_to_bad_tls(struct world *w)
 static void opportunistic_tls_that_fails_goes_in_the_clear(void **state)
 {
     struct world w = {0};
-    char text[256];
-    struct sbuf error = SBUF_ON(text);
-    assert_int_equal(tls_context_client(&w.tls, false, &error), 0);
     world_start(&w);
     world_run(&w, "", DEFAULT_RETRY, (struct step[]){{put_to_bad_tls, is_empty}, end});
     assert_int_equal(w.one.connections, 2);
     assert_int_equal(w.one.messages, 1);
-    tls_context_unref(w.tls);
 }
 
 /* --- shutdown and reload --- */

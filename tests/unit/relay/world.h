@@ -32,7 +32,6 @@ struct world {
     struct policy *policy;
     struct relay *relay;
     struct sink one, two;
-    struct tls_context *tls;
     char directory[64];   /* given, or made by world_start */
     bool keep;            /* the directory, for another world */
     struct qmsg *live[8]; /* found in it */
@@ -278,7 +277,6 @@ static void world_run(struct world *w, const char *one_options, const char *retr
     struct relay_options ro = {.loop = w->loop,
                                .queue = w->queue,
                                .policy = w->policy,
-                               .tls = w->tls,
                                .active_max = w->active_max};
     assert_int_equal(relay_create(&w->relay, &ro), 0);
     for (uint32_t i = 0; i < w->live_count; i++)

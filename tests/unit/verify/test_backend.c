@@ -467,6 +467,39 @@ static void canaries_find_servers_that_take_everything(void **state)
     world_run(&w, "", steps);
 }
 
+/* Somebody mended it, and does not want to wait for a day. */
+static void retry_mended(struct world *w)
+{
+    static const struct rule mended[] = {{"RCPT TO:<postern-canary", "550 5.1.1 no\r\n", false}, {0}};
+    struct backend *b = backend_of(w, "one.example");
+    struct verifier_shown shown;
+    uint32_t count, hurried;
+    w->one.rules = mended;
+    assert_int_equal(verifier_show(b->verifier, STR("who@one.example"), &shown), 0);
+    assert_false(shown.would_ask);
+    assert_int_equal(shown.answer.source, FROM_BLIND);
+    verifier_retry(b->verifier, STR("nobody:25"), &count, &hurried);
+    assert_int_equal(count, 0);
+    verifier_retry(b->verifier, b->key, &count, &hurried);
+    assert_int_equal(count, 1);
+    assert_int_equal(hurried, 1);
+}
+
+static bool tells(struct world *w);
+
+static void a_blind_server_is_tried_again_when_an_operator_says_so(void **state)
+{
+    static const struct step steps[] = {{ask_bob, all_answered},
+                                        {canary_now, first_canary_back},
+                                        {canary_now, is_blind},
+                                        {retry_mended, tells},
+                                        {0}};
+    static struct world w;
+    world_start(&w);
+    w.canary = "1h";
+    world_run(&w, "", steps);
+}
+
 static void ask_bob_and_rules(struct world *w)
 {
     static const struct rule canary[] = {{"RCPT TO:<postern-canary", "550 5.1.1 no\r\n", false}, {0}};
@@ -584,6 +617,7 @@ int main(void)
         cmocka_unit_test(our_own_token_is_a_loop),
         cmocka_unit_test(another_gateway_s_token_is_passed_on),
         cmocka_unit_test(canaries_find_servers_that_take_everything),
+        cmocka_unit_test(a_blind_server_is_tried_again_when_an_operator_says_so),
         cmocka_unit_test(after_a_canary_the_first_refusal_counts),
         cmocka_unit_test(a_connection_that_breaks_is_tried_again_but_not_for_ever),
         cmocka_unit_test(shutdown_answers_all_who_wait),

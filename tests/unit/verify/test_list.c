@@ -276,6 +276,32 @@ static void test_huge(void **state)
     diag_free(&d);
 }
 
+static void test_versions(void **state)
+{
+    struct file *f = *state;
+    struct diag d = {0};
+    struct recipient_list *l;
+    struct file_mark one, two;
+    write_numbers(f, 0, 10);
+    assert_int_equal(recipient_list_load(&l, f->path, &rules, NULL, 20, false, &d), 0);
+    assert_true(recipient_list_changed(l, f->path, &one)); /* it may have changed in the same moment */
+    assert_false(file_mark_is_settled(&one, one.changed_ns + 999999999));
+    assert_true(file_mark_is_settled(&one, one.changed_ns + 1000000000));
+    assert_true(file_mark_is_settled(&one, one.changed_ns - 1)); /* another clock's */
+    write_numbers(f, 0, 11);
+    assert_true(recipient_list_changed(l, f->path, &two));
+    assert_false(file_mark_eq(&one, &two));
+    remove(f->path);
+    assert_true(recipient_list_changed(l, f->path, NULL));
+    recipient_list_unref(l);
+    assert_int_equal(recipient_list_load(&l, "/etc/hostname", &rules, NULL, 20, false, &d),
+                     0); /* of long ago */
+    assert_false(recipient_list_changed(l, "/etc/hostname", &one));
+    assert_true(recipient_list_changed(l, "/etc/passwd", &two));
+    recipient_list_unref(l);
+    diag_free(&d);
+}
+
 static void *use_and_drop(void *arg)
 {
     struct recipient_list *l = arg;
@@ -315,6 +341,7 @@ int main(void)
         WITH_FILE(test_shrink_with_other_rules),
         WITH_FILE(test_message_of_refusal),
         WITH_FILE(test_unreadable),
+        WITH_FILE(test_versions),
         WITH_FILE(test_huge),
         cmocka_unit_test(test_shared),
     };

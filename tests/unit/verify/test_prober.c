@@ -601,8 +601,38 @@ static void check_probe(struct world *w)
     for (size_t i = 0; i < COUNT_OF(parts); i++)
         if (!strstr(w->transcript, parts[i]))
             fail_msg("no %s in\n%s", parts[i], w->transcript);
+    assert_true(w->probe.is_answered);
+    assert_int_equal(w->probe.said, VERDICT_UNKNOWN);
+    assert_int_equal(w->probe.before.state, VERDICT_NONE);
+    assert_int_equal(w->probe.after.state, VERDICT_UNKNOWN);
     ask(w, "bad@one.example");
     assert_answer(w, "bad@one.example", R_unknown_user, "cache");
+    const struct verify_answer *a = &w->asks[w->ask_count - 1].answer;
+    char reference[14]; /* the refusal leads to the log line of the probe */
+    verdict_reference(STR("bad@one.example"), &w->probe.after, reference);
+    assert_string_equal(a->reference, reference);
+}
+
+static void dry_probe(struct world *w)
+{
+    w->probe.is_dry = true;
+    probe_now(w);
+}
+
+static void check_dry_probe(struct world *w)
+{
+    struct verdict_record r;
+    assert_int_equal(w->probe.after.state, VERDICT_UNKNOWN);
+    assert_int_equal(w->probe.reply, R_unknown_user);
+    assert_false(verdict_cache_peek(w->shared.known.cache, STR("bad@one.example"), &r));
+}
+
+static void a_dry_probe_changes_nothing(void **state)
+{
+    static const struct step steps[] = {{dry_probe, probe_is_done}, {check_dry_probe, NULL}, {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, "", steps);
 }
 
 static void a_probe_with_its_dialogue(void **state)
@@ -633,6 +663,7 @@ int main(void)
         cmocka_unit_test(good_ones_in_use_are_refreshed),
         cmocka_unit_test(learns_from_deliveries_and_senders),
         cmocka_unit_test(a_probe_with_its_dialogue),
+        cmocka_unit_test(a_dry_probe_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

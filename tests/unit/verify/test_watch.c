@@ -51,6 +51,21 @@ static void taken_twice_is_blind_and_asked_again_daily(void **state)
     assert_false(watch_data_refused(&w, 0)); /* one that tells is not blind for one late refusal */
 }
 
+static void a_refused_delivery_brings_it_forward(void **state)
+{
+    struct watch w = {.is_out = true, .taken_count = 1};
+    assert_true(watch_taken(&w, HOUR_S, 3000, 0));
+    watch_told(&w, 4000);
+    assert_false(watch_due(&w, HOUR_S, 12999)); /* not for each one */
+    assert_true(watch_due(&w, HOUR_S, 13000));
+    watch_told(&w, DAY_MS / 2);
+    assert_true(watch_due(&w, HOUR_S, DAY_MS / 2));
+    w.is_out = true;
+    assert_true(watch_refused(&w, HOUR_S, DAY_MS / 2, 0));
+    watch_told(&w, DAY_MS / 2); /* as it should be */
+    assert_false(watch_due(&w, HOUR_S, DAY_MS / 2));
+}
+
 static void passes_with_both_seen_lately(void **state)
 {
     struct watch w = {0};
@@ -71,6 +86,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_one_a_while_after_the_first_use),
         cmocka_unit_test(taken_twice_is_blind_and_asked_again_daily),
+        cmocka_unit_test(a_refused_delivery_brings_it_forward),
         cmocka_unit_test(passes_with_both_seen_lately),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

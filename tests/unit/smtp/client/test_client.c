@@ -50,6 +50,10 @@ static unsigned tx_index(const struct run *r, const struct smtpc_tx *tx)
 static void on_send(void *host, const char *p, size_t n)
 {
     struct run *r = host;
+    str_t line = str_of(p, n);
+    bool is_secret = str_starts(line, STR("AUTH PLAIN ")) || str_starts(line, STR("AUTH EXTERNAL ")) ||
+                     str_starts(line, STR("dXNlcg==")) || str_starts(line, STR("cGFzcw=="));
+    assert_int_equal(r->c && smtpc_sends_secret(r->c), is_secret);
     sbuf_put(&r->said, p, n);
 }
 
@@ -313,6 +317,59 @@ static const struct dialogue tls[] = {
      .script = OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! closed\nE failed STARTTLS 0\n"},
 };
 
+/* "user" "pass" */
+#define USER_64  "dXNlcg=="
+#define PASS_64  "cGFzcw=="
+#define PLAIN_64 "AHVzZXIAcGFzcw=="
+#define SECURED                                                                                              \
+    OFFERS_TLS "C STARTTLS\nS 220 go\nE starttls\n! secured\nC EHLO gw.example\nS 250-mx\nS "                \
+               "250-PIPELINING\n"
+#define LOGS_IN(mechanism_)                                                                                  \
+    .opt = {.tls = SMTPC_TLS_REQUIRE,                                                                        \
+            .has_auth = true,                                                                                \
+            .auth = {.mechanism = mechanism_, .user = STR("user"), .password = STR("pass")}}
+
+static const struct dialogue logins[] = {
+    {"PLAIN", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH LOGIN PLAIN CRAM-MD5\nC AUTH PLAIN " PLAIN_64
+                       "\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"LOGIN where that is all", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH LOGIN\nC AUTH LOGIN\nS 334 VXNlcm5hbWU6\nC " USER_64
+                       "\nS 334 UGFzc3dvcmQ6\nC " PASS_64 "\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"LOGIN when it is wanted", LOGS_IN(AUTH_LOGIN),
+     .script = SECURED "S 250 AUTH PLAIN LOGIN\nC AUTH LOGIN\nS 334 x\nC " USER_64
+                       "\nS 535 5.7.8 no\nE failed AUTH 535\n"},
+    {"PLAIN when it is wanted, and not there", LOGS_IN(AUTH_PLAIN),
+     .script = SECURED "S 250 AUTH LOGIN\nE failed AUTH 454\n"},
+    {"EXTERNAL", LOGS_IN(AUTH_EXTERNAL),
+     .script =
+         SECURED "S 250 AUTH PLAIN EXTERNAL\nC AUTH EXTERNAL " USER_64 "\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"EXTERNAL without a name",
+     .opt = {.tls = SMTPC_TLS_REQUIRE, .has_auth = true, .auth = {.mechanism = AUTH_EXTERNAL}},
+     .script = SECURED "S 250 AUTH EXTERNAL\nC AUTH EXTERNAL =\nS 235 2.7.0 welcome\nE ready 2\n"},
+    {"nothing offered", LOGS_IN(AUTH_AUTO), .script = SECURED "S 250 8BITMIME\nE failed AUTH 454\n"},
+    {"nothing that we know", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH GSSAPI XPLAIN\nE failed AUTH 454\n"},
+    {"refused", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH PLAIN\nC AUTH PLAIN " PLAIN_64 "\nS 535 5.7.8 wrong\nE failed AUTH 535\n"},
+    {"not now", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH PLAIN\nC AUTH PLAIN " PLAIN_64 "\nS 454 4.7.0 later\nE failed AUTH 454\n"},
+    {"a question that PLAIN does not have", LOGS_IN(AUTH_AUTO),
+     .script = SECURED "S 250 AUTH PLAIN\nC AUTH PLAIN " PLAIN_64 "\nS 334 what\nE failed AUTH 0\n"},
+    {"taken too early", LOGS_IN(AUTH_LOGIN),
+     .script = SECURED "S 250 AUTH LOGIN\nC AUTH LOGIN\nS 235 sure\nE failed AUTH 0\n"},
+    {"asked too often", LOGS_IN(AUTH_LOGIN),
+     .script = SECURED "S 250 AUTH LOGIN\nC AUTH LOGIN\nS 334 a\nC " USER_64 "\nS 334 b\nC " PASS_64
+                       "\nS 334 c\nE failed AUTH 0\n"},
+    {"never in the clear, whatever is offered",
+     .opt = {.tls = SMTPC_TLS_MAY, .has_auth = true, .auth = {.user = STR("user"), .password = STR("pass")}},
+     .script = EHLO "S 250-mx\nS 250 AUTH PLAIN LOGIN\nE failed AUTH 454\n"},
+    {"what was offered in the clear is forgotten", LOGS_IN(AUTH_AUTO),
+     .script = EHLO "S 250-mx\nS 250-AUTH PLAIN\nS 250 STARTTLS\nC STARTTLS\nS 220 go\nE starttls\n! "
+                    "secured\nC EHLO gw.example\n"
+                    "S 250 mx\nE failed AUTH 454\n"},
+};
+
 static const struct dialogue pipelined[] = {
     {"one message", .messages = ONE,
      .script = UP_PIPE "D 0\n" SAY_0 YES "E content 0\nT 0\nC body 0\nC .\n"
@@ -511,12 +568,10 @@ static const struct dialogue probes[] = {
      .script = UP_PIPE "D 0\n" PROBE_0 "S 250 ok\nS 250 2.1.5 ok\nS 550 5.1.1 no\nS 250 flushed\n"
                        "E rcpt 0.0 yes RCPT 250 2.1.5\nE rcpt 0.1 no RCPT 550 5.1.1\nE done 0\nE ready 2\n"},
     {"the next one right behind, and a message behind that", .messages = PROBES,
-     .script = UP_PIPE "D 0\n" PROBE_0 "D 1\n" PROBE_1
-                       "S 250 ok\nS 250 ok\nS 450 4.2.0 no\nS 250 ok\n"
+     .script = UP_PIPE "D 0\n" PROBE_0 "D 1\n" PROBE_1 "S 250 ok\nS 250 ok\nS 450 4.2.0 no\nS 250 ok\n"
                        "E rcpt 0.0 yes RCPT 250\nE rcpt 0.1 no RCPT 450 4.2.0\nE done 0\nE ready 1\n"
                        "D 2\n" SAY_0 "S 250 ok\nS 250 ok\nS 250 ok\n"
-                       "E rcpt 1.0 yes RCPT 250\nE done 1\nE ready 1\n" YES
-                       "E content 2\n"
+                       "E rcpt 1.0 yes RCPT 250\nE done 1\nE ready 1\n" YES "E content 2\n"
                        "T 2\nC body 2\nC .\nS 250 ok\nE rcpt 2.0 yes end of data 250\nE done 2\nE ready 2\n"},
     {"the sender refused", .messages = PROBES,
      .script = UP_PIPE "D 0\n" PROBE_0 "D 1\n" PROBE_1
@@ -547,6 +602,11 @@ static const struct dialogue probes[] = {
 static void test_hello(void **state)
 {
     play_all(hello, COUNT_OF(hello));
+}
+
+static void test_logins(void **state)
+{
+    play_all(logins, COUNT_OF(logins));
 }
 
 static void test_tls(void **state)
@@ -680,6 +740,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_logins),
         cmocka_unit_test(test_pipelined),
         cmocka_unit_test(test_lost),
         cmocka_unit_test(test_lock_step),

@@ -258,6 +258,7 @@ static struct world *world_new_tls(const char *more_config, struct tls_context *
                                              .queue = w->queue,
                                              .policy = w->policy,
                                              .tls = tls,
+                                             .worker_count = 1,
                                              .accepted = accepted,
                                              .empty = service_empty,
                                              .ctx = w};
@@ -614,7 +615,7 @@ static void make_contexts(struct tls_context **server, struct tls_context **clie
     write_identity(cert, key);
     assert_int_equal(tls_context_server(server, &error), 0);
     assert_int_equal(tls_context_add_identity(*server, str_cstr(cert), str_cstr(key), &error), 0);
-    assert_int_equal(tls_context_client(client, false, &error), 0);
+    assert_int_equal(tls_context_client(client, NULL, &error), 0);
     unlink(cert);
     unlink(key);
     rmdir(dir);

@@ -622,7 +622,7 @@ static void test_policy_may_change_between_transactions(void **state)
     peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
     assert_false(smtpd_idle(h->s));
     assert_says(h, "RCPT TO:<bob@example.org>\r\n", "554 5.7.1");
-    smtpd_set_policy(h->s, other, CLASS_STRANGER);
+    smtpd_set_policy(h->s, other, h->tls_offered, CLASS_STRANGER);
     assert_ptr_equal(smtpd_policy(h->s), h->policy);
     assert_says(h, "RCPT TO:<bob@example.org>\r\n", "554 5.7.1");
     assert_says(h, "RSET\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\n",
@@ -639,14 +639,14 @@ static void test_class_follows_the_policy(void **state)
     struct policy *wary = peer_policy_of("hostname: mx.example.com\n", "");
     peer_start(h);
     peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n");
-    smtpd_set_policy(h->s, wary, CLASS_STRANGER);
+    smtpd_set_policy(h->s, wary, h->tls_offered, CLASS_STRANGER);
     assert_int_equal(smtpd_class(h->s), CLASS_TRUSTED);
     assert_says(h, "RCPT TO:<x@elsewhere.example>\r\n", "250 2.1.5");
     assert_says(h, "RSET\r\nMAIL FROM:<>\r\nRCPT TO:<x@elsewhere.example>\r\n",
                 "250 2.0.0 OK\r\n250 2.1.0 Sender OK\r\n554 5.7.1");
     assert_int_equal(smtpd_class(h->s), CLASS_STRANGER);
     peer_say(h, "RSET\r\n");
-    smtpd_set_policy(h->s, h->policy, CLASS_STRANGER); /* and at once between transactions */
+    smtpd_set_policy(h->s, h->policy, h->tls_offered, CLASS_STRANGER); /* and at once between transactions */
     assert_int_equal(smtpd_class(h->s), CLASS_TRUSTED);
     peer_free(h);
     policy_free(wary);

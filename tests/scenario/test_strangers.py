@@ -1,0 +1,304 @@
+"""Hostile strangers: those that talk early, are on a list, come too often, are too slow, or are too many; and the edge, which feels nothing."""
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from conftest import EDGE, Gateway, INTERNAL, PATIENCE_S, Process, Sink, STRANGER, Smtp, eventually, free_port
+
+
+def served(sink, **more):
+    return {"domains": [{"name": "example.com", "local": True, "route": {"hosts": [f"{INTERNAL}:{sink.port}"]}}],
+            "edge_networks": [EDGE], **more}
+
+
+def deliver(gateway, source):
+    c = gateway.smtp(source)
+    for line in ("EHLO x", "MAIL FROM:<a@example.net>", "RCPT TO:<bob@example.com>"):
+        assert c.say(line).code == 250
+    assert c.say("DATA").code == 354
+    assert c.say("Subject: x\r\n\r\nhello\r\n.").code == 250
+    c.file.close(), c.sock.close()
+
+
+def raw(gateway, source=STRANGER):
+    return Smtp("127.0.0.1", gateway.port, source, greeting=False)
+
+
+@pytest.mark.sanitized
+def test_who_talks_before_the_greeting_is_refused_and_the_edge_does_not_wait(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"early": "refuse", "greet_delay": "60s"}))
+    deliver(gateway, EDGE)
+    deliver(gateway, INTERNAL)
+    c = raw(gateway)
+    c.write("EHLO spam\r\n")
+    assert c.reply().startswith("554 5.5.1") and c.reply().code == 0
+    assert gateway.metric("postern_early_talkers_total", when="greeting") == 1
+    said = eventually(lambda: gateway.events("early_talker"), "logged")[0]
+    assert (said["when"], said["refused"]) == ("greeting", "yes")
+    assert eventually(lambda: [e for e in gateway.events("session") if e["reason"] == "early"])
+    waiting = raw(gateway)  # still waits for its greeting when we stop
+    gateway.stop()
+    assert waiting.reply().code == 421
+
+
+def test_a_late_greeting_comes_and_what_was_said_before_is_heard(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"early": "log", "greet_delay": "200ms"}))
+    deliver(gateway, STRANGER)
+    c = raw(gateway)
+    c.write("EHLO x\r\n")
+    assert c.reply().code == 220 and c.reply().code == 250
+    assert gateway.metric("postern_early_talkers_total", when="greeting") == 1
+
+
+def test_what_is_pipelined_behind_ehlo(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"early": "log"}))
+    for source, seen in ((STRANGER, 1), (EDGE, 1), (INTERNAL, 1)):
+        c = gateway.smtp(source)
+        c.write("EHLO x\r\nMAIL FROM:<a@example.net>\r\n")
+        assert c.reply().code == 250 and c.reply().code == 250
+        assert gateway.metric("postern_early_talkers_total", when="ehlo") == seen
+    gateway.configure(strangers={"early": "refuse"})
+    gateway.cli("reload")
+    c = gateway.smtp()
+    c.write("EHLO x\r\nMAIL FROM:<a@example.net>\r\n")
+    assert c.reply().code == 250 and c.reply().startswith("554 5.5.1") and c.reply().code == 0
+    gateway.configure(strangers={"early": "off"})
+    gateway.cli("reload")
+    c = gateway.smtp()
+    c.write("EHLO x\r\nMAIL FROM:<a@example.net>\r\n")
+    assert c.reply().code == 250 and c.reply().code == 250
+    assert gateway.metric("postern_early_talkers_total", when="ehlo") == 2
+
+
+class Lists:
+    """unbound, with one client on the list bl.test; dead.example.net is asked of nobody who answers."""
+
+    def __init__(self, directory):
+        self.port = free_port()
+        conf = directory / "lists.conf"
+        conf.write_text(f"""server:
+  interface: 127.0.0.1@{self.port}
+  port: {self.port}
+  do-daemonize: no
+  chroot: ""
+  username: ""
+  directory: "{directory}"
+  pidfile: ""
+  use-syslog: no
+  do-not-query-localhost: no
+  local-zone: "bl.test." static
+  local-data: "1.0.0.127.bl.test. 300 IN A 127.0.0.2"
+  local-data: "3.0.0.127.bl.test. 300 IN A 127.0.0.2"
+  local-zone: "clean.test." static
+  local-zone: "broken.test." static
+  local-data: "1.0.0.127.broken.test. 300 IN A 127.255.255.254"
+forward-zone:
+  name: "dead.example.net."
+  forward-addr: 127.0.0.1@9
+""")
+        self.process = Process(shutil.which("unbound") or "/usr/sbin/unbound", "-d", "-c", conf, log=directory / "unbound.log")
+        eventually(lambda: self.answers() or not self.process.running(), "unbound answers")
+        assert self.process.running(), self.process.log()
+
+    def answers(self):
+        question = bytes.fromhex("abcd01000001000000000000") + b"\x05clean\x04test\x00\x00\x01\x00\x01"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.5)
+            try:
+                s.connect(("127.0.0.1", self.port))
+                s.send(question)
+                return bool(s.recv(512))
+            except OSError:
+                return False
+
+    def kill(self):
+        return self.process.kill()
+
+
+@pytest.fixture
+def lists(tmp_path):
+    if not (shutil.which("unbound") or os.path.exists("/usr/sbin/unbound")):
+        pytest.skip("no unbound here")
+    server = Lists(tmp_path)
+    yield server
+    server.kill()
+
+
+def listed_gateway(run, lists, zones):
+    sink = run(Sink)
+    return run(Gateway, **served(sink, strangers={"dnsbl": zones}, dns={"resolver": f"127.0.0.1:{lists.port}", "timeout": "2s"}))
+
+
+@pytest.mark.sanitized
+def test_who_is_listed_is_refused_by_name_and_never_the_edge(run, lists):
+    gateway = listed_gateway(run, lists, ["clean.test", "bl.test"])
+    c = gateway.smtp()
+    assert c.say("EHLO x").code == 250 and c.say("MAIL FROM:<a@example.net>").code == 250
+    for _ in range(2):
+        said = c.say("RCPT TO:<bob@example.com>")
+        assert said.startswith("550 5.7.1") and "bl.test" in said, said
+    assert c.say("RCPT TO:<postmaster@example.com>").code == 250
+    assert c.say("RCPT TO:<bob@example.org>").startswith("554 5.7.1"), "relaying is refused for what it is"
+    deliver(gateway, EDGE)  # 127.0.0.3 is on the list
+    assert gateway.metric("postern_dnsbl_total", result="listed") == 1
+    said = eventually(lambda: gateway.events("dnsbl"), "logged")[0]
+    assert (said["zone"], said["answer"], said["result"]) == ("bl.test", "127.0.0.2", "listed")
+
+
+def test_a_list_that_does_not_answer_lists_nobody(run, lists):
+    gateway = listed_gateway(run, lists, ["dead.example.net", "broken.test", "clean.test"])
+    deliver(gateway, STRANGER)
+    assert gateway.metric("postern_dnsbl_total", result="failed") == 2 and gateway.metric("postern_dnsbl_total", result="clean") == 1
+    gone = gateway.smtp()
+    gone.file.close(), gone.sock.close()  # while its question is out
+    gateway.smtp()
+    assert gateway.stop() == 0
+
+
+def test_rates_of_one_address(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, workers=1, strangers={"connections": "3/h", "messages": "2/h"}))
+    first = gateway.smtp()
+    assert first.say("EHLO x").code == 250
+    for _ in range(2):
+        assert first.say("MAIL FROM:<a@example.net>").code == 250 and first.say("RSET").code == 250
+    assert first.say("MAIL FROM:<a@example.net>").startswith("450 4.7.1")
+    gateway.smtp()
+    eventually(lambda: raw(gateway).reply().startswith("421 4.7.0"), "the share is used up")
+    for source in (EDGE, INTERNAL):
+        for _ in range(4):
+            deliver(gateway, source)
+    assert gateway.metric("postern_rate_limited_total", what="messages") == 1
+    assert gateway.metric("postern_rate_limited_total", what="connections") >= 1
+
+
+def dribble(c, data, patience_s=PATIENCE_S):
+    """One byte now and then until the other side has had enough; returns what it says."""
+    c.sock.settimeout(0.1)
+    until = time.monotonic() + patience_s
+    for i in range(100000):
+        assert time.monotonic() < until, "it may go on for ever"
+        try:
+            c.sock.sendall(data[i % len(data):][:1])
+            got = c.sock.recv(4096)
+            return got
+        except TimeoutError:
+            continue
+        except OSError:
+            return b""
+
+
+def test_slow_senders_use_up_their_time(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, timeouts={"command": "2s", "data_block": "2s"}))
+    assert dribble(gateway.smtp(), b"NOOP ").startswith(b"421 4.4.2")
+    c = gateway.smtp()
+    for line in ("EHLO x", "MAIL FROM:<a@example.net>", "RCPT TO:<bob@example.com>"):
+        c.say(line)
+    assert c.say("DATA").code == 354
+    assert dribble(c, b"x" * 60 + b"\r\n").startswith(b"421 4.4.2")
+    c = gateway.smtp()  # as slow between its commands, but these are whole
+    for _ in range(4):
+        time.sleep(0)
+        assert c.say("NOOP").code == 250
+
+
+def test_overload_turns_strangers_away_first_and_tells(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, workers=1, limits={"sessions": 32, "sessions_per_client": 0}))
+    held = [gateway.smtp() for _ in range(30)]
+    assert raw(gateway).reply().startswith("421 4.3.2")
+    assert gateway.metric("postern_overload", stage="strangers") == 1
+    deliver(gateway, EDGE)
+    held += [gateway.smtp(EDGE) for _ in range(2)]
+    assert raw(gateway, EDGE).reply().startswith("421 4.3.2")
+    eventually(lambda: [e["stage"] for e in gateway.events("overload")] == ["strangers", "all"], "told")
+    for c in held:
+        c.file.close(), c.sock.close()
+    eventually(lambda: gateway.metric("postern_overload", stage="strangers") == 0, "over")
+    eventually(lambda: gateway.events("overload")[-1]["stage"] == "none", "told")
+    deliver(gateway, STRANGER)
+
+
+def flood(gateway, count, act):
+    """Sockets of strangers that `act` is done to; those that the gateway refuses are part of it."""
+    sockets = []
+    for i in range(count):
+        try:
+            s = socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S, source_address=(f"127.1.{i // 200 % 250}.{i % 200 + 1}", 0))
+            s.setblocking(False)
+            act(s, i)
+            sockets.append(s)
+        except OSError:
+            continue
+    return sockets
+
+
+def garbage(s, i):
+    s.send(random.Random(i).randbytes(20000))
+
+
+FLOODS = {
+    "slowloris": lambda s, i: s.send(b"EHLO slow\r\nMAIL FROM:<a@exam"),
+    "garbage": garbage,
+    "idle": lambda s, i: None,
+    "no readers": lambda s, i: s.send(b"HELP\r\n" * 3000),
+    "come and go": lambda s, i: s.close(),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_the_edge_is_served_under(run, kind):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, limits={"sessions": 800}))
+    sockets = flood(gateway, 1500, FLOODS[kind])
+    for _ in range(3):
+        deliver(gateway, EDGE)
+        deliver(gateway, INTERNAL)
+    eventually(lambda: gateway.queued() == 0, "all is delivered")
+    for s in sockets:
+        s.close()
+    assert gateway.process.running()
+    eventually(lambda: gateway.metric("postern_overload", stage="strangers") == 0, "over")
+    deliver(gateway, STRANGER)
+    assert gateway.stop() == 0
+
+
+def test_ten_thousand_idle_sessions(run):
+    """50,000 need the same with LimitNOFILE= and limits.sessions raised: a session costs a descriptor and some kilobytes (docs/threat-model.md)."""
+    import resource
+    count = 10000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 1000:
+        pytest.skip("too few files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        sink = run(Sink)
+        gateway = run(Gateway, **served(sink, limits={"sessions": 20000}))
+        before = rss_kib(gateway)
+        sockets = flood(gateway, count, lambda s, i: None)
+        assert len(sockets) == count
+        eventually(lambda: gateway.metric("postern_sessions_open") == count, "all are greeted")
+        each = (rss_kib(gateway) - before) * 1024 / count
+        print(f"{each:.0f} bytes a session")
+        assert each < 8192
+        deliver(gateway, EDGE)
+        for s in sockets:
+            s.close()
+        eventually(lambda: gateway.metric("postern_sessions_open") == 0, "all are gone")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def rss_kib(gateway):
+    for line in open(f"/proc/{gateway.process.p.pid}/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1])
