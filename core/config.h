@@ -129,6 +129,11 @@ struct cfg_network { /* address, CIDR, or a host name that is resolved at boot, 
     struct mark mark;
 };
 
+struct cfg_names {
+    str_t *items;
+    size_t count;
+};
+
 enum listener_tls {
     LISTENER_TLS_BY_CLASS,
     LISTENER_TLS_OFF,
@@ -140,6 +145,10 @@ enum listener_tls {
 struct cfg_listener {
     struct endpoint at;
     enum listener_tls tls;
+    struct { /* that tell of their clients */
+        struct cidr *items;
+        size_t count;
+    } proxies;
     struct mark mark, tls_mark; /* tls_mark: line 0: not written */
 };
 
@@ -196,6 +205,9 @@ struct config {
     bool has_edge_networks;                 /* else: what destination.host is or resolves to */
     struct cfg_network *edge_networks;
     size_t edge_network_count;
+    struct cfg_names edge_names;
+    struct cfg_network *xclient_networks;
+    size_t xclient_network_count;
     struct cfg_network *trusted_networks;
     size_t trusted_network_count;
     struct cfg_domain *domains;

@@ -77,12 +77,20 @@ void config_write_docs(struct gbuf *out)
         write_section(out, id);
 }
 
+static bool same_proxies(const struct cfg_listener *a, const struct cfg_listener *b)
+{
+    return a->proxies.count == b->proxies.count &&
+           (a->proxies.count == 0 ||
+            memcmp(a->proxies.items, b->proxies.items, a->proxies.count * sizeof *a->proxies.items) == 0);
+}
+
 static bool same_listeners(const struct config *a, const struct config *b)
 {
     if (a->listener_count != b->listener_count)
         return false;
     for (size_t i = 0; i < a->listener_count; i++)
-        if (!ip_eq(&a->listeners[i].at.ip, &b->listeners[i].at.ip) ||
+        if (!same_proxies(&a->listeners[i], &b->listeners[i]) ||
+            !ip_eq(&a->listeners[i].at.ip, &b->listeners[i].at.ip) ||
             a->listeners[i].at.port != b->listeners[i].at.port || a->listeners[i].tls != b->listeners[i].tls)
             return false;
     return true;

@@ -150,12 +150,48 @@ static void read_networks(struct loader *l, const struct schema_key *k, const st
             (*count)++;
 }
 
+void read_proxies(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct cfg_listener *listener = container_of(field, struct cfg_listener, proxies);
+    struct cfg_network net;
+
+    listener->proxies.items = new_items(l, k, list, sizeof *listener->proxies.items);
+    for (const struct node *n = list->first; n && listener->proxies.items && !too_many_errors(l);
+         n = n->next) {
+        if (!parse_network(l, k, n, &net))
+            continue;
+        if (net.is_name)
+            diag_error(l->diag, n->mark,
+                       "%s: \"" STR_FMT "\" is a name; write addresses and networks, such as %s", k->name,
+                       STR_ARG(net.name), k->example);
+        else
+            listener->proxies.items[listener->proxies.count++] = net.cidr;
+    }
+}
+
 void read_edge_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
 {
     struct config *c = l->config;
     (void)field;
     c->has_edge_networks = true;
     read_networks(l, k, n, &c->edge_networks, &c->edge_network_count);
+}
+
+void read_xclient_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)
+{
+    struct config *c = l->config;
+    (void)field;
+    read_networks(l, k, n, &c->xclient_networks, &c->xclient_network_count);
+}
+
+void read_names(struct loader *l, const struct schema_key *k, const struct node *list, void *field)
+{
+    struct cfg_names *names = field;
+
+    names->items = new_items(l, k, list, sizeof *names->items);
+    for (const struct node *n = list->first; n && names->items && !too_many_errors(l); n = n->next)
+        if (check_item(l, k, n, NODE_SCALAR))
+            read_fqdn(l, k, n, &names->items[names->count++]);
 }
 
 void read_trusted_networks(struct loader *l, const struct schema_key *k, const struct node *n, void *field)

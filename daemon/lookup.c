@@ -102,6 +102,21 @@ static json_t *of_index(const struct lookup *k, const struct qmsg *m)
                      (int)k->w->index);
 }
 
+static void put_real(json_t *answer, const struct envelope *env)
+{
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    if (!env->real.step)
+        return;
+    if (env->real.step != ORIGIN_UNKNOWN)
+        ip_format(&env->real.ip, &b);
+    json_object_set_new(answer, "real",
+                        json_pack("{s:o, s:s, s:o, s:o}", "address",
+                                  b.n ? json_of_str(sbuf_view(&b)) : json_null(), "by",
+                                  origin_step_name(env->real.step), "name", json_of_str(env->real.name),
+                                  "helo", json_of_str(env->real.helo)));
+}
+
 static void add_envelope(struct lookup *k, const struct qmsg *m)
 {
     struct envelope env;
@@ -117,6 +132,7 @@ static void add_envelope(struct lookup *k, const struct qmsg *m)
     json_object_set_new(k->answer, "is_report", json_boolean(env.is_dsn));
     json_object_set_new(k->answer, "client", env.is_dsn ? json_null() : json_of_str(sbuf_view(&b)));
     json_object_set_new(k->answer, "helo", json_of_str(env.helo));
+    put_real(k->answer, &env);
 }
 
 /* --- the content --- */

@@ -68,6 +68,29 @@ err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes)
     return err ? err : recovered_all(w, notes);
 }
 
+/* Copies: a reload takes the configuration away, and the listeners stay. */
+static err_t make_door(const struct cfg_listener *l, struct smtpd_door *door)
+{
+    *door = (struct smtpd_door){.tls = l->tls, .proxy_count = l->proxies.count};
+    if (!l->proxies.count)
+        return 0;
+    struct cidr *copy = calloc(l->proxies.count, sizeof *copy);
+    if (!copy) {
+        door->proxy_count = 0;
+        return -ENOMEM;
+    }
+    memcpy(copy, l->proxies.items, l->proxies.count * sizeof *copy);
+    door->proxies = copy;
+    return 0;
+}
+
+static void free_doors(struct worker *w)
+{
+    for (size_t i = 0; i < w->listener_count; i++)
+        free(w->listeners[i].door.proxies);
+    free(w->listeners);
+}
+
 err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes)
 {
     const struct config *c = policy_config(w->current->policy);
@@ -76,9 +99,12 @@ err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes)
         return -ENOMEM;
     for (size_t i = 0; i < c->listener_count; i++) {
         struct worker_listener *ln = &w->listeners[i];
-        *ln = (struct worker_listener){.worker = w, .tls = c->listeners[i].tls};
-        err_t err = listener_adopt(&ln->listener, ports_take(ports, w->index, i));
+        *ln = (struct worker_listener){.worker = w};
+        err_t err = make_door(&c->listeners[i], &ln->door);
+        if (!err)
+            err = listener_adopt(&ln->listener, ports_take(ports, w->index, i));
         if (err) {
+            free(ln->door.proxies);
             ports_explain(&c->listeners[i].at, err, notes);
             return err;
         }
@@ -100,7 +126,7 @@ void worker_discard(struct worker *w)
 {
     for (size_t i = 0; i < w->listener_count; i++)
         listener_close(w->listeners[i].listener);
-    free(w->listeners);
+    free_doors(w);
     free(w->recovered);
     relay_destroy(w->relay);
     smtpd_service_destroy(w->service);
@@ -116,7 +142,7 @@ void worker_discard(struct worker *w)
 static void listener_accepted(void *ctx, int fd, const struct endpoint *peer, const struct endpoint *local)
 {
     const struct worker_listener *ln = ctx;
-    smtpd_service_accept(ln->worker->service, fd, peer, local, ln->tls);
+    smtpd_service_accept(ln->worker->service, fd, peer, local, &ln->door);
 }
 
 static void post_step(struct worker *w);
@@ -475,6 +501,6 @@ void worker_join(struct worker *w)
     pthread_join(w->thread, NULL);
     verifier_destroy(w->verifier);
     loop_destroy(w->loop);
-    free(w->listeners);
+    free_doors(w);
     release_shared(w);
 }

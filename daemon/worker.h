@@ -34,7 +34,7 @@ struct worker_task {
 struct worker_listener {
     struct worker *worker;
     struct listener *listener; /* frees itself after listener_close */
-    enum listener_tls tls;     /* as it was at boot, as its address */
+    struct smtpd_door door;    /* as it was at boot, as its address; owns the proxies */
 };
 
 struct worker {

@@ -163,9 +163,13 @@ void conn_offer(struct conn *c, const uint8_t *p, size_t n)
     bool was_clear = !c->tls;
     size_t used = c->ops->data(c, p, n);
     must(used <= n);
-    if (used == n || c->state != CONN_OPEN ||
-        (was_clear && c->tls)) /* RFC 3207: the clear rest is discarded */
+    if (used == n || c->state != CONN_OPEN)
         return;
+    if (was_clear && c->tls) { /* RFC 3207: the clear rest is discarded */
+        if (c->tls->takes_rest)
+            conn_tls_input(c, p + used, n - used);
+        return;
+    }
     c->paused = true;
     keep(c, p + used, n - used);
 }

@@ -94,6 +94,8 @@ bool conn_closing(const struct conn *c); /* after conn_finish() or conn_close(),
  * Handshakes cost what a thousand commands cost: a tick gives them a share of its time, and the others wait
  * for their turn. First come those that we began, and those of which conn_go_first() said so before. */
 void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name);
+/* From a `data` callback: what it leaves unconsumed, and all that follows, is the peer's TLS. */
+void conn_expect_tls(struct conn *c, struct tls_context *tls);
 void conn_go_first(struct conn *c);
 int conn_tls_client_tag(const struct conn *c, const struct tls_context *rules); /* -1 in the clear */
 const struct tls_info *conn_tls(const struct conn *c);                          /* NULL while in the clear */

@@ -56,6 +56,7 @@ struct conn_tls {
     struct link turn; /* it waits for its turn to go on with the handshake */
     err_t start_err, why;
     bool starting, established, ended, broken, closed_out;
+    bool takes_rest; /* conn_expect_tls */
 };
 
 struct conn_loop {

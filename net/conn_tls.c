@@ -34,6 +34,14 @@ void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name)
     conn_schedule(c);
 }
 
+void conn_expect_tls(struct conn *c, struct tls_context *tls)
+{
+    must(!c->kept.head);
+    conn_starttls(c, tls, STR_NONE);
+    if (c->tls)
+        c->tls->takes_rest = true;
+}
+
 void conn_go_first(struct conn *c)
 {
     c->goes_first = true;

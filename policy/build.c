@@ -102,6 +102,9 @@ void build_networks(struct builder *b)
         build_default_edge(b);
     build_list(b, "trusted_networks", &b->trusted, &b->p->trusted, c->trusted_networks,
                c->trusted_network_count);
+    build_list(b, "xclient_networks", &b->xclient, &b->p->xclient, c->xclient_networks,
+               c->xclient_network_count);
+    netset_seal(&b->p->xclient);
     netset_seal(&b->p->edge);
     netset_seal(&b->p->trusted);
 }
@@ -319,6 +322,7 @@ void policy_free(struct policy *p)
     smap_free(&p->addresses);
     netset_free(&p->edge);
     netset_free(&p->trusted);
+    netset_free(&p->xclient);
     arena_free(&p->arena);
     config_free(p->config);
     free(p);

@@ -20,6 +20,11 @@ enum client_class policy_classify(const struct policy *p, const struct ip *clien
     return netset_match(&p->trusted, client) ? CLASS_TRUSTED : CLASS_STRANGER;
 }
 
+bool policy_may_name_client(const struct policy *p, enum client_class c, const struct ip *client)
+{
+    return c == CLASS_EDGE || netset_match(&p->xclient, client);
+}
+
 const struct rule *find_wildcard(const struct policy *p, str_t name)
 {
     str_t label, rest = name;

@@ -39,6 +39,8 @@ const struct config *policy_config(const struct policy *p);
 
 enum client_class policy_classify(const struct policy *p,
                                   const struct ip *client); /* edge before trusted before stranger */
+/* May it say who the client is, by XCLIENT and XFORWARD? */
+bool policy_may_name_client(const struct policy *p, enum client_class c, const struct ip *client);
 /* Listed, or under a listed "*.domain"; the most specific entry that says `local` decides. Any case; never
  * for literals and never for names outside ASCII: their A-label form, which address_canonical gives, is
  * listed. */

@@ -25,7 +25,7 @@ struct rule {
 struct policy {
     struct config *config; /* owned */
     struct arena arena;    /* owns rules, keys and texts below */
-    struct netset edge, trusted;
+    struct netset edge, trusted, xclient;
     struct rule *rules;             /* one per config->domains, same order */
     struct smap domains, wildcards; /* name (of a wildcard: behind "*.") -> rule; case folded */
     struct smap addresses;          /* canonical address -> rule */
@@ -63,7 +63,7 @@ struct builder {
     struct smap names;    /* name -> struct resolved */
     struct smap contexts; /* words -> struct tls_context, counted */
     unsigned errors_before;
-    struct networks edge, trusted;
+    struct networks edge, trusted, xclient;
     err_t err; /* -ENOMEM sticks */
 };
 

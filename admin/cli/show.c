@@ -298,6 +298,26 @@ static void write_next(FILE *out, const json_t *m, uint64_t now_wall_ns)
     write_line(out, "tries", sbuf_view(&b));
 }
 
+static void write_real(FILE *out, const json_t *real)
+{
+    char text[700];
+    struct sbuf b = SBUF_ON(text);
+    if (!json_is_object(real))
+        return;
+    sbuf_str(&b, text_of(real, "address"));
+    sbuf_cstr(&b, text_of(real, "address").n ? ", by " : "unknown, by ");
+    sbuf_str(&b, text_of(real, "by"));
+    if (text_of(real, "name").n) {
+        sbuf_cstr(&b, ", name ");
+        sbuf_str(&b, text_of(real, "name"));
+    }
+    if (text_of(real, "helo").n) {
+        sbuf_cstr(&b, ", helo ");
+        sbuf_str(&b, text_of(real, "helo"));
+    }
+    write_line(out, "real", sbuf_view(&b));
+}
+
 err_t show_message(const json_t *m, uint64_t now_wall_ns, FILE *out)
 {
     struct table t = {0};
@@ -314,6 +334,7 @@ err_t show_message(const json_t *m, uint64_t now_wall_ns, FILE *out)
     write_line(out, "sender", sender.p && !sender.n ? STR("<>") : sender);
     write_line(out, "client", text_of(m, "client"));
     write_line(out, "helo", text_of(m, "helo"));
+    write_real(out, json_object_get(m, "real"));
     text_size(&b, count_of(m, "size"));
     write_line(out, "size", sbuf_view(&b));
     if (text_of(m, "error").n)

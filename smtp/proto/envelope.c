@@ -15,7 +15,10 @@ enum envelope_tag {
     TAG_CLIENT = 0x85,
     TAG_HELO = 0x86,
     TAG_RET = 0x87,
-    TAG_ENVID = 0x88
+    TAG_ENVID = 0x88,
+    TAG_REAL = 0x89, /* step, address */
+    TAG_REAL_NAME = 0x8A,
+    TAG_REAL_HELO = 0x8B
 };
 enum envelope_flag { FLAG_SMTPUTF8 = 1, FLAG_DSN = 2, FLAGS_KNOWN = FLAG_SMTPUTF8 | FLAG_DSN };
 enum rcpt_tag { TAG_ADDRESS = 1, TAG_NOTIFY = 0x82, TAG_ORCPT = 0x83 };
@@ -37,6 +40,27 @@ static void put_byte_field(struct sbuf *out, uint8_t tag, uint8_t value)
     put_field(out, tag, &value, 1);
 }
 
+static void put_real(const struct envelope *e, struct sbuf *out)
+{
+    uint8_t who[1 + sizeof e->real.ip.b] = {(uint8_t)e->real.step};
+    memcpy(who + 1, e->real.ip.b, sizeof e->real.ip.b);
+    put_field(out, TAG_REAL, who, sizeof who);
+    if (e->real.name.n)
+        put_field(out, TAG_REAL_NAME, e->real.name.p, e->real.name.n);
+    if (e->real.helo.n)
+        put_field(out, TAG_REAL_HELO, e->real.helo.p, e->real.helo.n);
+}
+
+static err_t take_real(str_t value, struct envelope *out)
+{
+    if (value.n != 1 + sizeof out->real.ip.b)
+        return ERR_CORRUPT;
+    uint8_t step = (uint8_t)value.p[0];
+    out->real.step = step < ORIGIN_COUNT ? (enum origin_step)step : ORIGIN_UNKNOWN; /* of a newer version */
+    memcpy(out->real.ip.b, value.p + 1, sizeof out->real.ip.b);
+    return 0;
+}
+
 void envelope_encode(const struct envelope *e, struct sbuf *out)
 {
     sbuf_char(out, BLOB_VERSION);
@@ -47,6 +71,8 @@ void envelope_encode(const struct envelope *e, struct sbuf *out)
     put_field(out, TAG_CLIENT, e->client.b, sizeof e->client.b);
     if (e->helo.p)
         put_field(out, TAG_HELO, e->helo.p, e->helo.n);
+    if (e->real.step)
+        put_real(e, out);
     if (e->ret)
         put_byte_field(out, TAG_RET, (uint8_t)e->ret);
     if (e->envid.p)
@@ -130,6 +156,9 @@ static err_t take_envelope_field(const struct field *f, struct envelope *out)
         memcpy(out->client.b, f->value.p, sizeof out->client.b);
         break;
     case TAG_HELO: out->helo = f->value; break;
+    case TAG_REAL: err = take_real(f->value, out); break;
+    case TAG_REAL_NAME: out->real.name = f->value; break;
+    case TAG_REAL_HELO: out->real.helo = f->value; break;
     case TAG_RET:
         err = get_byte(f->value, RET_HDRS, &byte);
         out->ret = (enum dsn_ret)byte;

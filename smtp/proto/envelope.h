@@ -5,7 +5,7 @@
 
 #include "core/arena.h"
 #include "core/ip.h"
-#include "smtp/proto/command.h"
+#include "smtp/proto/origin.h"
 
 struct envelope_rcpt {
     str_t address;  /* as it goes out in RCPT TO:<...> */
@@ -20,6 +20,12 @@ struct envelope {
     uint8_t client_class; /* enum client_class; how it came in */
     struct ip client;
     str_t helo;
+    /* Who it came from, as far as that is not `client`. Absent name, HELO: not told. */
+    struct {
+        enum origin_step step; /* ORIGIN_CLIENT: `client` itself */
+        struct ip ip;
+        str_t name, helo;
+    } real;
     bool is_dsn; /* made by us */
     enum dsn_ret ret;
     str_t envid; /* as struct mail_params has it; absent: none */

@@ -38,7 +38,8 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     s->tls = opt->tls ? tls_context_ref(opt->tls) : NULL;
     smtpd_memory_init(&s->memory, 0); /* bounded by admission, whose limits a reload may change */
     pool_init(&s->sessions, "smtpd_sessions", sizeof(struct session) + conn_size(), 0);
-    pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0); /* one a session */
+    pool_init(&s->proxy_waits, "smtpd_proxy_waits", service_proxy_wait_bytes(), 0); /* one a session */
+    pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
     pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
     s->harvest = calloc(1, sizeof *s->harvest);
     s->pace = calloc(1, sizeof *s->pace);
@@ -63,6 +64,7 @@ void smtpd_service_destroy(struct smtpd_service *s)
         list_remove(&s->empty_hook.link);
     smtpd_memory_free(&s->memory);
     pool_free(&s->sessions);
+    pool_free(&s->proxy_waits);
     pool_free(&s->rcpt_waits);
     pool_free(&s->dnsbl_checks);
     free(s->harvest);
@@ -152,15 +154,13 @@ static bool comes_too_often(struct smtpd_service *s, const struct ip *ip)
     return true;
 }
 
-static struct session *session_new(struct smtpd_service *service, const struct endpoint *peer,
-                                   enum client_class class)
+static struct session *session_new(struct smtpd_service *service, const struct endpoint *peer)
 {
     struct session *s = pool_get(&service->sessions);
     if (!s)
         return NULL;
     s->service = service;
     s->peer = *peer;
-    s->class = (uint8_t) class;
     s->id = service->next_session_id++;
     list_push_back(&service->open, &s->link);
     service->session_count++;
@@ -172,6 +172,19 @@ void service_uncount(struct session *s)
     if (s->counted)
         client_subtract(s->service, &s->peer.ip);
     s->counted = false;
+}
+
+enum reply_id service_recount(struct session *s)
+{
+    uint32_t per_client = policy_config(s->service->policy)->limits.sessions_per_client;
+    if (s->class != CLASS_STRANGER)
+        return R_ok;
+    if (per_client && client_sessions(s->service, &s->peer.ip) >= per_client)
+        return R_too_many_sessions;
+    if (comes_too_often(s->service, &s->peer.ip))
+        return R_too_many_connections;
+    s->counted = client_add(s->service, &s->peer.ip) == 0;
+    return R_ok;
 }
 
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules)
@@ -191,59 +204,92 @@ void service_forget(struct session *s)
     service_tell_if_empty(service);
 }
 
-static void refuse(struct smtpd_service *service, int fd, const struct endpoint *peer,
-                   enum client_class class, bool is_silent, enum reply_id reply, enum close_reason why)
+struct admission {
+    enum client_class class;
+    enum reply_id reply; /* R_ok, or why not */
+    enum close_reason why;
+    bool silent; /* it is told nothing: it waits for TLS and reads no clear text, or there are too many */
+};
+
+static struct admission judge(struct smtpd_service *service, const struct ip *ip, enum listener_tls tls)
 {
-    struct session *s = NULL;
-    metric_inc(M_sessions_refused);
-    note_overload(service);
-    if (service->refused_count < REFUSED_COUNT_MAX && !is_silent) /* what waits for TLS reads no clear text */
-        s = session_new(service, peer, class);
-    if (!s) {
-        close(fd);
-        return;
+    struct admission a = {.class = policy_classify(service->policy, ip)};
+    a.reply = admit(service, a.class, ip, &a.why);
+    a.silent = tls == LISTENER_TLS_IMPLICIT || service->refused_count >= REFUSED_COUNT_MAX;
+    if (a.reply == R_ok && a.class == CLASS_STRANGER && comes_too_often(service, ip)) {
+        a.reply = R_too_many_connections;
+        a.why = CLOSE_limit;
     }
-    service->refused_count++;
-    session_open_refused(s, fd, reply, why);
+    if (a.reply == R_ok && tls == LISTENER_TLS_IMPLICIT && !service->tls)
+        a.reply =
+            R_tls_unavailable; /* a reload took the certificates, and the listeners stay until a restart */
+    return a;
 }
 
-void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
-                          const struct endpoint *local, enum listener_tls tls)
+static void enter(struct session *s, struct admission a, const struct endpoint *local, enum listener_tls tls)
 {
     static const enum metric by_class[] = {
         [CLASS_STRANGER] = M_sessions_stranger,
         [CLASS_EDGE] = M_sessions_edge,
         [CLASS_TRUSTED] = M_sessions_trusted,
     };
-    enum client_class class = policy_classify(service->policy, &peer->ip);
-    enum close_reason why;
-    enum reply_id reply = admit(service, class, &peer->ip, &why);
-    if (reply == R_ok && class == CLASS_STRANGER && comes_too_often(service, &peer->ip)) {
-        reply = R_too_many_connections;
-        why = CLOSE_limit;
+    struct smtpd_service *service = s->service;
+    s->class = (uint8_t)a.class;
+    if (a.reply == R_ok) {
+        s->counted = a.class == CLASS_STRANGER && client_add(service, &s->peer.ip) == 0;
+        if (session_begin(s, local, tls) == 0) {
+            metric_inc(by_class[a.class]);
+            note_overload(service);
+            return;
+        }
+        a.reply = R_overloaded;
+        a.why = CLOSE_overload;
     }
-    if (reply == R_ok && tls == LISTENER_TLS_IMPLICIT && !service->tls)
-        reply =
-            R_tls_unavailable; /* a reload took the certificates, and the listeners stay until a restart */
-    if (reply != R_ok) {
-        refuse(service, fd, peer, class, tls == LISTENER_TLS_IMPLICIT, reply, why);
-        return;
-    }
-    struct session *s = session_new(service, peer, class);
+    s->turned_away = true;
+    service->refused_count++;
+    metric_inc(M_sessions_refused);
+    note_overload(service);
+    session_refuse(s, a.reply, a.why, a.silent);
+}
+
+void service_admit(struct session *s, const struct endpoint *local, enum listener_tls tls)
+{
+    s->service->session_count--; /* it is not in its own way */
+    struct admission a = judge(s->service, &s->peer.ip, tls);
+    s->service->session_count++;
+    enter(s, a, local, tls);
+}
+
+static bool is_proxy(const struct smtpd_door *door, const struct ip *ip)
+{
+    for (size_t i = 0; i < door->proxy_count; i++)
+        if (cidr_match(&door->proxies[i], ip))
+            return true;
+    return false;
+}
+
+void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
+                          const struct endpoint *local, const struct smtpd_door *door)
+{
+    bool waits = is_proxy(door, &peer->ip);
+    struct admission a = {0};
+    if (!waits)
+        a = judge(service, &peer->ip, door->tls);
+    bool shut = waits ? service->session_count - service->refused_count >= session_limit(service, CLASS_EDGE)
+                      : a.reply != R_ok && a.silent;
+    struct session *s = shut ? NULL : session_new(service, peer);
     if (!s) {
         metric_inc(M_sessions_refused);
+        note_overload(service);
         close(fd);
         return;
     }
-    s->counted = class == CLASS_STRANGER && client_add(service, &peer->ip) == 0;
-    if (session_open(s, fd, local, tls)) {
-        service->refused_count++;
-        metric_inc(M_sessions_refused);
-        session_open_refused(s, fd, R_overloaded, CLOSE_overload);
+    if (waits) {
+        service_proxy_begin(s, fd, local, door->tls);
         return;
     }
-    metric_inc(by_class[class]);
-    note_overload(service);
+    session_connect(s, fd);
+    enter(s, a, local, door->tls);
 }
 
 /* --- reload --- */
@@ -298,7 +344,7 @@ void smtpd_service_drain(struct smtpd_service *service, bool now)
             smtpd_stats(s->engine, &st);
         if (st.reason == CLOSE_COUNT)
             smtpd_shutdown(s->engine, now);
-        else if (now && !s->closed) /* only lingers */
+        else if ((now || s->proxy_wait) && !s->closed) /* only lingers, or has not begun */
             conn_close(session_conn(s), 0);
     }
     service_tell_if_empty(service);

@@ -34,9 +34,15 @@ struct smtpd_service_options {
 
 err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_service_options *opt) WARN_UNUSED;
 void smtpd_service_destroy(struct smtpd_service *s); /* no sessions may be left */
-/* `tls`: of the listener that it came to. */
+/* What a listener says of who comes in by it. */
+struct smtpd_door {
+    enum listener_tls tls;
+    struct cidr *proxies; /* they name their client before anything else; read only here */
+    size_t proxy_count;
+};
+/* `door`: the listener that it came to; not kept. */
 void smtpd_service_accept(struct smtpd_service *s, int fd, const struct endpoint *peer,
-                          const struct endpoint *local, enum listener_tls tls);
+                          const struct endpoint *local, const struct smtpd_door *door);
 /* Reload. Sessions in a transaction keep the old snapshot until its end: it can go when
  * smtpd_service_policy_users says 0. */
 void smtpd_service_set_policy(struct smtpd_service *s, const struct policy *p, struct tls_context *tls);

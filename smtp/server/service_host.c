@@ -72,11 +72,22 @@ static void log_message(const struct session *s, const struct qmsg *m)
         [CLASS_EDGE] = M_messages_in_edge,
         [CLASS_TRUSTED] = M_messages_in_trusted,
     };
+    static const enum metric by_step[ORIGIN_COUNT] = {
+        [ORIGIN_CLIENT] = M_origin_client,     [ORIGIN_XCLIENT] = M_origin_xclient,
+        [ORIGIN_PROXY] = M_origin_proxy,       [ORIGIN_XFORWARD] = M_origin_xforward,
+        [ORIGIN_RECEIVED] = M_origin_received, [ORIGIN_UNKNOWN] = M_origin_unknown};
     enum client_class class = smtpd_class(s->engine);
+    const struct origin *real = smtpd_origin(s->engine);
     metric_inc(by_class[class]);
+    metric_inc(by_step[real->step]);
     LOG(message, LF_QID("sid", s->id), LF_QID("id", m->id), LF_IP("client", &s->peer.ip),
-        LF_CSTR("class", client_class_name(class)), LF_STR("from", s->sender), LF_U64("rcpts", s->rcpt_count),
-        LF_U64("size", m->body_bytes), LF_U64("ms", loop_now_ms(s->service->opt.loop) - s->data_started_ms));
+        LF_CSTR("class", client_class_name(class)),
+        LF_IP("real", real->step && real->step != ORIGIN_UNKNOWN ? &real->ip : NULL),
+        LF_CSTR("real_by", real->step ? origin_step_name(real->step) : NULL),
+        LF_STR("real_name", real->name_n ? str_of(real->name, real->name_n) : STR_NONE),
+        LF_STR("real_helo", real->step && real->helo_n ? str_of(real->helo, real->helo_n) : STR_NONE),
+        LF_STR("from", s->sender), LF_U64("rcpts", s->rcpt_count), LF_U64("size", m->body_bytes),
+        LF_U64("ms", loop_now_ms(s->service->opt.loop) - s->data_started_ms));
 }
 
 /* Who sends from inside is there to be written to. */
@@ -172,6 +183,23 @@ static void host_starttls(void *host)
     s->tls_asked = true;
 }
 
+static enum reply_id host_client_named(void *host, const struct endpoint *peer, enum client_class class)
+{
+    struct session *s = host;
+    service_uncount(s);
+    s->has_via = true;
+    s->via = s->peer.ip;
+    s->step = ORIGIN_XCLIENT;
+    s->peer = *peer;
+    s->class = (uint8_t) class;
+    dnsbl_forget(s);
+    s->dnsbl_waiting = false;
+    enum reply_id reply = service_recount(s);
+    if (reply == R_ok)
+        dnsbl_start(s);
+    return reply;
+}
+
 static void host_close(void *host, enum close_reason why)
 {
     struct session *s = host;
@@ -193,4 +221,5 @@ const struct smtpd_host service_host = {
     .starttls = host_starttls,
     .close = host_close,
     .message_id = host_message_id,
+    .client_named = host_client_named,
 };

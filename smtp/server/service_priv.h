@@ -25,7 +25,7 @@ struct smtpd_service {
     const struct policy *policy; /* not owned */
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
-    struct pool sessions, rcpt_waits, dnsbl_checks;
+    struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks;
     struct harvest *harvest; /* owned */
     struct pace *pace;       /* owned */
     struct arena scratch;    /* recipients of the commit being put together */
@@ -50,16 +50,21 @@ struct session {
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
+    struct proxy_wait *proxy_wait;   /* owned: the balancer has not said yet who its client is; else NULL */
     struct dnsbl_check *dnsbl;       /* owned: being asked for, or listed; else NULL */
     const struct smtpd_rcpt *parked; /* the engine's: a recipient that waits for dnsbl */
     uint32_t steps;                  /* smtpd_steps() when the deadline was new */
     struct rcpt_wait *rcpt_wait;     /* owned: a recipient that is being decided; else NULL */
-    struct endpoint peer;
+    struct endpoint peer;            /* the client, whoever told us of it */
+    struct ip via;                   /* who told us */
     char tls_version[12];
     const char *tls_verify; /* static */
     uint8_t class;          /* enum client_class, when it came */
     uint8_t refused;        /* enum close_reason */
     bool counted;           /* in service->clients */
+    bool turned_away;       /* in service->refused_count */
+    bool has_via;
+    uint8_t step; /* enum origin_step: how we know `peer` */
     bool committing, closed;
     bool greeted, told_early; /* a stranger's greeting may be late */
     bool dnsbl_waiting;
@@ -91,14 +96,27 @@ void dnsbl_forget(struct session *s);
 /* service.c */
 void service_tell_if_empty(struct smtpd_service *s);
 uint64_t service_client_key(const struct ip *ip);
-void service_forget(struct session *s);  /* frees it */
-void service_uncount(struct session *s); /* it is no stranger: limits by address are not for it */
+void service_forget(struct session *s);           /* frees it */
+enum reply_id service_recount(struct session *s); /* it is another client now: R_ok, or what it is told */
+void service_uncount(struct session *s);          /* it is no stranger: limits by address are not for it */
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules);
 
-/* service_session.c */
-err_t session_open(struct session *s, int fd, const struct endpoint *local,
-                   enum listener_tls tls) WARN_UNUSED;
-void session_open_refused(struct session *s, int fd, enum reply_id reply, enum close_reason why);
+/* The client is known, as a balancer has named it. */
+void service_admit(struct session *s, const struct endpoint *local, enum listener_tls tls);
+
+/* service_proxy.c: a PROXY header, for which a session waits that has neither class nor engine */
+size_t service_proxy_wait_bytes(void); /* of service.proxy_waits */
+void service_proxy_begin(struct session *s, int fd, const struct endpoint *local, enum listener_tls tls);
+size_t service_proxy_data(struct session *s, const uint8_t *p, size_t n); /* consumed */
+void service_proxy_late(struct session *s);
+void service_proxy_gone(struct session *s); /* its connection ended; NULL is fine */
+
+/* service_session.c. The connection first, then either of the other two. */
+void session_connect(struct session *s, int fd);
+err_t session_begin(struct session *s, const struct endpoint *local, enum listener_tls tls) WARN_UNUSED;
+/* `silent`: whoever waits for TLS reads no clear text. */
+void session_refuse(struct session *s, enum reply_id reply, enum close_reason why, bool silent);
+void session_wait(struct session *s, uint32_t wait_ms); /* for a PROXY header */
 void session_touch(struct session *s, size_t n); /* n bytes came, or something happened: the deadline */
 void session_release(struct session *s);         /* connection or commit ended: the second of the two frees */
 

@@ -17,6 +17,10 @@ static void timer_fired(struct timer *t)
 {
     struct session *s = container_of(t, struct session, timer);
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    if (s->proxy_wait) {
+        service_proxy_late(s);
+        return;
+    }
     if (!s->greeted) {
         if (!conn_closing(session_conn(s)))
             greet(s);
@@ -30,6 +34,11 @@ static void timer_fired(struct timer *t)
         return;
     }
     smtpd_timeout(s->engine);
+}
+
+void session_wait(struct session *s, uint32_t wait_ms)
+{
+    timer_arm(s->service->opt.loop, &s->timer, wait_ms);
 }
 
 /* A whole command earns all of the time again; bytes of one, or of content, only what they take at the least
@@ -65,10 +74,15 @@ void session_touch(struct session *s, size_t n)
 
 /* --- the connection's callbacks --- */
 
-static void start_tls(struct session *s)
+static void go_first(struct session *s)
 {
     if (smtpd_class(s->engine) != CLASS_STRANGER)
         conn_go_first(session_conn(s));
+}
+
+static void start_tls(struct session *s)
+{
+    go_first(s);
     conn_starttls(session_conn(s), s->service->tls, STR_NONE);
 }
 
@@ -76,14 +90,16 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
 {
     struct session *s = conn_ctx(c);
     uint64_t wall_ms = clock_wall_ns() / NS_PER_MS;
-    size_t used = 0;
+    size_t used = s->proxy_wait ? service_proxy_data(s, p, n) : 0;
+    if (s->proxy_wait)
+        return used;
     if (!s->engine)
         return n;
     if (!s->greeted) { /* kept until then */
         if (!s->told_early)
             smtpd_early(s->engine);
         s->told_early = true;
-        return 0;
+        return used;
     }
     while (used < n && !smtpd_waiting(s->engine)) {
         if (conn_pending_bytes(c) >= OUTPUT_HIGH_BYTES && !conn_closing(c)) {
@@ -105,6 +121,8 @@ static void conn_eof(struct conn *c)
     struct session *s = conn_ctx(c);
     if (s->engine)
         smtpd_eof(s->engine, false);
+    else
+        conn_close(c, 0);
 }
 
 static void conn_drained(struct conn *c)
@@ -133,7 +151,7 @@ static void conn_secured(struct conn *c, err_t err)
         .class = service_shown_class(s, s->service->tls), /* of today, not of when it came */
     };
     smtpd_secured(s->engine, &tls);
-    if (tls.class != CLASS_STRANGER)
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
         service_uncount(s);
     session_touch(s, 0);
 }
@@ -143,6 +161,7 @@ static void conn_closed(struct conn *c, err_t err)
     struct session *s = conn_ctx(c);
     s->closed = true;
     timer_disarm(s->service->opt.loop, &s->timer);
+    service_proxy_gone(s);
     if (s->engine)
         smtpd_eof(s->engine, true); /* no effect when the engine closed it */
     session_release(s);
@@ -158,11 +177,12 @@ static const struct conn_ops conn_ops = {
 
 /* --- beginning and end --- */
 
-static void prepare(struct session *s)
+void session_connect(struct session *s, int fd)
 {
     s->started_ms = loop_now_ms(s->service->opt.loop);
     s->deadline_ms = UINT64_MAX;
     s->timer.fire = timer_fired;
+    conn_open(session_conn(s), s->service->opt.loop, fd, &conn_ops, s);
 }
 
 static void greet(struct session *s)
@@ -181,11 +201,14 @@ static void greet_in_time(struct session *s, enum listener_tls tls)
         greet(s);
     else
         timer_arm(s->service->opt.loop, &s->timer, delay_ms);
-    if (tls == LISTENER_TLS_IMPLICIT)
-        start_tls(s);
+    if (tls == LISTENER_TLS_IMPLICIT) {
+        go_first(s);
+        conn_expect_tls(session_conn(s),
+                        s->service->tls); /* its hello may stand right behind a PROXY header */
+    }
 }
 
-err_t session_open(struct session *s, int fd, const struct endpoint *local, enum listener_tls tls)
+err_t session_begin(struct session *s, const struct endpoint *local, enum listener_tls tls)
 {
     struct smtpd_service *service = s->service;
     const struct smtpd_client client = {
@@ -193,26 +216,27 @@ err_t session_open(struct session *s, int fd, const struct endpoint *local, enum
         .local = *local,
         .class = (enum client_class)s->class,
         .tls = tls,
+        .step = s->has_via ? ORIGIN_PROXY : ORIGIN_CLIENT,
         .session_id = s->id,
         .memory = &service->memory,
     };
     err_t err = smtpd_create(&s->engine, &service_host, s, &client, service->policy, service->tls != NULL);
     if (err)
         return err;
-    prepare(s);
-    conn_open(session_conn(s), service->opt.loop, fd, &conn_ops, s);
     dnsbl_start(s);
     greet_in_time(s, tls);
     return 0;
 }
 
-void session_open_refused(struct session *s, int fd, enum reply_id reply, enum close_reason why)
+void session_refuse(struct session *s, enum reply_id reply, enum close_reason why, bool silent)
 {
     char line[512];
     struct sbuf b = SBUF_ON(line);
     s->refused = (uint8_t)why;
-    prepare(s);
-    conn_open(session_conn(s), s->service->opt.loop, fd, &conn_ops, s);
+    if (silent) {
+        conn_close(session_conn(s), 0);
+        return;
+    }
     reply_write(&b, reply, STR_NONE);
     conn_write(session_conn(s), b.p, b.n);
     metric_reply(reply_def(reply)->code);
@@ -232,7 +256,9 @@ static void log_session(const struct session *s)
     str_t last = s->message_id ? str_of(id, qid_format(s->message_id, id)) : STR_NONE;
     metric_observe(H_session_s, (double)ms / 1000);
     LOG(session, LF_QID("sid", s->id), LF_STR("id", last), LF_IP("client", &s->peer.ip),
-        LF_U64("port", s->peer.port), LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
+        LF_U64("port", s->peer.port), LF_IP("via", s->has_via ? &s->via : NULL),
+        LF_CSTR("real_by", s->step ? origin_step_name((enum origin_step)s->step) : NULL),
+        LF_CSTR("class", client_class_name(class)), LF_STR("helo", st.helo),
         LF_CSTR("tls", s->tls_version[0] ? s->tls_version : NULL), LF_CSTR("verify", s->tls_verify),
         LF_U64("messages", st.messages), LF_U64("rcpts", st.rcpts), LF_U64("commands", st.commands),
         LF_U64("errors", st.errors), LF_U64("bytes", st.bytes), LF_U64("ms", ms),
@@ -248,7 +274,7 @@ void session_release(struct session *s)
     dnsbl_forget(s);
     if (s->engine)
         smtpd_destroy(s->engine);
-    else
+    if (s->turned_away)
         s->service->refused_count--;
     service_forget(s);
 }

@@ -22,6 +22,8 @@ const char *close_reason_name(enum close_reason r)
 void smtpd_memory_init(struct smtpd_memory *m, uint32_t session_count_max)
 {
     pool_init(&m->sessions, "smtpd_engines", sizeof(struct smtpd_session), session_count_max);
+    pool_init(&m->origins, "smtpd_origins", sizeof(struct origin),
+              0); /* two a session and one a transaction */
     pool_init(&m->transactions, "smtpd_transactions", sizeof(struct transaction), session_count_max);
 }
 
@@ -29,6 +31,7 @@ void smtpd_memory_free(struct smtpd_memory *m)
 {
     pool_free(&m->sessions);
     pool_free(&m->transactions);
+    pool_free(&m->origins);
 }
 
 err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, void *host,
@@ -45,6 +48,7 @@ err_t smtpd_create(struct smtpd_session **out, const struct smtpd_host *ops, voi
     s->id = client->session_id;
     s->peer = client->peer.ip;
     s->class = (uint8_t)client->class;
+    s->step = (uint8_t)client->step;
     s->reason = CLOSE_COUNT;
     s->tls_offered = tls_offered;
     s->listener_tls = (uint8_t)client->tls;
@@ -56,10 +60,12 @@ void smtpd_destroy(struct smtpd_session *s)
 {
     session_drop_line(s);
     session_drop_transaction(s);
+    if (s->named)
+        pool_put(&s->memory->origins, s->named);
     pool_put(&s->memory->sessions, s);
 }
 
-static void greet(struct smtpd_session *s)
+void session_greet(struct smtpd_session *s)
 {
     char text[512];
     struct sbuf b = SBUF_ON(text);
@@ -74,19 +80,12 @@ void smtpd_start(struct smtpd_session *s)
     if (s->listener_tls == LISTENER_TLS_IMPLICIT)
         s->state = STATE_TLS_WAIT;
     else
-        greet(s);
+        session_greet(s);
 }
 
 bool smtpd_idle(const struct smtpd_session *s)
 {
     return !s->tx;
-}
-
-/* What a certificate says goes before what an address says: it was given to somebody. */
-static void classify(struct smtpd_session *s)
-{
-    s->class = s->tls.class != CLASS_STRANGER ? (uint8_t)s->tls.class
-                                              : (uint8_t)policy_classify(s->policy, &s->peer);
 }
 
 static void follow_policy(struct smtpd_session *s)
@@ -95,7 +94,7 @@ static void follow_policy(struct smtpd_session *s)
         return;
     s->policy = s->next_policy;
     s->tls.class = (enum client_class)s->next_shown;
-    classify(s);
+    session_classify(s);
 }
 
 void smtpd_set_policy(struct smtpd_session *s, const struct policy *policy, bool tls_offered,
@@ -185,6 +184,7 @@ void session_close(struct smtpd_session *s, enum close_reason why)
 void session_drop_transaction(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;
+    session_forget_told(s);
     if (!tx)
         return;
     s->tx = NULL;
@@ -371,11 +371,11 @@ void smtpd_secured(struct smtpd_session *s, const struct smtpd_tls *tls)
     s->tls_active = true;
     s->tls = *tls;
     s->next_shown = (uint8_t)tls->class;
-    classify(s);
+    session_classify(s);
     s->greeted = s->esmtp = false;
     s->helo_n = 0;
     if (s->listener_tls == LISTENER_TLS_IMPLICIT)
-        greet(s);
+        session_greet(s);
     session_settle(s);
 }
 

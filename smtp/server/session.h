@@ -12,7 +12,7 @@ struct smtpd_session;
 
 /* What the engines of one thread are made of. Outlives each session that uses it. */
 struct smtpd_memory {
-    struct pool sessions, transactions;
+    struct pool sessions, transactions, origins;
 };
 void smtpd_memory_init(struct smtpd_memory *m, uint32_t session_count_max); /* 0 = no limit */
 void smtpd_memory_free(struct smtpd_memory *m);
@@ -29,6 +29,7 @@ struct smtpd_client {
     struct endpoint peer, local;
     enum client_class class;
     enum listener_tls tls;       /* of the listener */
+    enum origin_step step;       /* how we know `peer`: ORIGIN_CLIENT or ORIGIN_PROXY */
     uint64_t session_id;         /* sid= of the log lines, as qid_format() prints it */
     struct smtpd_memory *memory; /* not owned */
 };
@@ -76,6 +77,8 @@ struct smtpd_host {
     void (*close)(void *host, enum close_reason why);
     /* MAIL was taken: the queue id that its message will have, for logs, Received: and the final reply. */
     uint64_t (*message_id)(void *host);
+    /* XCLIENT was said: the client is another one. R_ok, or with what it is turned away. */
+    enum reply_id (*client_named)(void *host, const struct endpoint *peer, enum client_class class);
 };
 
 /* What the client got with TLS. Texts live as long as the session. */
@@ -126,6 +129,9 @@ void smtpd_shutdown(struct smtpd_session *s, bool now);
 /* How long the client may take in the present state, ms; 0 = no limit (the engine waits for us, not for the
  * client). */
 uint32_t smtpd_timeout_ms(const struct smtpd_session *s);
+
+/* Who the message that is being committed came from; until smtpd_committed returns. */
+const struct origin *smtpd_origin(const struct smtpd_session *s);
 
 struct smtpd_stats { /* for the session's log line */
     uint32_t messages, rcpts, commands, errors;

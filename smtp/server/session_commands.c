@@ -40,7 +40,9 @@ static void put_extension(const struct smtpd_session *s, enum extension e, struc
     const struct config *c = session_config(s);
     char text[128];
     struct sbuf b = SBUF_ON(text);
-    sbuf_cstr(&b, extension_keyword(e));
+    sbuf_cstr(&b, e == EXTENSION_xclient    ? XCLIENT_KEYWORD
+                  : e == EXTENSION_xforward ? XFORWARD_KEYWORD
+                                            : extension_keyword(e));
     if (e == EXTENSION_size && c->limits.message_size)
         sbuf_printf(&b, " %llu", (unsigned long long)c->limits.message_size);
     if (e == EXTENSION_limits) { /* RFC 9422 */
@@ -69,7 +71,8 @@ static void proceed_ehlo(struct smtpd_session *s, str_t arg)
     if (session_offers_dsn(s))
         put_line(STR("DSN"), &b, &last);
     for (enum extension e = 0; e < EXTENSION_COUNT; e++) {
-        if (session_offers(s, e))
+        if (e == EXTENSION_xclient || e == EXTENSION_xforward ? session_check_naming(s, e) == R_ok
+                                                              : session_offers(s, e))
             put_extension(s, e, &b, &last);
     }
     must(!b.overflow);
@@ -310,6 +313,26 @@ static void proceed_starttls(struct smtpd_session *s, str_t arg)
     s->state = STATE_TLS_WAIT;
     session_reply(s, R_ready_tls, STR_NONE);
     s->ops->starttls(s->host);
+}
+
+static enum reply_id check_xclient(const struct smtpd_session *s)
+{
+    return session_check_naming(s, EXTENSION_xclient);
+}
+
+static void proceed_xclient(struct smtpd_session *s, str_t arg)
+{
+    session_xclient(s, arg);
+}
+
+static enum reply_id check_xforward(const struct smtpd_session *s)
+{
+    return session_check_naming(s, EXTENSION_xforward);
+}
+
+static void proceed_xforward(struct smtpd_session *s, str_t arg)
+{
+    session_xforward(s, arg);
 }
 
 static void proceed_quit(struct smtpd_session *s, str_t arg)

@@ -50,6 +50,8 @@ static void look_into(struct smtpd_session *s, const uint8_t *p, size_t n)
 {
     struct transaction *tx = s->tx;
     struct content *c = &tx->content;
+    if (!c->headers.done)
+        session_keep_top(s, p, n);
     header_scan(&c->headers, p, n);
     if (!c->headers.done && c->headers.bytes > session_config(s)->limits.header_size)
         c->headers.done = c->headers.cut_short = true;
@@ -153,8 +155,9 @@ static bool needs_smtputf8(const struct transaction *tx)
 static void commit(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;
-    char trace[2048];
+    char trace[3072];
     struct sbuf b = SBUF_ON(trace);
+    const struct origin *real = session_origin(s);
     struct envelope e = {
         .sender = tx->sender,
         .body = tx->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
@@ -162,10 +165,14 @@ static void commit(struct smtpd_session *s)
         .client_class = s->class,
         .client = s->peer,
         .helo = str_of(s->helo, s->helo_n),
+        .real = {.step = real->step,
+                 .ip = real->ip,
+                 .name = real->name_n ? str_of(real->name, real->name_n) : STR_NONE,
+                 .helo = real->helo_n ? str_of(real->helo, real->helo_n) : STR_NONE},
         .ret = tx->params.ret,
         .envid = tx->params.envid,
     };
-    trace_write(s, &b);
+    trace_write(s, real, &b);
     must(!b.overflow);
     tx->body_open = false;
     tx->committing = true;

@@ -34,7 +34,8 @@ enum session_state {
 };
 
 #define MAILBOX_MAX     (ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX)
-#define NORMALISE_BYTES 1024 /* input normalised at a time */
+#define NORMALISE_BYTES 1024           /* input normalised at a time */
+#define TOP_BYTES_MAX   ((size_t)8192) /* of a header section, for who wrote its first lines */
 
 /* Content from 354 to the dot, or of all chunks. Bytes are scanned once, and consumed from the input only
  * when they are stored.
@@ -86,6 +87,9 @@ struct transaction {
     uint64_t message_id;
     struct content content;
     struct chunks chunks;
+    char *top; /* in the arena: the front of the edge's message, where its own trace lines stand; else NULL */
+    size_t top_n;
+    struct origin real; /* once the content is there */
 };
 
 struct smtpd_session {
@@ -99,9 +103,11 @@ struct smtpd_session {
     char *line;
     uint32_t line_n, line_cap;
     uint64_t id, now_ms, bytes;
-    uint64_t skip_bytes; /* of a refused chunk, until its reply */
-    size_t ahead_n;      /* bytes at the front of the next input whose recipients the host was told of */
-    struct ip peer;
+    uint64_t skip_bytes;  /* of a refused chunk, until its reply */
+    size_t ahead_n;       /* bytes at the front of the next input whose recipients the host was told of */
+    struct ip peer;       /* the client, connected to us or named */
+    struct origin *named; /* owned, from memory->origins: by XCLIENT; else NULL */
+    struct origin *told;  /* owned, as well: of the next message, by XFORWARD */
     struct smtpd_tls tls; /* version NULL: in the clear; `class` also of a session that followed a reload */
     const char *where;
     uint32_t messages, rcpts, commands, errors;
@@ -112,6 +118,7 @@ struct smtpd_session {
     uint8_t reason;        /* enum close_reason */
     uint8_t next_shown;    /* enum client_class: tls.class, with next_policy */
     uint8_t listener_tls;  /* enum listener_tls */
+    uint8_t step;          /* enum origin_step: how we know `peer` */
     bool helo_said;        /* by the line that was read last */
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
@@ -190,6 +197,18 @@ size_t session_content(struct smtpd_session *s, const uint8_t *p, size_t n);
 void session_message_refused(struct smtpd_session *s,
                              enum reply_id why); /* log and metric; the reply is the caller's */
 
+/* session_origin.c: who the client really is */
+void session_classify(struct smtpd_session *s);
+enum reply_id session_check_naming(const struct smtpd_session *s, enum extension e);
+void session_xclient(struct smtpd_session *s, str_t arg);
+void session_xforward(struct smtpd_session *s, str_t arg);
+void session_forget_told(struct smtpd_session *s);
+/* The front of a message passes by. */
+void session_keep_top(struct smtpd_session *s, const uint8_t *p, size_t n);
+/* Of the message that is about to be committed. Its texts live as long as the transaction. */
+struct origin *session_origin(struct smtpd_session *s);
+void session_greet(struct smtpd_session *s); /* session.c */
+
 /* transaction.c */
 struct transaction *transaction_create(struct smtpd_memory *m, uint32_t rcpt_count_max, str_t sender);
 void transaction_destroy(struct smtpd_memory *m, struct transaction *tx);
@@ -199,6 +218,6 @@ err_t transaction_add_rcpt(struct transaction *tx, str_t address,
                            const struct rcpt_params *params) WARN_UNUSED;
 
 /* trace.c: Received:, and for trusted clients the Date: and Message-ID: that are missing. */
-void trace_write(const struct smtpd_session *s, struct sbuf *out);
+void trace_write(const struct smtpd_session *s, const struct origin *real, struct sbuf *out);
 
 #endif

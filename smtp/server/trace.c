@@ -23,14 +23,25 @@ static const char *with_protocol(const struct smtpd_session *s)
     return s->tls_active ? "ESMTPS" : "ESMTP";
 }
 
-static void put_received(const struct smtpd_session *s, struct sbuf *out, const char *id, const char *date)
+static void put_received(const struct smtpd_session *s, const struct origin *real, struct sbuf *out,
+                         const char *id, const char *date)
 {
     const struct transaction *tx = s->tx;
     sbuf_cstr(out, "Received: from ");
     put_helo(out, str_of(s->helo, s->helo_n));
     sbuf_cstr(out, " (");
+    if (s->named && s->named->name_n) {
+        put_helo(out, str_of(s->named->name, s->named->name_n));
+        sbuf_char(out, ' ');
+    }
     ip_format_literal(&s->peer, out);
-    sbuf_cstr(out, ")\r\n\tby ");
+    sbuf_char(out, ')');
+    if (real->step != ORIGIN_CLIENT && real->step != ORIGIN_UNKNOWN) {
+        sbuf_cstr(out, "\r\n\t(client ");
+        ip_format_literal(&real->ip, out);
+        sbuf_printf(out, " by %s)", origin_step_name(real->step));
+    }
+    sbuf_cstr(out, "\r\n\tby ");
     sbuf_str(out, session_config(s)->hostname);
     sbuf_printf(out, " with %s", with_protocol(s));
     sbuf_printf(out, " id %s", id);
@@ -44,14 +55,14 @@ static void put_received(const struct smtpd_session *s, struct sbuf *out, const 
     sbuf_printf(out, ";\r\n\t%s\r\n", date);
 }
 
-void trace_write(const struct smtpd_session *s, struct sbuf *out)
+void trace_write(const struct smtpd_session *s, const struct origin *real, struct sbuf *out)
 {
     const struct header_scan *h = &s->tx->content.headers;
     char id[16], date[40];
     size_t date_n = clock_rfc5322(s->now_ms * NS_PER_MS, date);
     date[MIN(date_n, sizeof date - 1)] = '\0';
     qid_format(s->tx->message_id, id);
-    put_received(s, out, id, date);
+    put_received(s, real, out, id, date);
 
     /* RFC 5321 6.4 lets the first hop repair what its own clients leave out, and nobody else. Two bytes: the
      * message begins with the empty line. Cut short: they may stand behind. */

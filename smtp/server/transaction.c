@@ -16,7 +16,7 @@ struct transaction *transaction_create(struct smtpd_memory *m, uint32_t rcpt_cou
     struct transaction *tx = pool_get(&m->transactions);
     if (!tx)
         return NULL;
-    size_t fixed = 4096 + 2 * NORMALISE_BYTES;
+    size_t fixed = 4096 + 2 * NORMALISE_BYTES + TOP_BYTES_MAX;
     arena_init(&tx->arena, fixed + (size_t)rcpt_count_max * RCPT_BYTES_MAX);
     tx->sender = arena_str(&tx->arena, sender.p ? sender : STR(""));
     if (!tx->sender.p) {

@@ -175,9 +175,17 @@ static uint64_t host_message_id(void *host)
     return 42;
 }
 
+static enum reply_id host_client_named(void *host, const struct endpoint *peer, enum client_class class)
+{
+    struct host *h = host;
+    h->is_trusted = class == CLASS_TRUSTED;
+    return R_ok;
+}
+
 static const struct smtpd_host ops = {host_reply,       host_rcpt,       host_rcpt_ahead,  host_discards,
                                       host_check_space, host_body_begin, host_body_append, host_commit,
-                                      host_body_abort,  host_starttls,   host_close,       host_message_id};
+                                      host_body_abort,  host_starttls,   host_close,       host_message_id,
+                                      host_client_named};
 
 static size_t no_names(void *ctx, str_t name, struct ip *out, size_t max)
 {

@@ -151,7 +151,7 @@ void worker_drain(bool now)
 
 static void listener_accepted(void *ctx, int fd, const struct endpoint *peer, const struct endpoint *local)
 {
-    smtpd_service_accept(w.service, fd, peer, local, LISTENER_TLS_BY_CLASS);
+    smtpd_service_accept(w.service, fd, peer, local, &(struct smtpd_door){0});
 }
 
 static void listener_closed(void *ctx, struct listener *ln)

@@ -38,6 +38,10 @@ struct peer {
     uint64_t space_asked;
     unsigned begins, aborts, commits, closes, rcpts_asked;
     enum close_reason why;
+    char real_helo[256];
+    struct endpoint named; /* by XCLIENT */
+    enum client_class named_class;
+    enum reply_id named_reply;
     char trace[4096], sender[600], rcpts[8192], asked[600], ahead[2048];
     char dsn[4096]; /* RET and ENVID, then NOTIFY and ORCPT of each recipient */
     struct envelope envelope;
@@ -134,6 +138,7 @@ static void peer_commit(void *host, const struct envelope *e, const struct envel
     h->body_open = false;
     h->commits++;
     h->envelope = *e;
+    snprintf(h->real_helo, sizeof h->real_helo, STR_FMT, STR_ARG(e->real.helo));
     h->rcpt_count = rcpt_count;
     snprintf(h->sender, sizeof h->sender, STR_FMT, STR_ARG(e->sender));
     snprintf(h->trace, sizeof h->trace, STR_FMT, STR_ARG(trace));
@@ -170,6 +175,14 @@ static uint64_t peer_message_id(void *host)
     return 1234567890123456789u;
 }
 
+static enum reply_id peer_client_named(void *host, const struct endpoint *peer, enum client_class class)
+{
+    struct peer *h = host;
+    h->named = *peer;
+    h->named_class = class;
+    return h->named_reply;
+}
+
 static const struct smtpd_host peer_ops = {
     .reply = peer_reply,
     .rcpt = peer_rcpt,
@@ -183,6 +196,7 @@ static const struct smtpd_host peer_ops = {
     .starttls = peer_starttls,
     .close = peer_close,
     .message_id = peer_message_id,
+    .client_named = peer_client_named,
 };
 
 static size_t peer_no_names(void *ctx, str_t name, struct ip *out, size_t max)
@@ -222,6 +236,7 @@ static inline struct peer *peer_new(const char *client, const char *more_config)
     h->client.class = policy_classify(h->policy, &h->client.peer.ip);
     h->client.memory = &h->memory;
     h->verdict = R_rcpt_ok;
+    h->named_reply = R_ok;
     h->room = SIZE_MAX;
     h->now_ms = 1795493666000; /* Tue, 24 Nov 2026 04:14:26 +0000 */
     return h;

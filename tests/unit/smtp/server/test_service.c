@@ -45,6 +45,7 @@ struct world {
     struct policy *policy, *other_policy;
     struct smtpd_service *service;
     struct tls_context *tls, *client_tls;
+    struct smtpd_door door;
     char directory[64];
     struct client clients[CLIENTS_MAX];
     unsigned client_count, clients_over;
@@ -213,7 +214,7 @@ static struct client *client_start(struct world *w, const char *from, const stru
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     assert_int_equal(ip_parse(str_cstr(from), &peer.ip), 0);
     conn_open(cl->c, w->loop, pair[0], &client_ops, cl);
-    smtpd_service_accept(w->service, pair[1], &peer, &local, LISTENER_TLS_BY_CLASS);
+    smtpd_service_accept(w->service, pair[1], &peer, &local, &w->door);
     return cl;
 }
 

@@ -1,0 +1,238 @@
+"""Who the client really is when somebody stands in front of us: load balancers that say PROXY, an edge that says XCLIENT or XFORWARD or
+writes Received lines."""
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+
+import pytest
+
+from certs import Certificate
+from conftest import EDGE, INTERNAL, PATIENCE_S, STRANGER, Gateway, Sink, Smtp, eventually, message, routes
+from ports import free_port
+from postfix import POSTFIX, Postfix
+
+pytestmark = pytest.mark.sanitized
+
+BALANCER = "127.0.0.4"
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+class Behind(Gateway):
+    """A gateway whose first listener knows a balancer, and whose second one has TLS from the first byte on."""
+
+    def __init__(self, directory, **settings):
+        super().__init__(directory)
+        self.tls_port = free_port()
+        doors = [{"address": f"127.0.0.1:{self.port}", "proxy": [BALANCER]}]
+        if "tls" in settings:
+            doors.append({"address": f"127.0.0.1:{self.tls_port}", "proxy": [BALANCER + "/32"], "tls": "implicit"})
+        self.configure(**{"listeners": doors, **settings})
+
+    def last(self, event):
+        return eventually(lambda: self.events(event), event)[-1]
+
+
+@pytest.fixture
+def scene(run):
+    def start(**settings):
+        internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+        return run(Behind, **{**routes(internal, edge), **settings}), internal, edge
+    return start
+
+
+def v1(client, port=40001):
+    return f"PROXY TCP{6 if ':' in client else 4} {client} {'::1' if ':' in client else '192.0.2.1'} {port} 25\r\n".encode()
+
+
+def v2(client, port=40001, tlvs=b""):
+    family = socket.AF_INET6 if ":" in client else socket.AF_INET
+    ends = socket.inet_pton(family, client) * 2 + struct.pack(">HH", port, 25) + tlvs
+    return SIGNATURE + b"\x21" + (b"\x21" if ":" in client else b"\x11") + struct.pack(">H", len(ends)) + ends
+
+
+def balanced(gateway, header):
+    s = gateway.smtp(BALANCER, greeting=False)
+    s.write(header)
+    assert s.reply().code == 220
+    return s
+
+
+@pytest.mark.parametrize("header", [v1, v2, lambda c: v2(c, tlvs=b"\x04\x00\x80" + bytes(128))])
+@pytest.mark.parametrize("client,shown", [("198.51.100.7", "[198.51.100.7]"), ("2001:db8::7", "[IPv6:2001:db8::7]")])
+def test_the_client_is_the_one_that_the_balancer_names(scene, header, client, shown):
+    gateway, internal, _ = scene()
+    s = balanced(gateway, header(client))
+    assert shown in s.ehlo()
+    assert s.send("a@example.net", "bob@example.com", message())[-1].code == 250
+    assert s.say("QUIT").code == 221
+    assert f"from client.example.net ({shown})".encode() in internal.wait_for(1)[0].raw
+    line = gateway.last("session")
+    assert (line["client"], line["port"], line["via"], line["class"]) == (client, "40001", BALANCER, "stranger")
+    assert gateway.last("message")["client"] == client
+
+
+def test_class_and_limits_follow_the_client(scene):
+    gateway, _, edge = scene(workers=1, limits={"sessions_per_client": 2})  # it counts on each worker for itself
+    first, second = balanced(gateway, v1("198.51.100.7")), balanced(gateway, v2("198.51.100.7"))
+    s = gateway.smtp(BALANCER, greeting=False)
+    s.write(v1("198.51.100.7"))
+    assert s.reply().startswith("421 4.7.0")
+    other = balanced(gateway, v1("198.51.100.8"))
+    other.ehlo()
+    assert other.send("a@example.net", "x@example.org", message())[1].startswith("554 5.7.1")
+    inside = balanced(gateway, v1(INTERNAL))
+    inside.ehlo()
+    assert inside.send("bob@example.com", "x@example.org", message())[-1].code == 250
+    edge.wait_for(1)
+    for s in (first, second):
+        s.close()
+
+
+def test_a_client_that_nobody_names_is_trusted_by_nobody(scene):
+    gateway, _, _ = scene(trusted_networks=[INTERNAL, BALANCER])
+    s = balanced(gateway, b"PROXY UNKNOWN\r\n")
+    s.ehlo()
+    assert s.send("a@example.net", "x@example.org", message())[1].startswith("554 5.7.1")
+    check = balanced(gateway, SIGNATURE + b"\x20\0\0\0")  # LOCAL: the balancer itself
+    check.ehlo()
+    assert check.send("a@example.net", "x@example.org", message())[-1].code == 250
+
+
+@pytest.mark.parametrize("said", [b"EHLO balancer.example.net\r\n", b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", SIGNATURE + b"\x21\x11\xff\xff"])
+def test_a_balancer_that_says_something_else_is_cut_off(scene, said):
+    gateway, _, _ = scene()
+    s = gateway.smtp(BALANCER, greeting=False)
+    s.write(said)
+    assert s.sock.recv(100) == b""
+    assert gateway.last("proxy_refused")["via"] == BALANCER
+    assert gateway.last("session")["reason"] == "proxy"
+    assert gateway.metric("postern_proxy_headers_total", says="nothing") == 1
+
+
+def test_others_cannot_name_a_client(scene):
+    gateway, _, _ = scene()
+    s = gateway.smtp(STRANGER)
+    assert s.say(v1(INTERNAL).rstrip()).code == 500
+    assert STRANGER in s.ehlo()
+
+
+def test_a_silent_balancer_does_not_hold_up_the_end(scene):
+    gateway, _, _ = scene()
+    s = gateway.smtp(BALANCER, greeting=False)
+    s.write(b"PROXY TCP4 ")
+    eventually(lambda: gateway.cli("status"), "it is there")
+    assert gateway.stop() == 0
+    s.close()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_tls_comes_behind_the_header(scene, tmp_path, together):
+    certificate = Certificate(tmp_path, "gw", "gw.example.com")
+    gateway, internal, _ = scene(tls={"certificates": [certificate.files]})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(into, out)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    with socket.create_connection(("127.0.0.1", gateway.tls_port), timeout=PATIENCE_S, source_address=(BALANCER, 0)) as s:
+        for part in ([v2("198.51.100.7") + out.read()] if together else [v1("198.51.100.7"), out.read()]):
+            s.sendall(part)
+
+        def until(action):
+            while True:
+                try:
+                    return action()
+                except ssl.SSLWantReadError:
+                    s.sendall(out.read())
+                    into.write(s.recv(65536))
+        until(tls.do_handshake)
+        s.sendall(out.read())
+        assert until(lambda: tls.read(1000)).startswith(b"220 ")
+
+
+def test_starttls_discards_the_clear_rest_behind_a_header_too(scene, tmp_path):
+    certificate = Certificate(tmp_path, "gw", "gw.example.com")
+    gateway, _, _ = scene(tls={"certificates": [certificate.files]})
+    s = balanced(gateway, v1("198.51.100.7"))
+    s.ehlo()
+    s.write(b"STARTTLS\r\nRSET\r\nRSET\r\n")
+    assert s.reply().code == 220
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    secure = context.wrap_socket(s.sock)
+    secure.sendall(b"EHLO again.example.net\r\n")
+    assert secure.recv(1000).startswith(b"250-gw.example.com")
+
+
+def queued_real(gateway, identity):
+    import json
+    return json.loads(gateway.cli("--json", "queue", "show", identity).stdout)
+
+
+def test_swaks_names_the_client(scene):
+    gateway, internal, _ = scene(edge_networks=[EDGE])
+    if not shutil.which("swaks"):
+        pytest.skip("no swaks")
+    r = subprocess.run(["swaks", "--server", f"127.0.0.1:{gateway.port}", "--local-interface", EDGE, "--from", "a@example.net",
+                        "--to", "bob@example.com", "--xclient", "ADDR=198.51.100.7 NAME=mail.example.org", "--h-Subject", "x"],
+                       capture_output=True, text=True, timeout=PATIENCE_S)
+    assert r.returncode == 0, r.stdout + r.stderr
+    raw = internal.wait_for(1)[0].raw
+    assert b"(mail.example.org [198.51.100.7])" in raw and b"(client [198.51.100.7] by xclient)" in raw
+    line = gateway.last("message")
+    assert (line["client"], line["real"], line["real_by"], line["class"]) == ("198.51.100.7", "198.51.100.7", "xclient", "stranger")
+    line = gateway.last("session")
+    assert (line["client"], line["via"], line["real_by"]) == ("198.51.100.7", EDGE, "xclient")
+    assert gateway.last("client_named")["from"] == EDGE
+    assert gateway.metric("postern_message_origins_total", step="xclient") == 1
+
+
+def test_sessions_count_for_the_client_that_xclient_names(scene):
+    gateway, _, _ = scene(workers=1, edge_networks=[EDGE], limits={"sessions_per_client": 1})
+    first = gateway.smtp(EDGE)
+    assert first.say("XCLIENT ADDR=198.51.100.7").code == 220
+    second = gateway.smtp(EDGE)
+    assert second.say("XCLIENT ADDR=198.51.100.7").startswith("421 4.7.0")
+    third = gateway.smtp(EDGE)
+    assert third.say("XCLIENT ADDR=IPV6:2001:db8::7").code == 220
+    assert first.say("QUIT").code == 221
+    eventually(lambda: gateway.smtp(EDGE).say("XCLIENT ADDR=198.51.100.7").code == 220, "its place is free again")
+    third.close()
+
+
+def test_the_queue_shows_the_real_client(run):
+    nobody = free_port(INTERNAL)
+    gateway = run(Behind, edge_networks=[EDGE], domains=[{"name": "example.com", "local": True, "route": {"hosts": [INTERNAL], "port": nobody}}])
+    s = gateway.smtp(EDGE)
+    s.ehlo("edge.example.net")
+    assert s.say("XFORWARD ADDR=198.51.100.7 HELO=c.example NAME=[UNAVAILABLE]").code == 250
+    s.send("a@example.net", "bob@example.com", message())
+    identity = gateway.last("message")["id"]
+    assert "198.51.100.7, by xforward, helo c.example" in gateway.cli("queue", "show", identity).stdout
+    assert queued_real(gateway, identity)["real"] == {"address": "198.51.100.7", "by": "xforward", "name": None, "helo": "c.example"}
+    gateway.stop()
+    gateway.start()  # it is on disk
+    assert queued_real(gateway, identity)["real"]["address"] == "198.51.100.7"
+
+
+@pytest.mark.skipif(not POSTFIX or os.geteuid() != 0, reason="needs Postfix, and root to start it")
+@pytest.mark.parametrize("forwards", ["yes", "no"])
+def test_a_postfix_in_front(scene, run, forwards):
+    gateway, internal, _ = scene(edge_networks=[EDGE])
+    edge = run(lambda _: Postfix(EDGE, relay_domains="example.com", myhostname="edge.example.net", mynetworks="127.0.0.1",
+                                 transport_maps=f"inline:{{ example.com=smtp:[127.0.0.1]:{gateway.port} }}",
+                                 smtpd_authorized_xclient_hosts="127.0.0.1", smtp_send_xforward_command=forwards,
+                                 smtpd_relay_restrictions="permit_mynetworks reject_unauth_destination", default_process_limit="10"))
+    s = Smtp(EDGE, edge.port)
+    assert s.say("XCLIENT NAME=mail.example.org ADDR=198.51.100.7").code == 220
+    s.ehlo("[127.0.0.1]")
+    forged = "Received: from x (x [203.0.113.9])\r\n\tby edge.example.net (Postfix) with ESMTP id 1;\r\n\tTue, 24 Nov 2026 04:14:26 +0000\r\n"
+    assert s.send("a@example.net", "bob@example.com", message(headers=forged))[-1].code == 250
+    internal.wait_for(1)
+    line = gateway.last("message")
+    assert (line["client"], line["class"], line["real"], line["real_helo"]) == (EDGE, "edge", "198.51.100.7", "[127.0.0.1]"), edge.log()
+    assert (line["real_by"], line["real_name"]) == ("xforward" if forwards == "yes" else "received", "mail.example.org")
