@@ -102,7 +102,7 @@ def test_a_file_that_lost_much_while_nobody_looked(scene, end):
     gateway.start()
     assert scene.rcpt(GOOD).code == 250
     assert scene.rcpt(CROWD[0]).startswith("450 4.1.1")
-    assert gateway.metric("postern_recipient_lists_held_back") == 1 and gateway.events("list_refused")
+    eventually(lambda: gateway.metric("postern_recipient_lists_held_back") == 1 and gateway.events("list_refused"), "it is held back, and logged")
     gateway.stop()
     gateway.start()
     assert scene.rcpt(CROWD[0]).startswith("450 4.1.1"), "it is not forgotten by another restart"

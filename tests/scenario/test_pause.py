@@ -35,7 +35,7 @@ def test_one_destination_paused_the_others_go_on(pair):
     assert json.loads(gateway.cli("--json", "status").stdout)["paused"]["destinations"][0]["by"].find("uid:") >= 0
     assert gateway.metric("postern_destination_paused", destination=key) == 1
     assert "paused" in gateway.cli("destinations").stdout
-    assert [e["what"] for e in gateway.events("admin")] == [f"pause {key}"] * 2
+    eventually(lambda: [e["what"] for e in gateway.events("admin")] == [f"pause {key}"] * 2, "it is logged, each time")
     assert "is resumed" in gateway.cli("queue", "resume", "--destination", key).stdout
     internal.wait_for(1)
     assert "not paused" in gateway.cli("queue", "resume", "--destination", key).stdout

@@ -278,7 +278,7 @@ def test_backends_and_retry(scene):
     b, = verify(s, "backends")
     assert b["state"] == "up" and b["retry_at"] is None
     assert verify(s, "retry", "--all") == {"matched": 1, "hurried": 0}
-    assert "verify retry all" in [e["what"] for e in s.gateway.events("admin")]
+    eventually(lambda: "verify retry all" in [e["what"] for e in s.gateway.events("admin")], "it is logged")
 
 
 # --- figures ---
