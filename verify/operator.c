@@ -38,6 +38,7 @@ static void by_backend(const struct verifier *v, const struct address *a, const 
     const struct backend *b = has_route ? smap_get(&v->backends, route.key) : NULL;
     const struct domain_watch *d = b ? smap_get(&b->watches_by_domain, a->domain) : NULL;
     uint64_t now = loop_now_ms(v->loop);
+    static const char no_reference[sizeof out->answer.reference]; /* nobody is answered */
     struct sbuf key = {out->backend, 0, sizeof out->backend - 1, false};
     if (has_route)
         sbuf_str(&key, route.key);
@@ -56,7 +57,7 @@ static void by_backend(const struct verifier *v, const struct address *a, const 
     else if (has_route)
         return;
     out->would_ask = false;
-    verifier_conclude(k->settings, f.finding, &k->record, "", &out->answer);
+    verifier_conclude(k->settings, f.finding, &k->record, no_reference, &out->answer);
 }
 
 err_t verifier_show(const struct verifier *v, str_t address, struct verifier_shown *out)
