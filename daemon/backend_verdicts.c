@@ -195,7 +195,7 @@ static void add_entry(void *ctx, const struct verdict_entry *e)
     }
     if (e->record.state == VERDICT_NONE)
         return;
-    uint32_t age_s = f->now_s > e->record.checked_s ? f->now_s - e->record.checked_s : 0;
+    uint32_t age_s = verdict_record_age_s(&e->record, f->now_s);
     size_t i = 0;
     while (age_s >= AGES[i].below_s && i + 1 < COUNT_OF(AGES))
         i++;
@@ -239,10 +239,8 @@ static json_t *domain_json(const struct policy *p, const struct domain_figures *
 {
     struct address a = {.local = STR("postmaster"), .domain = d->name};
     const struct cfg_verify *s = policy_verify(p, &a);
-    static const char *const modes[] = {
-        [VERIFY_OFF] = "off", [VERIFY_LISTED] = "listed", [VERIFY_UNVERIFIED] = "unverified"};
     return json_pack("{s:o, s:s, s:b, s:I, s:I, s:I, s:o, s:o}", "domain", json_of_str(d->name), "mode",
-                     modes[s->mode], "enforce", (int)s->enforce, "good", (json_int_t)d->good, "unknown",
+                     mode_name(s->mode), "enforce", (int)s->enforce, "good", (json_int_t)d->good, "unknown",
                      (json_int_t)d->unknown, "pinned", (json_int_t)d->pinned, "results",
                      results_json(d->tally), "sources", sources_json(d->tally));
 }

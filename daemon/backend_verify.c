@@ -37,7 +37,7 @@ static json_t *reply_json(enum reply_id reply)
 
 /* --- show --- */
 
-static const char *mode_name(enum verify_mode m)
+const char *mode_name(enum verify_mode m)
 {
     static const char *const names[] = {
         [VERIFY_OFF] = "off", [VERIFY_LISTED] = "listed", [VERIFY_UNVERIFIED] = "unverified"};
@@ -61,10 +61,7 @@ json_t *record_json(const struct verdict_record *r)
                   r->pin ? verdict_pin_name((enum verdict_pin)r->pin) : NULL, "suspect", (int)r->suspect);
     json_object_set_new(o, "checked", json_of_seconds(known ? r->checked_s : 0));
     json_object_set_new(o, "refused", json_of_seconds(known ? r->refused_s : 0));
-    json_object_set_new(o, "age_s",
-                        !known                 ? json_null()
-                        : now_s > r->checked_s ? json_integer(now_s - r->checked_s)
-                                               : json_integer(0));
+    json_object_set_new(o, "age_s", known ? json_integer(verdict_record_age_s(r, now_s)) : json_null());
     return o;
 }
 

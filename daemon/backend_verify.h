@@ -21,5 +21,6 @@ err_t verify_retry(struct gateway *g, const struct verify_request *rq, json_t **
 json_t *
 record_json(const struct verdict_record *r); /* verdict, source, pin, suspect, checked, refused, age_s */
 json_t *json_of_seconds(uint32_t wall_s);    /* 0: null */
+const char *mode_name(enum verify_mode m);
 
 #endif

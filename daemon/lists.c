@@ -120,17 +120,6 @@ static void remember(struct lists *l, const struct verify_list *lists, size_t co
 
 /* --- loading --- */
 
-static const struct verify_list *find(const struct verify_list *lists, size_t count,
-                                      const struct cfg_verify *v)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (str_eq(lists[i].path, v->list) && lists[i].rules.fold_case == v->fold_case &&
-            lists[i].rules.separator == v->separator)
-            return &lists[i];
-    }
-    return NULL;
-}
-
 struct loading {
     const struct lists *lists;
     const struct verify_list *previous; /* of the same file and rules; NULL: none */
@@ -225,9 +214,10 @@ err_t lists_load(struct verify_list **out, size_t *count, const struct config *c
     err_t err = lists ? 0 : -ENOMEM;
     for (size_t i = 0; !err && i <= c->domain_count; i++) {
         const struct cfg_verify *v = i ? &c->domains[i - 1].verify : &c->verify;
-        if ((i && !c->domains[i - 1].has_verify) || !v->list.n || find(lists, n, v))
+        if ((i && !c->domains[i - 1].has_verify) || !v->list.n || verify_list_find(lists, n, v))
             continue;
-        struct loading g = {.lists = l, .previous = find(previous, previous_count, v), .rule = rule};
+        struct loading g = {
+            .lists = l, .previous = verify_list_find(previous, previous_count, v), .rule = rule};
         err = load_one(&lists[n], &g, v, d);
         n += !err;
     }

@@ -111,7 +111,7 @@ static void take_age(void *ctx, const struct verdict_entry *e)
     struct ages *a = ctx;
     if (e->record.state == VERDICT_NONE || a->count == a->cap)
         return;
-    a->ages[a->count++] = a->now_s > e->record.checked_s ? a->now_s - e->record.checked_s : 0;
+    a->ages[a->count++] = verdict_record_age_s(&e->record, a->now_s);
 }
 
 static int by_age(const void *a, const void *b)

@@ -9,8 +9,6 @@
 #include <openssl/base.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/mem.h>
-#include <openssl/sha.h>
 #include <openssl/x509.h>
 
 #include "core/ip.h"
@@ -326,15 +324,12 @@ void tls_session_no_pin_fits(SSL *ssl, X509 *shown)
 {
     struct tls_session *s = SSL_get_app_data(ssl);
     struct sbuf out = {s->shown_pin, 0, sizeof s->shown_pin - 1, false};
-    uint8_t *der = NULL, digest[SHA256_DIGEST_LENGTH];
-    int n = shown ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(shown), &der) : 0;
-    if (n <= 0)
+    struct tls_pin pin;
+    if (!shown || !tls_pin_of(shown, true, &pin))
         return;
-    SHA256(der, (size_t)n, digest);
-    OPENSSL_free(der);
     sbuf_cstr(&out, "spki:");
-    for (size_t i = 0; i < sizeof digest; i++)
-        sbuf_printf(&out, "%02x", digest[i]);
+    for (size_t i = 0; i < sizeof pin.sha256; i++)
+        sbuf_printf(&out, "%02x", pin.sha256[i]);
 }
 
 const struct tls_context *tls_session_context(SSL *ssl)

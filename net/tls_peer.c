@@ -53,15 +53,23 @@ void tls_sha256(const void *p, size_t n, uint8_t out[32])
     SHA256(p, n, out);
 }
 
-bool tls_pin_matches(const struct tls_pin *pin, X509 *x)
+bool tls_pin_of(X509 *x, bool is_key, struct tls_pin *out)
 {
-    uint8_t *der = NULL, digest[SHA256_DIGEST_LENGTH];
-    int n = pin->is_key ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(x), &der) : i2d_X509(x, &der);
+    uint8_t *der = NULL;
+    int n = is_key ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(x), &der) : i2d_X509(x, &der);
     if (n <= 0)
         return false;
-    SHA256(der, (size_t)n, digest);
+    out->is_key = is_key;
+    SHA256(der, (size_t)n, out->sha256);
     OPENSSL_free(der);
-    return !CRYPTO_memcmp(digest, pin->sha256, sizeof digest);
+    return true;
+}
+
+bool tls_pin_matches(const struct tls_pin *pin, X509 *x)
+{
+    struct tls_pin shown;
+    return tls_pin_of(x, pin->is_key, &shown) &&
+           !CRYPTO_memcmp(shown.sha256, pin->sha256, sizeof shown.sha256);
 }
 
 /* Before a byte of ours is sent under the server's key. */

@@ -77,6 +77,7 @@ const struct tls_identity *tls_identity_choose(const struct tls_context *t, str_
 /* tls_peer.c */
 enum ssl_verify_result_t tls_check_pins(SSL *ssl, uint8_t *alert);
 err_t tls_load_store(X509_STORE **out, str_t ca_file, struct sbuf *error);
+bool tls_pin_of(X509 *x, bool is_key, struct tls_pin *out);
 bool tls_pin_matches(const struct tls_pin *pin, X509 *x);
 enum tls_trust tls_client_judge(const struct tls_context *t, const SSL *ssl, int *tag);
 

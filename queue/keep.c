@@ -129,10 +129,10 @@ struct qsegment *qkeep_dissolving(struct queue *q)
             best = s;
     }
     kp->dissolving = best ? best->kept : QSEGMENT_NONE;
-    if (!best)
+    if (!best) {
         kp->nothing_at = kp->round;
-    if (!best)
         qbatch_request(q); /* who waits for space must know */
+    }
     return best;
 }
 

@@ -72,8 +72,6 @@ void qreclaim_read_init(struct queue *q)
     q->reclaim.unit = u;
 }
 
-/* A record where it is hot, or as it was just read. ERR_PENDING: being read. Else damaged: *raw has its bytes
- * if they could be read at all. The block is pinned: the caller unpins. */
 err_t qreclaim_fetch(struct queue *q, uint64_t position, uint32_t bytes, enum record_type type, uint64_t id,
                      const struct disk_record **out, struct qblock **block, const uint8_t **raw)
 {

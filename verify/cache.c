@@ -107,11 +107,6 @@ static bool is_nothing(const struct verdict_record *r)
     return r->state == VERDICT_NONE && r->pin == PIN_NONE;
 }
 
-static bool same_record(const struct verdict_record *a, const struct verdict_record *b)
-{
-    return pack(a, 0) == pack(b, 0) && a->refused_s == b->refused_s;
-}
-
 /* --- places --- */
 
 static struct place place_of(struct verdict_cache *c, str_t key)
@@ -368,7 +363,7 @@ bool verdict_cache_update(struct verdict_cache *c, str_t key, uint32_t now_s,
     if (i >= 0)
         old = entry_record(&p.set->entries[i]);
     struct verdict_record new = change(ctx, old);
-    bool changed = !same_record(&old, &new);
+    bool changed = !verdict_record_eq(&old, &new);
     if (changed && is_nothing(&new)) {
         changed = i >= 0;
         if (changed) {

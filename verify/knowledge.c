@@ -14,12 +14,6 @@ static uint32_t wall_s(void)
     return (uint32_t)(clock_wall_ns() / NS_PER_S);
 }
 
-static bool same(const struct verdict_record *a, const struct verdict_record *b)
-{
-    return a->state == b->state && a->source == b->source && a->pin == b->pin && a->suspect == b->suspect &&
-           a->checked_s == b->checked_s && a->refused_s == b->refused_s;
-}
-
 /* --- one --- */
 
 struct turn {
@@ -36,8 +30,8 @@ static struct verdict_record in_turn(void *ctx, struct verdict_record old)
     struct knowledge_change *c = &t->out;
     c->before = old;
     c->after = t->change(t->ctx, old);
-    c->is_stored =
-        t->k->store && (same(&c->before, &c->after) || verdict_store_put(t->k->store, t->key, &c->after));
+    c->is_stored = t->k->store && (verdict_record_eq(&c->before, &c->after) ||
+                                   verdict_store_put(t->k->store, t->key, &c->after));
     return c->after;
 }
 
@@ -47,7 +41,7 @@ knowledge_change(const struct knowledge *k, str_t key, uint32_t now_s,
 {
     struct turn t = {.k = k, .key = key, .change = change, .ctx = ctx};
     bool changed = verdict_cache_update(k->cache, key, now_s, in_turn, &t, NULL);
-    t.out.is_remembered = changed || same(&t.out.before, &t.out.after);
+    t.out.is_remembered = changed || verdict_record_eq(&t.out.before, &t.out.after);
     return t.out;
 }
 
@@ -92,7 +86,7 @@ struct knowledge_change knowledge_forget(const struct knowledge *k, str_t key)
 
 bool knowledge_takes(const struct knowledge_filter *f, const struct verdict_record *r, uint32_t now_s)
 {
-    uint32_t age_s = now_s > r->checked_s ? now_s - r->checked_s : 0;
+    uint32_t age_s = verdict_record_age_s(r, now_s);
     bool is_good = r->state == VERDICT_GOOD, is_refusal = r->state > VERDICT_GOOD;
     if ((f->refusals || f->good) && !(f->good && is_good) && !(f->refusals && is_refusal))
         return false;
@@ -164,7 +158,7 @@ static struct verdict_record forget_old(void *ctx, struct verdict_record old)
         bare.pin = g->on_disk.pin;
     else if (!knowledge_takes(g->filter, &old, g->now_s))
         bare = old;
-    if (!is_there || same(&old, &bare))
+    if (!is_there || verdict_record_eq(&old, &bare))
         verdict_store_put(g->k->store, g->key, &bare);
     return is_there ? bare : old;
 }

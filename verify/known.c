@@ -1,10 +1,11 @@
 /* verify/known.c: what can be answered without asking anybody: settings, pins, lists, the cache. */
 #include "verify/verifier_priv.h"
 
-static const struct verify_list *list_of(const struct verifier *v, const struct cfg_verify *s)
+const struct verify_list *verify_list_find(const struct verify_list *lists, size_t count,
+                                           const struct cfg_verify *s)
 {
-    for (size_t i = 0; i < v->list_count; i++) {
-        const struct verify_list *l = &v->lists[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct verify_list *l = &lists[i];
         if (str_eq(l->path, s->list) && l->rules.fold_case == s->fold_case &&
             l->rules.separator == s->separator)
             return l;
@@ -63,7 +64,7 @@ static bool decide(const struct verifier *v, struct known *k, struct verify_answ
     const struct cfg_verify *s = k->settings;
     if (k->record.pin)
         return say_known(k, out);
-    k->list = s->list.n ? list_of(v, s) : NULL;
+    k->list = s->list.n ? verify_list_find(v->lists, v->list_count, s) : NULL;
     k->is_listed = k->list && recipient_list_has(k->list->list, k->key);
     if (k->is_listed)
         return say(out, R_rcpt_ok, FROM_LIST);

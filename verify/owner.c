@@ -137,7 +137,7 @@ static void take_verdict(struct question *q, enum triage t, struct found *f)
     str_t key = str_of(q->key, q->key_n);
     struct change c = change_to(s, verdict, SOURCE_PROBE, passed);
     f->record = b->now ? learn_for(b->verifier, key, b->now, &c)
-                       : verifier_learn(b->verifier, key, s, verdict, SOURCE_PROBE, passed);
+                       : knowledge_change(&b->verifier->shared->known, key, c.now_s, change_record, &c).after;
 }
 
 /* The breaker hears of it, too. False: the question went back into the queue. */

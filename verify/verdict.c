@@ -88,6 +88,12 @@ struct verdict_record verdict_apply(struct verdict_record old, enum verdict answ
         .state = (uint8_t)answer, .source = (uint8_t)source, .pin = old.pin, .checked_s = now_s};
 }
 
+bool verdict_record_eq(const struct verdict_record *a, const struct verdict_record *b)
+{
+    return a->state == b->state && a->source == b->source && a->pin == b->pin && a->suspect == b->suspect &&
+           a->checked_s == b->checked_s && a->refused_s == b->refused_s;
+}
+
 /* FNV-1a, then mixed: str_hash is another one in every process. Nothing is guarded by it. */
 void verdict_reference(str_t key, const struct verdict_record *r, char out[14])
 {

@@ -67,6 +67,13 @@ struct verdict_record verdict_apply(struct verdict_record old, enum verdict answ
                                     enum verdict_source source, bool canary_passed,
                                     const struct verdict_times *t, uint32_t now_s);
 
+bool verdict_record_eq(const struct verdict_record *a, const struct verdict_record *b);
+/* How long ago it was found out; 0 for a time that is to come. */
+static inline uint32_t verdict_record_age_s(const struct verdict_record *r, uint32_t now_s)
+{
+    return now_s > r->checked_s ? now_s - r->checked_s : 0;
+}
+
 /* The reference of a refusal: follows from the address and the moment of the verdict, so that whoever gives
  * it out of the cache, on any worker and after any restart, names the log line of the one who found it out.
  * 13 characters and a NUL. */

@@ -62,6 +62,9 @@ struct verify_list {
     bool is_refused;  /* ... and the file changed since, to something that was refused: */
     struct file_mark refused;
 };
+/* The one that these settings name; NULL: none of them. */
+const struct verify_list *verify_list_find(const struct verify_list *lists, size_t count,
+                                           const struct cfg_verify *s);
 err_t verifier_set_lists(struct verifier *v, const struct verify_list *lists, size_t count) WARN_UNUSED;
 
 /* --- sessions --- */
