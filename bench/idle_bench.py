@@ -44,18 +44,9 @@ def idle(args, base):
     sink = Sink(sink_port)
     peers = [Postern(base / "postern", sink_port, args.workers, sessions=SESSIONS + 1000), *make_peers(args.peer, base, sink_port, notes)]
     ours = SESSIONS // (10 if args.quick else 1)
-    try:
-        for p in peers:
-            p.start()
-        for n in notes:
-            report.note(n)
-        report.peers(peers)
+    with report.running(peers, sink, notes):
         report.run(f"idle sessions: {ours} of Postern, {FEW_OTHERS} of the others (a process each; the settings stop them at 300)", peers,
                    lambda p, _: measure(p, ours if p.name == "postern" else FEW_OTHERS, 3 if args.quick else HOLD_S), METRICS)
-    finally:
-        for p in peers:
-            p.stop()
-        sink.stop()
     return report.finish()
 
 

@@ -49,20 +49,11 @@ def mixed(args, base):
     sink = Sink(sink_port, "--fail", UNKNOWN)
     peers = [Postern(base / "postern", sink_port, args.workers, verify=POSTERN), *make_peers(args.peer, base, sink_port, notes, verify=True)]
     shrink = 5 if args.quick else 1
-    try:
-        for p in peers:
-            p.start()
-        for n in notes:
-            report.note(n)
-        report.peers(peers)
+    with report.running(peers, sink, notes):
         for p in peers:
             warm(p, RECIPIENTS, "mix", 30)
         report.run("a day's mix, 30 % unknown recipients", peers,
                    lambda p, _: measure(p, sink, {"postern": 20000, "exim": 400}.get(p.name, 2000) // shrink), METRICS)
-    finally:
-        for p in peers:
-            p.stop()
-        sink.stop()
     return report.finish()
 
 

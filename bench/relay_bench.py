@@ -68,12 +68,7 @@ def relay(args, base):
     sink_port = free_port()
     sink = Sink(sink_port)
     peers = [Postern(base / "postern", sink_port, args.workers), *make_peers(args.peer, base, sink_port, notes), Direct(sink_port)]
-    try:
-        for p in peers:
-            p.start()
-        for n in notes:
-            report.note(n)
-        report.peers(peers)
+    with report.running(peers, sink, notes):
         for title, (size, per_session, sessions, ours, theirs) in SCENARIOS.items():
             def one(p, _):
                 count = ours if p.name in ("postern", "no relay") else theirs // SLOW.get(p.name, 1)
@@ -82,10 +77,6 @@ def relay(args, base):
             report.run(title, peers, one, METRICS)
         if not args.only:
             load_programs(report)
-    finally:
-        for p in peers:
-            p.stop()
-        sink.stop()
     return report.finish()
 
 

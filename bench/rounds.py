@@ -1,6 +1,7 @@
 """Rounds, interleaved over the peers (A B A B), and what is made of them: a table, JSON, a chart.
 
 A slow minute of the machine falls on all peers alike. Every figure is the median of its rounds, with the least and the most."""
+import contextlib
 import json
 import os
 import platform
@@ -25,6 +26,22 @@ class Report:
     def note(self, text):
         self.notes.append(text)
         print(f"  note: {text}", flush=True)
+
+    @contextlib.contextmanager
+    def running(self, peers, sink, notes=(), describe=True):
+        """Starts the peers and tells of them; stops them, and the sink, whatever happens."""
+        try:
+            for p in peers:
+                p.start()
+            for n in notes:
+                self.note(n)
+            if describe:
+                self.peers(peers)
+            yield
+        finally:
+            for p in peers:
+                p.stop()
+            sink.stop()
 
     def peers(self, peers):
         self.settings = {p.name: p.settings for p in peers}

@@ -69,20 +69,11 @@ def tls(args, base):
     pair = certificate(base)
     peers = [Postern(base / "postern", sink_port, args.workers, tls=pair), *make_peers(args.peer, base, sink_port, notes, tls=pair)]
     shrink = 5 if args.quick else 1
-    try:
-        for p in peers:
-            p.start()
-        for n in notes:
-            report.note(n)
-        report.peers(peers)
+    with report.running(peers, sink, notes):
         report.run("full handshakes, ECDSA P-256, 50 sessions", peers,
                    lambda p, _: handshakes(p, {"postern": 10000, "exim": 500}.get(p.name, 2000) // shrink), HANDSHAKES)
         report.run("10 MiB messages, 4 sessions, durable and delivered in the clear", peers,
                    lambda p, _: bulk(p, sink, (40 if p.name == "postern" else 20) // shrink), BULK)
-    finally:
-        for p in peers:
-            p.stop()
-        sink.stop()
     return report.finish()
 
 

@@ -109,23 +109,14 @@ def verify(args, base):
         at = base / scenarios
         peers = [Postern(at / "postern", sink_port, args.workers, verify=POSTERN)]
         peers += make_peers(args.peer, at, sink_port, notes, verify=True)
-        try:
-            for p in peers:
-                p.start()
+        with report.running(peers, sink, notes if scenarios == "fast" else (), describe=scenarios == "fast"):
             if scenarios == "fast":
-                for n in notes:
-                    report.note(n)
-                report.peers(peers)
                 for unknown in (False, True):
                     cached(report, peers, sink, unknown)
                 for unknown in (False, True):
                     new(report, peers, sink, unknown)
             else:
                 slow(report, at, peers, sink)
-        finally:
-            for p in peers:
-                p.stop()
-            sink.stop()
     lookups(report)
     return report.finish()
 

@@ -58,10 +58,11 @@ void service_proxy_late(struct session *s)
 
 static void take_client(struct session *s, const struct proxy_reader *r)
 {
-    static const struct ip nobody = {.b = {[10] = 0xff, [11] = 0xff}};
     switch (r->kind) {
     case PROXY_TCP: s->peer = r->client; break;
-    case PROXY_UNKNOWN: s->peer = (struct endpoint){.ip = nobody}; break; /* in no network: a stranger */
+    case PROXY_UNKNOWN:
+        s->peer = (struct endpoint){.ip = origin_no_address()};
+        break; /* in no network: a stranger */
     case PROXY_LOCAL: break;
     }
     metric_inc(r->kind == PROXY_TCP     ? M_proxy_client

@@ -1,36 +1,9 @@
 /* What `postern verify` prints for people, from the API's answers: whatever is in them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "capture.h"
 
 #include "admin/cli/show_verify.c"
 #include "admin/cli/table.c"
 #include "admin/cli/text.c"
-
-#define NOW_NS (UINT64_C(1795493666) * NS_PER_S) /* 2026-11-24T04:14:26Z */
-
-static char output[8192];
-
-#define CAPTURE(stream, write)                                                                               \
-    do {                                                                                                     \
-        memset(output, 0, sizeof output);                                                                    \
-        FILE *stream = fmemopen(output, sizeof output - 1, "w");                                             \
-        assert_non_null(stream);                                                                             \
-        write;                                                                                               \
-        fclose(stream);                                                                                      \
-    } while (0)
-
-static json_t *json_of(const char *text)
-{
-    json_error_t error;
-    json_t *json = json_loads(text, 0, &error);
-    if (!json)
-        fail_msg("%s", error.text);
-    return json;
-}
 
 static void test_verdict(void **state)
 {

@@ -81,14 +81,19 @@ static void crash(const struct bed *b, struct bed *after)
     assert_int_equal(st.damaged_records, 0);
 }
 
+static void begin(struct bed *b, struct old *o, uint32_t fill_percent)
+{
+    memset(o, 0, sizeof *o);
+    make(b);
+    bed_open(b);
+    fill(b, o, fill_percent);
+}
+
 static void test_deferred_mail_is_not_copied(void **state)
 {
     struct bed b;
     static struct old o;
-    memset(&o, 0, sizeof o);
-    make(&b);
-    bed_open(&b);
-    fill(&b, &o, 65);
+    begin(&b, &o, 65);
     churn(&b, 24 << 20);
     struct queue_stats before, after;
     queue_stats(b.q, &before);
@@ -111,10 +116,7 @@ static void test_crashes_and_progress(void **state)
 {
     struct bed b;
     static struct old o;
-    memset(&o, 0, sizeof o);
-    make(&b);
-    bed_open(&b);
-    fill(&b, &o, 60);
+    begin(&b, &o, 60);
     for (uint32_t round = 0; round < 6; round++) {
         churn(&b, 1400000);
         for (uint32_t i = round; i < o.count; i += 37)
@@ -142,10 +144,7 @@ static void test_space_comes_back(void **state)
 {
     struct bed b;
     static struct old o;
-    memset(&o, 0, sizeof o);
-    make(&b);
-    bed_open(&b);
-    fill(&b, &o, 75);
+    begin(&b, &o, 75);
     churn(&b, 6 << 20);
     for (uint32_t i = 0; i < o.count; i++)
         if (i % 4)
@@ -220,10 +219,7 @@ static void test_older_superblock(void **state)
 {
     struct bed b;
     static struct old o;
-    memset(&o, 0, sizeof o);
-    make(&b);
-    bed_open(&b);
-    fill(&b, &o, 60);
+    begin(&b, &o, 60);
     for (uint32_t round = 0; round < 4; round++) {
         churn(&b, 1800000);
         for (uint32_t i = round; i < o.count; i += 23)
@@ -245,10 +241,7 @@ static void test_damaged_keep_record(void **state)
 {
     struct bed b;
     static struct old o;
-    memset(&o, 0, sizeof o);
-    make(&b);
-    bed_open(&b);
-    fill(&b, &o, 60);
+    begin(&b, &o, 60);
     churn(&b, 5 << 20);
     bed_settle(&b);
     struct bed after;
@@ -275,10 +268,7 @@ static void test_reader_in_a_kept_segment(void **state)
 {
     struct bed b;
     static struct old o;
-    memset(&o, 0, sizeof o);
-    make(&b);
-    bed_open(&b);
-    fill(&b, &o, 60);
+    begin(&b, &o, 60);
     churn(&b, 5 << 20);
     struct get g;
     assert_int_equal(get_load(&b, bed_by_id(&b, o.id[100]), &g), 0);
