@@ -5,6 +5,7 @@ Addresses stand for hosts: 127.0.0.1 a stranger, 127.0.0.2 the internal network 
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("POSTERN_BIN", ROOT / "build" / "bin"))
 STRANGER, INTERNAL, EDGE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+FAILED = pytest.StashKey[bool]()
 PATIENCE_S = 60  # how long a condition may take on a loaded machine; never waited out when things work
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "demo")]
@@ -25,6 +27,21 @@ from ports import free_port  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "sanitized: also run with the programs built with sanitizers")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if outcome.get_result().failed:
+        item.stash[FAILED] = True
+
+
+@pytest.fixture(autouse=True)
+def what_passed_leaves_nothing(request, tmp_path):
+    """Spools are large: hundreds of tests would fill the disk. Those of a failed test stay, to be looked at."""
+    yield
+    if not request.node.stash.get(FAILED, False):
+        shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def eventually(condition, what="", patience_s=PATIENCE_S):
