@@ -124,8 +124,15 @@ bool cidr_overlap(const struct cidr *a, const struct cidr *b)
 void ip_format(const struct ip *ip, struct sbuf *out)
 {
     char text[INET6_ADDRSTRLEN];
-    bool is_v4 = ip_is_v4(ip);
-    must(inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? ip->b + 12 : ip->b, text, sizeof text));
+    if (ip_is_v4(ip)) { /* in every log line; inet_ntop() goes through printf */
+        for (int i = 12; i < 16; i++) {
+            if (i > 12)
+                sbuf_char(out, '.');
+            sbuf_u64(out, ip->b[i]);
+        }
+        return;
+    }
+    must(inet_ntop(AF_INET6, ip->b, text, sizeof text));
     sbuf_cstr(out, text);
 }
 

@@ -29,12 +29,23 @@ static bool is_unsafe(uint32_t cp)
            (cp >= 0x2028 && cp <= 0x202e) || (cp >= 0x2066 && cp <= 0x2069) || cp == 0xfeff;
 }
 
-/* How many bytes from `at` on stand for themselves within quotes: nearly all of nearly every line. */
-static size_t plain_run(str_t value, size_t at)
+/* What a byte stands for itself in: nearly all of nearly every line, so it is looked up, not worked out. */
+enum { IN_QUOTES = 1, BARE = 2 };
+
+static const uint8_t stands_in[256] = {
+    [0x20] = IN_QUOTES,
+    [0x21] = IN_QUOTES | BARE,
+    [0x23 ... 0x3c] = IN_QUOTES | BARE, /* without the quote, and */
+    [0x3d] = IN_QUOTES,                 /* '=' */
+    [0x3e ... 0x5b] = IN_QUOTES | BARE, /* without the backslash */
+    [0x5d ... 0x7e] = IN_QUOTES | BARE,
+};
+
+/* How many bytes from `at` on stand for themselves. */
+static size_t plain_run(str_t value, size_t at, uint8_t in)
 {
     size_t end = at;
-    while (end < value.n && value.p[end] >= 0x20 && value.p[end] < 0x7f && value.p[end] != '"' &&
-           value.p[end] != '\\')
+    while (end < value.n && (stands_in[(uint8_t)value.p[end]] & in))
         end++;
     return end - at;
 }
@@ -43,10 +54,7 @@ static bool logfmt_needs_quotes(str_t value)
 {
     if (value.n == 0)
         return true;
-    size_t run = plain_run(value, 0);
-    if (memchr(value.p, ' ', run) || memchr(value.p, '=', run))
-        return true;
-    for (size_t at = run; at < value.n;) {
+    for (size_t at = plain_run(value, 0, BARE); at < value.n;) {
         uint32_t cp;
         size_t n = utf8_decode(value, at, &cp);
         if (!n || is_unsafe(cp) || cp == ' ' || cp == '"' || cp == '=' || cp == '\\')
@@ -75,7 +83,8 @@ static size_t escape_one(enum log_format format, str_t value, size_t at, struct 
     return 1;
 }
 
-static void put_text(struct line *l, str_t value)
+/* With escapes where they are needed, and cut where it is too long. */
+static void put_any_text(struct line *l, str_t value)
 {
     bool quoted = l->format == LOG_JSON || logfmt_needs_quotes(value);
     size_t room = l->buf.cap - l->buf.n;
@@ -89,7 +98,7 @@ static void put_text(struct line *l, str_t value)
     for (size_t at = 0, used = 0; at < value.n;) {
         char piece[8];
         struct sbuf escaped = SBUF_ON(piece);
-        size_t run = plain_run(value, at), fits = MIN(run, room - used);
+        size_t run = plain_run(value, at, IN_QUOTES), fits = MIN(run, room - used);
         sbuf_put(&l->buf, value.p + at, fits);
         at += fits;
         used += fits;
@@ -107,16 +116,25 @@ static void put_text(struct line *l, str_t value)
         sbuf_char(&l->buf, '"');
 }
 
-static void put_key(struct line *l, const char *key)
+static void put_text(struct line *l, str_t value)
+{
+    size_t room = MIN(l->buf.cap - l->buf.n, (size_t)LOG_VALUE_BYTES_MAX);
+    if (l->format == LOG_LOGFMT && value.n && value.n <= room && plain_run(value, 0, BARE) == value.n)
+        sbuf_str(&l->buf, value);
+    else
+        put_any_text(l, value);
+}
+
+static void put_key(struct line *l, const char *key, size_t key_n)
 {
     if (l->format == LOG_JSON) {
         sbuf_cstr(&l->buf, l->buf.n ? ",\"" : "{\"");
-        sbuf_cstr(&l->buf, key);
+        sbuf_put(&l->buf, key, key_n);
         sbuf_cstr(&l->buf, "\":");
     } else {
         if (l->buf.n)
             sbuf_char(&l->buf, ' ');
-        sbuf_cstr(&l->buf, key);
+        sbuf_put(&l->buf, key, key_n);
         sbuf_char(&l->buf, '=');
     }
 }
@@ -128,7 +146,11 @@ static void put_value(struct line *l, const struct log_field *f)
     switch (f->kind) {
     case LF_KIND_STR: put_text(l, f->str); return;
     case LF_KIND_U64: sbuf_u64(&l->buf, f->u64); return;
-    case LF_KIND_I64: sbuf_printf(&l->buf, "%lld", (long long)f->i64); return;
+    case LF_KIND_I64:
+        if (f->i64 < 0)
+            sbuf_char(&l->buf, '-');
+        sbuf_u64(&l->buf, f->i64 < 0 ? -(uint64_t)f->i64 : (uint64_t)f->i64);
+        return;
     case LF_KIND_IP:
         ip_format(f->ip, &short_text);
         put_text(l, sbuf_view(&short_text));
@@ -146,9 +168,10 @@ static bool is_absent(const struct log_field *f)
 /* False: the line is full. */
 static bool put_field(struct line *l, const struct log_field *f)
 {
-    if (l->buf.cap - l->buf.n < strlen(f->key) + LOG_FIELD_BYTES_MIN)
+    size_t key_n = strlen(f->key);
+    if (l->buf.cap - l->buf.n < key_n + LOG_FIELD_BYTES_MIN)
         return false;
-    put_key(l, f->key);
+    put_key(l, f->key, key_n);
     put_value(l, f);
     return true;
 }
@@ -171,7 +194,7 @@ size_t log_line(enum log_format format, uint64_t wall_ns, enum log_level level, 
             is_whole = put_field(&l, &fields[i]);
     l.buf.cap = LOG_LINE_BYTES_MAX;
     if (!is_whole) {
-        put_key(&l, ELLIPSIS); /* fields are missing */
+        put_key(&l, ELLIPSIS, sizeof ELLIPSIS - 1); /* fields are missing */
         put_text(&l, STR(ELLIPSIS));
     }
     sbuf_cstr(&l.buf, format == LOG_JSON ? "}\n" : "\n");

@@ -127,8 +127,13 @@ err_t str_to_u64(str_t s, uint64_t *out)
 
 bool str_is_ascii(str_t s)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] >= 0x80)
-            return false;
-    return true;
+    uint64_t seen = 0, word;
+    size_t i = 0;
+    for (; s.n - i >= sizeof word; i += sizeof word) {
+        memcpy(&word, s.p + i, sizeof word);
+        seen |= word;
+    }
+    for (; i < s.n; i++)
+        seen |= (unsigned char)s.p[i];
+    return !(seen & UINT64_C(0x8080808080808080));
 }

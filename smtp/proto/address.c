@@ -24,21 +24,37 @@ static bool take(struct cursor *c, char want)
     return true;
 }
 
-static bool is_alnum(unsigned char ch)
-{
-    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
-}
+enum { ATEXT = 1, DOMAIN_CHAR = 2 };
+
+static const uint8_t char_is[256] = {
+    ['a' ... 'z'] = ATEXT | DOMAIN_CHAR,
+    ['A' ... 'Z'] = ATEXT | DOMAIN_CHAR,
+    ['0' ... '9'] = ATEXT | DOMAIN_CHAR,
+    ['-'] = ATEXT | DOMAIN_CHAR,
+    /* No host name has an underscore, but the mail of machines that are called so is wanted. */
+    ['_'] = ATEXT | DOMAIN_CHAR,
+    ['.'] = DOMAIN_CHAR,
+    ['!'] = ATEXT,
+    ['#' ... '\''] = ATEXT, /* # $ % & ' */
+    ['*' ... '+'] = ATEXT,
+    ['/'] = ATEXT,
+    ['='] = ATEXT,
+    ['?'] = ATEXT,
+    ['^'] = ATEXT,
+    ['`'] = ATEXT,
+    ['{' ... '~'] = ATEXT, /* { | } ~ */
+    [0x80 ... 0xff] = ATEXT | DOMAIN_CHAR,
+};
 
 /* RFC 5322 atext, and RFC 6531 3.3: any non-ASCII (its encoding is judged over the whole part). */
 static bool is_atext(unsigned char ch)
 {
-    return is_alnum(ch) || ch >= 0x80 || (ch && strchr("!#$%&'*+-/=?^_`{|}~", ch));
+    return char_is[ch] & ATEXT;
 }
 
-/* No host name has an underscore, but the mail of machines that are called so is wanted. */
 static bool is_domain_char(unsigned char ch)
 {
-    return is_alnum(ch) || ch >= 0x80 || ch == '-' || ch == '.' || ch == '_';
+    return char_is[ch] & DOMAIN_CHAR;
 }
 
 /* Valid UTF-8 without C1 controls: they are valid code points, but controls all the same, and terminals obey
