@@ -246,8 +246,8 @@ static unsigned fill_iovecs(const struct piece_queue *q, struct iovec *iov)
 
 static void submit_send(struct conn *c)
 {
-    /* WAITALL: the kernel goes on after a partial send by itself. MORE: conn_output_gone() follows at once, and
-     * the end of the stream travels with the last words instead of in a packet of its own. */
+    /* WAITALL: the kernel goes on after a partial send by itself. MORE: conn_output_gone() follows at once,
+     * and the end of the stream travels with the last words instead of in a packet of its own. */
     const int flags = MSG_NOSIGNAL | MSG_WAITALL | (c->state == CONN_FINISHING ? MSG_MORE : 0);
     struct conn_loop *cl = conn_loop_of(c);
     struct iovec *iov;

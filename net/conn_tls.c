@@ -205,6 +205,8 @@ void conn_tls_turns(struct tick_hook *h)
                 conn_tls_pump(c);
             any = true; /* if it is not, the peer's next bytes give it another turn, and nothing else */
         }
+        if (c->got_eof)
+            conn_tls_truncated(c);
         now_ns = clock_mono_ns();
     }
     cl->turns_spent_ns += now_ns - from_ns;
@@ -262,6 +264,8 @@ void conn_tls_truncated(struct conn *c)
 {
     struct conn_tls *t = c->tls;
     c->got_eof = true;
+    if (conn_tls_waits(c))
+        return; /* what came before the end is to be heard first: told after its turn */
     if (c->state == CONN_OPEN && !t->established && !t->broken && !c->send_err)
         broken(c, ERR_EOF);
     else

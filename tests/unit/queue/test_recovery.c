@@ -226,7 +226,7 @@ static void test_lost_sectors(void **state)
 {
     struct bed b;
     make_small(&b);
-    b.opt.ring_bytes = 4 << 20; /* room enough that nothing is moved: what is moved shares its batch with others */
+    b.opt.ring_bytes = 4 << 20; /* nothing is moved: what is moved shares its batch with others */
     bed_open(&b);
     uint32_t live = fill(&b, 50);
     struct queue_stats st;
