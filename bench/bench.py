@@ -46,7 +46,8 @@ def compare(what, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=[*BENCHES, "queue", "verdicts"])
+    parser.add_argument("scenario", nargs="?", choices=[*BENCHES, "queue", "verdicts"])
+    parser.add_argument("--check", action="store_const", dest="scenario", const="check", help="as check")
     parser.add_argument("--peer", action="append", choices=sorted(PEERS), help="may be given several times; default: those that matter and can be had")
     parser.add_argument("--no-peer", action="store_true", help="Postern alone")
     parser.add_argument("--workers", default="auto")
@@ -58,6 +59,8 @@ def main():
     parser.add_argument("--directory", default=str(ROOT / "build"), help="where the spools are: a real disk")
     parser.add_argument("--json", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not args.scenario:
+        parser.error(f"which one? {', '.join([*BENCHES, 'queue', 'verdicts'])}")
     if args.scenario in BENCHES:
         compare(args.scenario, args)
     else:

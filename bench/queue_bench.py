@@ -4,10 +4,12 @@
 - how long a start with a million queued messages takes, what it reads, and what the index weighs;
 - how fast a backlog that is in no memory any more is read for sending.
 
-And the same first question by SMTP, to two whole gateways: one has 70 % of its rings full of mail for a dead server.
+And the same first question by SMTP, to two whole gateways: one has 70 % of its rings full of mail for a dead server. Then what a message
+costs a gateway that has a million of others in its queue.
 
 Each line says the bar, if there is one, and whether it is met.
 """
+import contextlib
 import json
 import shutil
 import statistics
@@ -21,6 +23,7 @@ from peers import BIN, Postern, free_port, wait_for_port
 RATE_BAR = 0.8  # of the empty ring's rate
 INDEX_BAR_BYTES = 256
 GATEWAY_RING_MIB = 256
+BACKLOG_BAR = 1.1  # of the empty gateway's CPU
 READ_BAR = 1.1  # times the bytes in use: one sequential read
 
 
@@ -74,9 +77,9 @@ def drain(base, args):
 class Side:
     """A gateway whose mail for dead.example is deferred, and the server of example.com is there."""
 
-    def __init__(self, base, name, sink_port):
+    def __init__(self, base, name, sink_port, ring_mib=GATEWAY_RING_MIB):
         self.name = name
-        self.postern = Postern(base / name, sink_port, workers=1, ring=f"{GATEWAY_RING_MIB}MiB", more=f"""
+        self.postern = Postern(base / name, sink_port, workers=1, ring=f"{ring_mib}MiB", more=f"""
 retry: {{ first: 1d, max: 1d }}
 """, domains=f', {{ name: dead.example, local: true, route: {{ hosts: [127.0.0.1], port: {free_port()} }} }}')
         self.rates = []
@@ -109,33 +112,63 @@ retry: {{ first: 1d, max: 1d }}
             time.sleep(0.05)
 
 
-def gateway(base, args, size):
+@contextlib.contextmanager
+def both_sides(base, *ring):
+    """An empty gateway and one to be filled, and the server behind them."""
     with tempfile.TemporaryDirectory(dir=base) as d:
         sink_port = free_port()
         sink = subprocess.Popen([BIN / "postern-sink", "--quiet", f"127.0.0.1:{sink_port}"], stdout=subprocess.DEVNULL)
-        sides = [Side(Path(d), name, sink_port) for name in ("empty", "full")]
+        sides = [Side(Path(d), name, sink_port, *ring) for name in ("empty", "full")]
         try:
             wait_for_port(sink_port, "postern-sink")
             for s in sides:
                 s.postern.start()
-            sides[1].fill(size)
-            count = max(200, (GATEWAY_RING_MIB << 20) // (5 if args.quick else 2) // (size + 700))
-            for s in sides:  # the ring goes round once before it counts
-                for _ in range(1 if args.quick else 3):
-                    s.measure(count, size)
-                s.rates, s.before = [], s.ring()[0]
-            for _ in range(1 if args.quick else args.rounds):
-                for s in sides:
-                    s.measure(count, size)
-            for s in sides:
-                after = s.ring()[0]
-                s.amplification = (after["written_total"] - s.before["written_total"]) / (after["accepted_total"] - s.before["accepted_total"])
-                s.used = after["used"] / after["bytes"]
+            yield sides
         finally:
             for s in sides:
                 s.postern.stop()
             sink.kill()
             sink.wait()
+
+
+def backlog(base, args):
+    waiting, count = (100_000, 5000) if args.quick else (1_000_000, 30000)
+    with both_sides(base, 4096) as sides:
+        sides[1].send(waiting, 1024, "dead.example")
+        queued = sides[1].ring()[1]
+        if queued < waiting:
+            raise SystemExit(f"bench: {queued} of {waiting} messages are queued")
+        for s in sides:
+            s.measure(count, 1024)
+            s.costs = []
+        for _ in range(1 if args.quick else args.rounds):
+            for s in sides:
+                cpu = s.postern.group.cpu_seconds()
+                s.measure(count, 1024)
+                s.costs.append((s.postern.group.cpu_seconds() - cpu) / count * 1000)
+    print(f"\ngateway, 1 KiB a message by SMTP, 50 sessions, one worker, with and without {queued} messages in the queue")
+    for s in sides:
+        print(f"  {s.name if s.name == 'empty' else 'with them':27} {statistics.median(s.costs):9.4f} ({min(s.costs):.4f}–{max(s.costs):.4f}) CPU seconds per 1000 messages")
+    ratio = statistics.median(sides[1].costs) / statistics.median(sides[0].costs)
+    print(f"  ratio {ratio:.2f}   {bar(ratio <= BACKLOG_BAR, f'<= {BACKLOG_BAR}')}", flush=True)
+    return {"scenario": "backlog", "queued": queued, "ratio": ratio, **{s.name: s.costs for s in sides}}
+
+
+def gateway(base, args, size):
+    with both_sides(base) as sides:
+        sides[1].fill(size)
+        count = max(200, (GATEWAY_RING_MIB << 20) // (5 if args.quick else 2) // (size + 700))
+        for s in sides:  # the ring goes round once before it counts
+            for _ in range(1 if args.quick else 3):
+                s.measure(count, size)
+            s.rates, s.before = [], s.ring()[0]
+        for _ in range(1 if args.quick else args.rounds):
+            for s in sides:
+                s.measure(count, size)
+        for s in sides:
+            after = s.ring()[0]
+            s.amplification = (after["written_total"] - s.before["written_total"]) / (after["accepted_total"] - s.before["accepted_total"])
+            s.used = after["used"] / after["bytes"]
     print(f"\ngateway, {size} bytes a message by SMTP, 50 sessions, one worker, a ring of {GATEWAY_RING_MIB} MiB that has been round")
     for s in sides:
         print(f"  {'empty' if s.name == 'empty' else '70 % full of deferred mail':27} {statistics.median(s.rates):9.0f} ({min(s.rates):.0f}–{max(s.rates):.0f}) messages/s"
@@ -150,7 +183,7 @@ def queue(args):
     base = Path(tempfile.mkdtemp(prefix="bench-", dir=args.directory))
     steps = {"commit 1024": lambda: commit(base, args, 1024), "commit 16384": lambda: commit(base, args, 16384),
              **{f"gateway {size}": lambda size=size: gateway(base, args, size) for size in (1024, 16384, 102400)},
-             "recover": lambda: recover(base, args), "drain": lambda: drain(base, args)}
+             "backlog": lambda: backlog(base, args), "recover": lambda: recover(base, args), "drain": lambda: drain(base, args)}
     try:
         results = [step() for title, step in steps.items() if not args.only or args.only in title]
     finally:

@@ -62,6 +62,10 @@ class Report:
         self.scenarios.append({"title": title, "metrics": [m._asdict() for m in metrics], "rows": rows})
         print_scenario(self.scenarios[-1])
 
+    def median(self, title, peer, key):
+        """Of a scenario that has run; None when it has not."""
+        return next((median(s["rows"][peer], key) for s in self.scenarios if s["title"] == title), None)
+
     def finish(self):
         if self.notes:
             print("\n" + "\n".join(f"note: {n}" for n in self.notes))

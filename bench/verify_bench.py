@@ -15,6 +15,7 @@ UNKNOWN = "rcpt *<unknown* 550 5.1.1 no such user"
 POSTERN = "{ mode: unverified, rate: 0, connections: 10, waiting: 100000, canary: 0 }"
 
 CACHED = [Metric("per_second", "RCPT a second", 0, "high"), Metric("cpu_per_1000", "CPU seconds per 1000 RCPT", 4, "low"),
+          Metric("per_core", "RCPT a second of CPU", 0, "high"),
           Metric("p50_ms", "reply to RCPT, p50 ms", 2, "low"), Metric("p99_ms", "reply to RCPT, p99 ms", 2, "low"),
           Metric("probes", "asked of the server, per 1000", 1), Metric("load_cpu_per_1000", "source + sink, CPU s per 1000 RCPT", 4)]
 NEW = [Metric("per_second", "right answers a second", 0, "high"), Metric("cpu_per_1000", "CPU seconds per 1000 RCPT", 3, "low"),
@@ -34,7 +35,7 @@ def measure(peer, sink, rcpts, *options, unknown=False):
     answered = r["rcpt_refused"] if unknown else r["rcpt_taken"]
     if r["rcpt_wrong"]:
         raise SystemExit(f"bench: {peer.name} gave {r['rcpt_wrong']} wrong answers")
-    return {"per_second": answered / elapsed, "answered": answered, "cpu_per_1000": cpu / rcpts * 1000,
+    return {"per_second": answered / elapsed, "answered": answered, "cpu_per_1000": cpu / rcpts * 1000, "per_core": rcpts / cpu,
             "p50_ms": r["stages"]["rcpt"]["p50_ms"], "p99_ms": r["stages"]["rcpt"]["p99_ms"], "deferred": r["rcpt_deferred"] / rcpts * 1000,
             "lost_connections": r["lost_connections"], "probes": came["rcpts"] / rcpts * 1000, "probes_per_second": came["rcpts"] / elapsed,
             "connections": came["connections"] / rcpts * 1000,

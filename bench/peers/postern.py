@@ -6,9 +6,9 @@ from .base import BIN, Cgroup, free_port, wait_for_port
 
 
 class Postern:
-    name = "postern"
-
-    def __init__(self, directory, sink_port, workers="auto", verify=None, tls=None, sessions=20000, ring="256MiB", domains="", more=""):
+    def __init__(self, directory, sink_port, workers="auto", verify=None, tls=None, sessions=20000, ring="256MiB", domains="", more="",
+                 name="postern"):
+        self.name = name
         self.directory, self.port, self.group = Path(directory), free_port(), Cgroup(Path(directory).name)
         self.directory.mkdir(parents=True)
         (self.directory / "postern.yaml").write_text(f"""
@@ -32,6 +32,12 @@ log: {{ file: {self.directory}/log }}
     def start(self):
         self.process = subprocess.Popen([BIN / "posternd", "-c", self.directory / "postern.yaml"], preexec_fn=self.group.enter)
         wait_for_port(self.port, self.name)
+
+    def metrics(self):
+        """Every sample by its name and labels."""
+        r = subprocess.run(["curl", "-sS", "--fail", "--unix-socket", self.directory / "admin.sock", "http://postern/metrics"],
+                           capture_output=True, text=True, check=True)
+        return {k: float(v) for k, v in (line.rsplit(" ", 1) for line in r.stdout.splitlines() if not line.startswith("#"))}
 
     def stop(self):
         self.process.terminate()
