@@ -170,13 +170,11 @@ void backend_count(struct backend *b, bool refused)
 }
 
 /* As many as should bring this connection to its last refusal, and no more: what is asked behind that is
- * answered slowly or not at all. */
+ * answered slowly or not at all. Where nothing is known all are taken for unknown. */
 static uint32_t batch_for(struct backend *b, const struct probeconn *c)
 {
-    uint32_t limit = batch_limit(b), left = PROBE_REFUSALS_MAX - MIN(c->refused_count, PROBE_REFUSALS_MAX);
-    if (!b->lately_refused)
-        return limit;
-    return MIN(limit, MAX(left * b->lately_asked / b->lately_refused, 1));
+    uint32_t left = patience_left(&b->patience, c->refused_count);
+    return MIN(batch_limit(b), left * (b->lately_asked + 1) / (b->lately_refused + 1));
 }
 
 bool batch_crowded(struct question *q)
@@ -208,6 +206,14 @@ static void take_off_queue(struct question *q)
     list_remove(&q->link);
     q->backend->queued_count--;
     metric_add(M_probe_queue, -1);
+}
+
+/* RFC 9422: has the server said in EHLO that one more would be too many? */
+static bool fits(const struct probeconn *c, struct batch *batch, const struct question *q)
+{
+    uint32_t n = batch->tx.rcpt_count;
+    batch->rcpts[n] = (struct envelope_rcpt){.address = str_of(q->text, q->text_n)};
+    return smtpc_rcpts_fitting(smtpc_features(c->smtpc), batch->rcpts, n + 1) > n;
 }
 
 static void add(struct batch *batch, struct question *q)
@@ -251,7 +257,7 @@ static struct batch *make_batch(struct probeconn *c, uint32_t max)
             batch->conn = c;
             batch->sender_kind = sender_of(q, &fixed);
             write_sender(batch, q, fixed);
-        } else if (!same_sender(batch, q)) {
+        } else if (!same_sender(batch, q) || !fits(c, batch, q)) {
             break;
         }
         add(batch, q);

@@ -199,7 +199,9 @@ void probeconn_close(struct probeconn *c)
 
 static bool is_worn(const struct probeconn *c)
 {
-    return c->refused_count >= PROBE_REFUSALS_MAX;
+    uint32_t transactions_max = smtpc_features(c->smtpc)->messages_max; /* RFC 9422: MAILMAX */
+    return (transactions_max && c->transaction_count >= transactions_max) ||
+           patience_is_over(&c->backend->patience, c->refused_count, loop_now_ms(c->backend->verifier->loop));
 }
 
 /* --- time --- */
@@ -236,6 +238,20 @@ void probeconn_settle(struct probeconn *c)
 
 /* --- work --- */
 
+/* Of many refusals servers become slow, at whatever comes next. */
+void probeconn_answered(struct probeconn *c, bool refused)
+{
+    struct patience *p = &c->backend->patience;
+    uint64_t now = loop_now_ms(c->backend->verifier->loop), waited_ms = now - c->progress_ms;
+    if (patience_is_slow(waited_ms, c->longest_ms))
+        patience_slowed(p, c->refused_count, now);
+    else if (refused)
+        patience_stood(p, c->refused_count + 1);
+    c->longest_ms = MAX(c->longest_ms, waited_ms);
+    c->refused_count += refused;
+    c->progress_ms = now;
+}
+
 bool probeconn_is_free(const struct probeconn *c, bool behind)
 {
     if (c->state != PC_UP || (c->batch_count > 0) != behind || !smtpc_slots(c->smtpc) || is_worn(c))
@@ -251,6 +267,7 @@ void probeconn_give(struct probeconn *c, struct batch *batch)
         c->busy_since_ms = c->progress_ms = loop_now_ms(c->backend->verifier->loop);
     list_push_back(&c->batches, &batch->link);
     c->batch_count++;
+    c->transaction_count++;
     smtpc_deliver(c->smtpc, &batch->tx);
     probeconn_settle(c);
 }

@@ -19,6 +19,7 @@
 #include "verify/answer.h"
 #include "verify/breaker.h"
 #include "verify/bucket.h"
+#include "verify/patience.h"
 #include "verify/token.h"
 #include "verify/verifier.h"
 #include "verify/watch.h"
@@ -26,8 +27,6 @@
 #define PROBE_LOOKUPS_MAX 20000 /* per worker; further questions are answered 450 at once */
 #define PROBE_BATCH_MAX   100   /* recipients a transaction: RFC 5321 4.5.3.1.8 */
 #define PROBE_AGAIN_MAX   3     /* times a question goes back into the queue for the same reason */
-#define PROBE_REFUSALS_MAX                                                                                   \
-    10 /* refused recipients a connection: servers slow down, then hang up (Postfix after 10 and 20) */
 #define PROBE_CONNECT_MS  15000 /* a probe has nobody who waits longer; the configuration may say less */
 #define PROBE_STAGE_MS    60000
 #define PROBE_SLOW_MS     200     /* behind a transaction that takes longer no other one is put */
@@ -159,6 +158,7 @@ struct backend {
     struct backend_limits limits;
     struct breaker breaker;
     struct bucket bucket;
+    struct patience patience; /* refusals a connection */
     uint32_t batch_limit; /* what its server is known to take */
     uint64_t batch_limit_until_ms;
     uint32_t lately_asked, lately_refused; /* recipients; how many of the next ones will be unknown? */
