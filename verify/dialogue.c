@@ -26,6 +26,7 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     batch->questions[index] = NULL;
     probeconn_answered(c, !accepted);
     c->answered_count++;
+    c->out_count--;
     backend_count(c->backend, !accepted);
     question_answered(q, at, reply, str_cstr(c->to.relay));
 }

@@ -173,8 +173,9 @@ void backend_count(struct backend *b, bool refused)
  * answered slowly or not at all. Where nothing is known all are taken for unknown. */
 static uint32_t batch_for(struct backend *b, const struct probeconn *c)
 {
-    uint32_t left = patience_left(&b->patience, c->refused_count);
-    return MIN(batch_limit(b), left * (b->lately_asked + 1) / (b->lately_refused + 1));
+    uint32_t asked = b->lately_asked + 1, refused = b->lately_refused + 1;
+    uint32_t left = patience_left(&b->patience, c->refused_count + c->out_count * refused / asked);
+    return MIN(batch_limit(b), left * asked / refused);
 }
 
 bool batch_crowded(struct question *q)

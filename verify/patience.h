@@ -6,7 +6,7 @@
 
 #include "core/base.h"
 
-#define PATIENCE_START   10 /* what everybody stands: Postfix's smtpd_soft_error_limit */
+#define PATIENCE_START   9 /* what everybody stands: Postfix is slow with the tenth (smtpd_soft_error_limit) */
 #define PATIENCE_MIN     5
 #define PATIENCE_MAX     200
 #define PATIENCE_SLOW_MS 800 /* Postfix waits for 1 s, others for longer */

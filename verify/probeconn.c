@@ -118,6 +118,8 @@ static void leave_books(struct probeconn *c)
 {
     struct backend *b = c->backend;
     list_remove(&c->link);
+    if (b->bold == c)
+        b->bold = NULL;
     b->conn_count--;
     b->verifier->conn_count--;
     if (c->spoke)
@@ -199,9 +201,11 @@ void probeconn_close(struct probeconn *c)
 
 static bool is_worn(const struct probeconn *c)
 {
+    const struct backend *b = c->backend;
     uint32_t transactions_max = smtpc_features(c->smtpc)->messages_max; /* RFC 9422: MAILMAX */
     return (transactions_max && c->transaction_count >= transactions_max) ||
-           patience_is_over(&c->backend->patience, c->refused_count, loop_now_ms(c->backend->verifier->loop));
+           patience_is_over(&b->patience, c->refused_count, loop_now_ms(b->verifier->loop)) ||
+           (c->refused_count >= patience_limit(&b->patience) && b->bold && b->bold != c);
 }
 
 /* --- time --- */
@@ -256,7 +260,7 @@ bool probeconn_is_free(const struct probeconn *c, bool behind)
 {
     if (c->state != PC_UP || (c->batch_count > 0) != behind || !smtpc_slots(c->smtpc) || is_worn(c))
         return false;
-    if (behind && c->backend->lately_refused * 4 > c->backend->lately_asked)
+    if (behind && (!c->backend->lately_asked || c->backend->lately_refused * 4 > c->backend->lately_asked))
         return false; /* how many refusals are under way already? */
     return !behind || loop_now_ms(c->backend->verifier->loop) - c->busy_since_ms < PROBE_SLOW_MS;
 }
@@ -268,6 +272,9 @@ void probeconn_give(struct probeconn *c, struct batch *batch)
     list_push_back(&c->batches, &batch->link);
     c->batch_count++;
     c->transaction_count++;
+    c->out_count += batch->tx.rcpt_count;
+    if (c->refused_count >= patience_limit(&c->backend->patience))
+        c->backend->bold = c;
     smtpc_deliver(c->smtpc, &batch->tx);
     probeconn_settle(c);
 }

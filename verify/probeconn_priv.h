@@ -29,6 +29,7 @@ struct probeconn {
     struct list batches; /* the engine's; batch.link */
     struct list lost;    /* handed back by it, judged when it said why */
     uint32_t batch_count;
+    uint32_t out_count; /* recipients that it was asked and has not answered */
     uint32_t refused_count, transaction_count;
     uint64_t longest_ms; /* that it took for an answer */
     uint32_t answered_count; /* recipients */
