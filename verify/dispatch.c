@@ -137,15 +137,20 @@ static bool is_adaptive(const struct question *q)
 bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
                     str_t relay)
 {
-    if (q->again_count >= PROBE_AGAIN_MAX)
+    if (q->again_count >= PROBE_AGAIN_MAX || batch->sender_kind == PROBE_FIXED || !is_adaptive(q))
         return false;
-    if (batch->sender_kind == PROBE_PASSED_ON)
-        q->sender_n = 0;
-    else if (batch->sender_kind == PROBE_FIXED || !is_adaptive(q))
-        return false;
-    else
-        turn_sender(q->backend, batch->sender_kind == PROBE_EMPTY, reply, relay);
+    turn_sender(q->backend, batch->sender_kind == PROBE_EMPTY, reply, relay);
     q->again_count++;
+    question_enqueue(q, true);
+    return true;
+}
+
+bool sender_forsaken(struct question *q, const struct batch *batch)
+{
+    if (batch->sender_kind != PROBE_PASSED_ON)
+        return false;
+    q->sender_n = 0;
+    q->is_ours = true;
     question_enqueue(q, true);
     return true;
 }

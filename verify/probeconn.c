@@ -114,6 +114,13 @@ static void judge_lost(struct probeconn *c)
     }
 }
 
+/* It spoke, and broke in a transaction whose sender is another's. */
+static bool broke_over_sender(const struct probeconn *c)
+{
+    const struct link *k = list_empty(&c->lost) ? NULL : c->lost.head.next;
+    return k && c->spoke && container_of(k, struct batch, link)->sender_kind == PROBE_PASSED_ON;
+}
+
 static void leave_books(struct probeconn *c)
 {
     struct backend *b = c->backend;
@@ -165,7 +172,8 @@ static void on_closed(struct conn *conn, err_t err)
         return;
     attempt_end(&c->to);
     leave_books(c);
-    bool is_useless = c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE;
+    bool is_useless = c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE &&
+                      !broke_over_sender(c);
     if (is_useless && !v->draining)
         tell_breaker(c);
     judge_lost(c);

@@ -104,6 +104,7 @@ struct question {
     struct list requests;
     enum question_rank rank;
     bool is_canary, is_utf8, in_map;
+    bool is_ours; /* no other gateway's sender any more */
     uint8_t again_count;
     uint64_t asked_ms;
     uint16_t key_n, text_n, sender_n;
@@ -297,6 +298,9 @@ void batch_done(struct batch *batch); /* the engine is done with it; what is lef
 /* True: it goes again, with another sender. */
 bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
                     str_t relay);
+/* Anybody can write a sender that is passed on: only a yes to it, and its loop, is believed. True: it goes
+ * again, with ours. */
+bool sender_forsaken(struct question *q, const struct batch *batch);
 bool batch_crowded(struct question *q); /* true: it goes again, with fewer beside it */
 
 /* canary.c */
