@@ -6,13 +6,14 @@
 
 #include "core/base.h"
 
-#define PATIENCE_START   9 /* what everybody stands: Postfix is slow with the tenth (smtpd_soft_error_limit) */
+#define PATIENCE_START 9 /* what everybody stands: Postfix is slow with the tenth (smtpd_soft_error_limit)   \
+                          */
 #define PATIENCE_MIN     5
 #define PATIENCE_MAX     200
 #define PATIENCE_SLOW_MS 800 /* Postfix waits for 1 s, others for longer */
 
 struct patience {
-    uint32_t limit; /* 0: PATIENCE_START */
+    uint32_t limit;          /* 0: PATIENCE_START */
     uint64_t known_until_ms; /* it has said so: no more than that for a while */
 };
 uint32_t patience_limit(const struct patience *p);

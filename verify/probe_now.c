@@ -162,7 +162,8 @@ err_t verifier_probe_now(struct verifier *v, str_t address, struct probe_now *p)
     if (!backend)
         return -ENOMEM;
     if (!p->is_dry)
-        (void)backend_get(v, &route, s); /* it is one of those that are asked; without memory it is not told */
+        (void)backend_get(v, &route,
+                          s); /* it is one of those that are asked; without memory it is not told */
     struct question *q = question_new(backend, backend_domain(backend, a.domain), key, text, RANK_ASKED);
     if (!q) {
         probe_now_over(backend);

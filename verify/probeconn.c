@@ -172,8 +172,8 @@ static void on_closed(struct conn *conn, err_t err)
         return;
     attempt_end(&c->to);
     leave_books(c);
-    bool is_useless = c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE &&
-                      !broke_over_sender(c);
+    bool is_useless =
+        c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE && !broke_over_sender(c);
     if (is_useless && !v->draining)
         tell_breaker(c);
     judge_lost(c);

@@ -159,9 +159,9 @@ struct backend {
     struct backend_limits limits;
     struct breaker breaker;
     struct bucket bucket;
-    struct patience patience;    /* refusals a connection */
+    struct patience patience;     /* refusals a connection */
     const struct probeconn *bold; /* the only one that goes on beyond that, to find out more; NULL: none */
-    uint32_t batch_limit; /* what its server is known to take */
+    uint32_t batch_limit;         /* what its server is known to take */
     uint64_t batch_limit_until_ms;
     uint32_t lately_asked, lately_refused; /* recipients; how many of the next ones will be unknown? */
     bool refuses_empty;                    /* adaptive: probes come with a token */

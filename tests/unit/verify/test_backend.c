@@ -425,7 +425,8 @@ static void forged_tokens(struct world *w)
     sink_start(&w->one);
     for (int i = 0; i < 6; i++) {
         snprintf(to, sizeof to, "user%d@one.example", i);
-        snprintf(sender, sizeof sender, "postern-probe-%24.24s@evil%d.example", "aaaaaaaaaaaaaaaaaaaaaaaa", i);
+        snprintf(sender, sizeof sender, "postern-probe-%24.24s@evil%d.example", "aaaaaaaaaaaaaaaaaaaaaaaa",
+                 i);
         w->sender = sender;
         ask(w, to);
     }

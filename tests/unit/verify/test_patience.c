@@ -10,8 +10,8 @@
 
 /* How many connections `count` unknown recipients take, one after the other, at a server that becomes slow
  * after `soft` refusals and hangs up after `hard`. */
-static uint32_t connections_for(struct patience *p, uint32_t count, uint32_t soft, uint32_t hard, uint64_t now,
-                                uint32_t *slow_count)
+static uint32_t connections_for(struct patience *p, uint32_t count, uint32_t soft, uint32_t hard,
+                                uint64_t now, uint32_t *slow_count)
 {
     uint32_t connections = 0, asked = 0;
     while (asked < count) {
