@@ -199,14 +199,15 @@ static json_t *domains_json(const struct verifier_backend_info *b)
 static void list_backend(void *ctx, const struct verifier_backend_info *b)
 {
     json_t *o = json_pack(
-        "{s:o, s:i, s:s, s:b, s:f, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:s?, s:o}",
+        "{s:o, s:i, s:s, s:b, s:f, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:s?, "
+        "s:o}",
         "key", json_of_str(b->key), "worker", (int)b->worker, "state", breaker_name(b->state), "trial",
         (int)b->on_trial, "state_for_s", (double)b->state_for_ms / 1000, "failures", (int)b->failures,
         "retry_at", json_of_time(in_ms(b->retry_in_ms)), "connections", (int)b->connections,
         "connections_max", (int)b->connections_max, "in_flight", (int)b->in_flight, "queued", (int)b->queued,
-        "queued_max", (int)b->waiting_max, "batch", (int)b->batch, "rate", (int)b->rate_per_s, "sender",
-        b->sender, "relay", json_of_str(b->relay), "last_reply", json_of_str(b->reply), "why", b->why,
-        "domains", domains_json(b));
+        "queued_max", (int)b->waiting_max, "batch", (int)b->batch, "refusals", (int)b->refusals, "rate",
+        (int)b->rate_per_s, "sender", b->sender, "relay", json_of_str(b->relay), "last_reply",
+        json_of_str(b->reply), "why", b->why, "domains", domains_json(b));
     json_array_append_new(ctx, o);
 }
 

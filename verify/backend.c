@@ -284,7 +284,8 @@ void backend_moved(struct backend *b, enum breaker_state was, const struct found
     if (b->breaker.state != was) {
         metric_add(state_metrics[was], -1);
         metric_add(state_metrics[b->breaker.state], 1);
-        say_moved(b, was, why);
+        if (!b->transcript) /* else who asked is shown */
+            say_moved(b, was, why);
     }
     if (b->breaker.state != BREAKER_UP && !b->breaker.on_trial) {
         struct found f;

@@ -24,9 +24,9 @@ static void on_rcpt_done(void *host, struct smtpc_tx *tx, uint32_t index, bool a
     struct batch *batch = tx->owner;
     struct question *q = batch->questions[index];
     batch->questions[index] = NULL;
-    c->progress_ms = loop_now_ms(c->backend->verifier->loop);
+    probeconn_answered(c, !accepted);
     c->answered_count++;
-    c->refused_count += !accepted;
+    c->out_count--;
     backend_count(c->backend, !accepted);
     question_answered(q, at, reply, str_cstr(c->to.relay));
 }
@@ -41,6 +41,7 @@ static void take_from_engine(struct probeconn *c, struct batch *batch)
 static void on_tx_done(void *host, struct smtpc_tx *tx)
 {
     struct probeconn *c = host;
+    probeconn_answered(c, false); /* to RSET */
     take_from_engine(c, tx->owner);
     batch_done(tx->owner);
 }
@@ -80,6 +81,8 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
                  smtpc_stage_name(at));
     if (!reply && at == STAGE_TLS && !c->timed_out && conn_tls_error(c->conn))
         snprintf(c->why.text, sizeof c->why.text, "%s: TLS failed: %s", c->to.relay, conn_tls_error(c->conn));
+    if (at != STAGE_IDLE)
+        patience_hung_up(&c->backend->patience, c->refused_count, loop_now_ms(c->backend->verifier->loop));
     if (at == STAGE_TLS)
         attempt_tls_failed(&c->to, &c->backend->candidates);
     probeconn_doom(c);

@@ -137,15 +137,20 @@ static bool is_adaptive(const struct question *q)
 bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
                     str_t relay)
 {
-    if (q->again_count >= PROBE_AGAIN_MAX)
+    if (q->again_count >= PROBE_AGAIN_MAX || batch->sender_kind == PROBE_FIXED || !is_adaptive(q))
         return false;
-    if (batch->sender_kind == PROBE_PASSED_ON)
-        q->sender_n = 0;
-    else if (batch->sender_kind == PROBE_FIXED || !is_adaptive(q))
-        return false;
-    else
-        turn_sender(q->backend, batch->sender_kind == PROBE_EMPTY, reply, relay);
+    turn_sender(q->backend, batch->sender_kind == PROBE_EMPTY, reply, relay);
     q->again_count++;
+    question_enqueue(q, true);
+    return true;
+}
+
+bool sender_forsaken(struct question *q, const struct batch *batch)
+{
+    if (batch->sender_kind != PROBE_PASSED_ON)
+        return false;
+    q->sender_n = 0;
+    q->is_ours = true;
     question_enqueue(q, true);
     return true;
 }
@@ -170,13 +175,12 @@ void backend_count(struct backend *b, bool refused)
 }
 
 /* As many as should bring this connection to its last refusal, and no more: what is asked behind that is
- * answered slowly or not at all. */
+ * answered slowly or not at all. Where nothing is known all are taken for unknown. */
 static uint32_t batch_for(struct backend *b, const struct probeconn *c)
 {
-    uint32_t limit = batch_limit(b), left = PROBE_REFUSALS_MAX - MIN(c->refused_count, PROBE_REFUSALS_MAX);
-    if (!b->lately_refused)
-        return limit;
-    return MIN(limit, MAX(left * b->lately_asked / b->lately_refused, 1));
+    uint32_t asked = b->lately_asked + 1, refused = b->lately_refused + 1;
+    uint32_t left = patience_left(&b->patience, c->refused_count + c->out_count * refused / asked);
+    return MIN(batch_limit(b), left * asked / refused);
 }
 
 bool batch_crowded(struct question *q)
@@ -208,6 +212,14 @@ static void take_off_queue(struct question *q)
     list_remove(&q->link);
     q->backend->queued_count--;
     metric_add(M_probe_queue, -1);
+}
+
+/* RFC 9422: has the server said in EHLO that one more would be too many? */
+static bool fits(const struct probeconn *c, struct batch *batch, const struct question *q)
+{
+    uint32_t n = batch->tx.rcpt_count;
+    batch->rcpts[n] = (struct envelope_rcpt){.address = str_of(q->text, q->text_n)};
+    return smtpc_rcpts_fitting(smtpc_features(c->smtpc), batch->rcpts, n + 1) > n;
 }
 
 static void add(struct batch *batch, struct question *q)
@@ -251,7 +263,7 @@ static struct batch *make_batch(struct probeconn *c, uint32_t max)
             batch->conn = c;
             batch->sender_kind = sender_of(q, &fixed);
             write_sender(batch, q, fixed);
-        } else if (!same_sender(batch, q)) {
+        } else if (!same_sender(batch, q) || !fits(c, batch, q)) {
             break;
         }
         add(batch, q);

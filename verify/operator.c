@@ -149,6 +149,7 @@ static void describe(const struct backend *b, const struct verifier_domain_info 
                   .waiting_max = b->limits.waiting,
                   .rate_per_s = b->limits.rate_per_s,
                   .batch = MIN(b->batch_limit, b->limits.batch),
+                  .refusals = patience_limit(&b->patience),
                   .sender = b->refuses_empty ? "token" : "empty",
                   .relay = last->relay[0] ? str_cstr(last->relay) : STR_NONE,
                   .reply = rb.n ? sbuf_view(&rb) : STR_NONE,

@@ -21,8 +21,9 @@ struct verifier_backend_info { /* texts are valid during the call */
     uint32_t failures;                  /* in a row */
     uint32_t connections, in_flight, queued;
     uint32_t connections_max, waiting_max, batch; /* batch: what it is asked for at once now */
-    uint32_t rate_per_s;                          /* 0: no limit */
-    const char *sender;                           /* static: "empty", "token", "address" */
+    uint32_t refusals;   /* a connection, before it slows down or hangs up, as far as known */
+    uint32_t rate_per_s; /* 0: no limit */
+    const char *sender;  /* static: "empty", "token", "address" */
     str_t relay,
         reply; /* who answered last when it was not up, and what: "550 5.7.1 go away"; absent: nothing */
     const char *why; /* static; NULL */

@@ -148,6 +148,9 @@ static bool judge(struct question *q, enum triage t, enum smtpc_stage at, const 
     enum breaker_state was = backend_state(b);
     uint64_t now = loop_now_ms(b->verifier->loop), random = rng_u64();
     str_t relay = str_cstr(f->relay);
+    if (t != TRIAGE_GOOD && t != TRIAGE_FULL && t != TRIAGE_CROWDED && t != TRIAGE_LOOP &&
+        sender_forsaken(q, q->batch))
+        return false;
     switch (t) {
     case TRIAGE_GOOD:
     case TRIAGE_UNKNOWN:
@@ -218,9 +221,12 @@ void question_answered(struct question *q, enum smtpc_stage at, const struct smt
 void question_lost(struct question *q, bool may_go_again, const struct found *why)
 {
     struct backend *b = q->backend;
+    const struct batch *batch = q->batch;
     q->batch = NULL;
     if (b->verifier->draining) {
         question_end(q, &(struct found){.finding = FINDING_CLOSING});
+    } else if (sender_forsaken(q, batch)) {
+        return;
     } else if (may_go_again && breaker_leave(&b->breaker, loop_now_ms(b->verifier->loop)) != BREAKER_WAIT) {
         question_enqueue(q, true);
     } else {
@@ -247,7 +253,7 @@ static void looped(struct backend *b, const char *why)
 static void join(struct question *q, struct request *r)
 {
     list_push_back(&q->requests, &r->link);
-    if (!q->batch && r->sender_n && !q->sender_n) {
+    if (!q->batch && r->sender_n && !q->sender_n && !q->is_ours) {
         memcpy(q->sender, r->sender, r->sender_n);
         q->sender_n = r->sender_n;
     }

@@ -74,6 +74,20 @@ static void close_later(struct backend *b)
     }
 }
 
+/* What it says of the server is true for everybody who asks there. */
+static void tell_others(const struct backend *b, const struct probe_now *p, const struct found *f)
+{
+    struct backend *common = smap_get(&b->verifier->backends, b->key);
+    if (p->is_dry || !common || common->breaker.on_trial)
+        return;
+    enum breaker_state is = b->breaker.state, was = common->breaker.state;
+    if (is == was || (is == BREAKER_UP && !p->is_answered))
+        return;
+    common->breaker = b->breaker;
+    common->breaker.on_trial = false;
+    backend_moved(common, was, f);
+}
+
 void probe_now_ended(struct backend *b, struct probe_now *p, const struct question *q, const struct found *f)
 {
     struct verifier *v = b->verifier;
@@ -93,6 +107,7 @@ void probe_now_ended(struct backend *b, struct probe_now *p, const struct questi
         (void)verdict_cache_peek(v->shared->known.cache, str_of(q->key, q->key_n), &p->before);
         p->after = p->before;
     }
+    tell_others(b, p, f);
     close_later(b);
     p->done(p);
     if (!b->conn_count)
@@ -146,6 +161,9 @@ err_t verifier_probe_now(struct verifier *v, str_t address, struct probe_now *p)
     struct backend *backend = private_backend(v, &route, s);
     if (!backend)
         return -ENOMEM;
+    if (!p->is_dry)
+        (void)backend_get(v, &route,
+                          s); /* it is one of those that are asked; without memory it is not told */
     struct question *q = question_new(backend, backend_domain(backend, a.domain), key, text, RANK_ASKED);
     if (!q) {
         probe_now_over(backend);

@@ -114,10 +114,19 @@ static void judge_lost(struct probeconn *c)
     }
 }
 
+/* It spoke, and broke in a transaction whose sender is another's. */
+static bool broke_over_sender(const struct probeconn *c)
+{
+    const struct link *k = list_empty(&c->lost) ? NULL : c->lost.head.next;
+    return k && c->spoke && container_of(k, struct batch, link)->sender_kind == PROBE_PASSED_ON;
+}
+
 static void leave_books(struct probeconn *c)
 {
     struct backend *b = c->backend;
     list_remove(&c->link);
+    if (b->bold == c)
+        b->bold = NULL;
     b->conn_count--;
     b->verifier->conn_count--;
     if (c->spoke)
@@ -163,7 +172,8 @@ static void on_closed(struct conn *conn, err_t err)
         return;
     attempt_end(&c->to);
     leave_books(c);
-    bool is_useless = c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE;
+    bool is_useless =
+        c->failed && (!c->answered_count || c->timed_out) && c->why.at != STAGE_IDLE && !broke_over_sender(c);
     if (is_useless && !v->draining)
         tell_breaker(c);
     judge_lost(c);
@@ -199,7 +209,11 @@ void probeconn_close(struct probeconn *c)
 
 static bool is_worn(const struct probeconn *c)
 {
-    return c->refused_count >= PROBE_REFUSALS_MAX;
+    const struct backend *b = c->backend;
+    uint32_t transactions_max = smtpc_features(c->smtpc)->messages_max; /* RFC 9422: MAILMAX */
+    return (transactions_max && c->transaction_count >= transactions_max) ||
+           patience_is_over(&b->patience, c->refused_count, loop_now_ms(b->verifier->loop)) ||
+           (c->refused_count >= patience_limit(&b->patience) && b->bold && b->bold != c);
 }
 
 /* --- time --- */
@@ -236,11 +250,25 @@ void probeconn_settle(struct probeconn *c)
 
 /* --- work --- */
 
+/* Of many refusals servers become slow, at whatever comes next. */
+void probeconn_answered(struct probeconn *c, bool refused)
+{
+    struct patience *p = &c->backend->patience;
+    uint64_t now = loop_now_ms(c->backend->verifier->loop), waited_ms = now - c->progress_ms;
+    if (patience_is_slow(waited_ms, c->longest_ms))
+        patience_slowed(p, c->refused_count, now);
+    else if (refused)
+        patience_stood(p, c->refused_count + 1);
+    c->longest_ms = MAX(c->longest_ms, waited_ms);
+    c->refused_count += refused;
+    c->progress_ms = now;
+}
+
 bool probeconn_is_free(const struct probeconn *c, bool behind)
 {
     if (c->state != PC_UP || (c->batch_count > 0) != behind || !smtpc_slots(c->smtpc) || is_worn(c))
         return false;
-    if (behind && c->backend->lately_refused * 4 > c->backend->lately_asked)
+    if (behind && (!c->backend->lately_asked || c->backend->lately_refused * 4 > c->backend->lately_asked))
         return false; /* how many refusals are under way already? */
     return !behind || loop_now_ms(c->backend->verifier->loop) - c->busy_since_ms < PROBE_SLOW_MS;
 }
@@ -251,6 +279,10 @@ void probeconn_give(struct probeconn *c, struct batch *batch)
         c->busy_since_ms = c->progress_ms = loop_now_ms(c->backend->verifier->loop);
     list_push_back(&c->batches, &batch->link);
     c->batch_count++;
+    c->transaction_count++;
+    c->out_count += batch->tx.rcpt_count;
+    if (c->refused_count >= patience_limit(&c->backend->patience))
+        c->backend->bold = c;
     smtpc_deliver(c->smtpc, &batch->tx);
     probeconn_settle(c);
 }

@@ -29,7 +29,9 @@ struct probeconn {
     struct list batches; /* the engine's; batch.link */
     struct list lost;    /* handed back by it, judged when it said why */
     uint32_t batch_count;
-    uint32_t refused_count;
+    uint32_t out_count; /* recipients that it was asked and has not answered */
+    uint32_t refused_count, transaction_count;
+    uint64_t longest_ms;     /* that it took for an answer */
     uint32_t answered_count; /* recipients */
     bool spoke, failed, timed_out;
     struct found why; /* of a failure */
@@ -39,9 +41,10 @@ size_t probeconn_bytes(void);
 bool probeconn_open(struct backend *b); /* false: out of memory, or no address to try */
 bool probeconn_is_free(const struct probeconn *c, bool behind);
 void probeconn_give(struct probeconn *c, struct batch *batch);
-void probeconn_close(struct probeconn *c);     /* shutdown: what it was asked for comes back */
-extern const struct smtpc_host probe_dialogue; /* dialogue.c */
-void probeconn_doom(struct probeconn *c);      /* c->why says why */
-void probeconn_settle(struct probeconn *c);    /* arms the time-out of what it waits for now */
+void probeconn_answered(struct probeconn *c, bool refused); /* one more answer */
+void probeconn_close(struct probeconn *c);                  /* shutdown: what it was asked for comes back */
+extern const struct smtpc_host probe_dialogue;              /* dialogue.c */
+void probeconn_doom(struct probeconn *c);                   /* c->why says why */
+void probeconn_settle(struct probeconn *c);                 /* arms the time-out of what it waits for now */
 
 #endif

@@ -19,6 +19,7 @@
 #include "verify/answer.h"
 #include "verify/breaker.h"
 #include "verify/bucket.h"
+#include "verify/patience.h"
 #include "verify/token.h"
 #include "verify/verifier.h"
 #include "verify/watch.h"
@@ -26,8 +27,6 @@
 #define PROBE_LOOKUPS_MAX 20000 /* per worker; further questions are answered 450 at once */
 #define PROBE_BATCH_MAX   100   /* recipients a transaction: RFC 5321 4.5.3.1.8 */
 #define PROBE_AGAIN_MAX   3     /* times a question goes back into the queue for the same reason */
-#define PROBE_REFUSALS_MAX                                                                                   \
-    10 /* refused recipients a connection: servers slow down, then hang up (Postfix after 10 and 20) */
 #define PROBE_CONNECT_MS  15000 /* a probe has nobody who waits longer; the configuration may say less */
 #define PROBE_STAGE_MS    60000
 #define PROBE_SLOW_MS     200     /* behind a transaction that takes longer no other one is put */
@@ -105,6 +104,7 @@ struct question {
     struct list requests;
     enum question_rank rank;
     bool is_canary, is_utf8, in_map;
+    bool is_ours; /* no other gateway's sender any more */
     uint8_t again_count;
     uint64_t asked_ms;
     uint16_t key_n, text_n, sender_n;
@@ -159,7 +159,9 @@ struct backend {
     struct backend_limits limits;
     struct breaker breaker;
     struct bucket bucket;
-    uint32_t batch_limit; /* what its server is known to take */
+    struct patience patience;     /* refusals a connection */
+    const struct probeconn *bold; /* the only one that goes on beyond that, to find out more; NULL: none */
+    uint32_t batch_limit;         /* what its server is known to take */
     uint64_t batch_limit_until_ms;
     uint32_t lately_asked, lately_refused; /* recipients; how many of the next ones will be unknown? */
     bool refuses_empty;                    /* adaptive: probes come with a token */
@@ -296,6 +298,9 @@ void batch_done(struct batch *batch); /* the engine is done with it; what is lef
 /* True: it goes again, with another sender. */
 bool sender_refused(struct question *q, const struct batch *batch, const struct smtp_reply *reply,
                     str_t relay);
+/* Anybody can write a sender that is passed on: only a yes to it, and its loop, is believed. True: it goes
+ * again, with ours. */
+bool sender_forsaken(struct question *q, const struct batch *batch);
 bool batch_crowded(struct question *q); /* true: it goes again, with fewer beside it */
 
 /* canary.c */

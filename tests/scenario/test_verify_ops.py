@@ -128,6 +128,25 @@ def test_probe_of_a_dead_server(scene):
     assert "refused" in "\n".join(probe["dialogue"]).lower()
 
 
+def test_what_a_probe_finds_out_about_its_server_counts(scene):
+    s = scene()
+    assert "No server has been asked" in s.gateway.cli("verify", "backends").stdout
+    verify(s, "probe", "--no-store", GOOD)
+    assert "No server has been asked" in s.gateway.cli("verify", "backends").stdout
+    verify(s, "probe", GOOD)
+    b, = verify(s, "backends")
+    assert b["key"] == f"{INTERNAL}:{s.backend.port}" and b["state"] == "up"
+    s.backend.helo = "550 5.7.1 go away"
+    verify(s, "probe", GOOD)
+    b, = verify(s, "backends")
+    assert b["state"] == "refuses-us" and b["last_reply"] == "550 5.7.1 go away"
+    assert s.rcpt(ALSO).startswith("451 4.3.0") and s.backend.probes(ALSO) == 0
+    s.backend.helo = None
+    verify(s, "probe", BAD)
+    b, = verify(s, "backends")
+    assert b["state"] == "up" and s.rcpt(ALSO).code == 250, "no longer left alone"
+
+
 # --- pins ---
 
 def test_pins_beat_everything_and_survive_kill_9_and_purge(scene, tmp_path):
@@ -326,7 +345,7 @@ def test_shape_of_the_answers(scene):
     assert set(exported(s)[0]) == record | {"address"}
     assert set(verify(s, "stats")) == {"cache", "store", "ages", "waiting", "queued", "would_have_refused", "results", "sources", "domains"}
     assert set(verify(s, "backends")[0]) == {"key", "worker", "state", "trial", "state_for_s", "failures", "retry_at", "connections",
-                                             "connections_max", "in_flight", "queued", "queued_max", "batch", "rate", "sender", "relay",
+                                             "connections_max", "in_flight", "queued", "queued_max", "batch", "refusals", "rate", "sender", "relay",
                                              "last_reply", "why", "domains"}
 
 

@@ -67,6 +67,20 @@ def test_many_unknown_at_postfix_that_slows_and_hangs_up(run, postfix):
     assert [c.reply().code for _ in range(40)] == [550 if i % 10 else 250 for i in range(40)]
 
 
+@pytest.mark.parametrize("limits,most", [({}, 75), ({"smtpd_soft_error_limit": "1000", "smtpd_hard_error_limit": "2000"}, 30)])
+def test_connections_that_many_unknown_take(run, postfix, limits, most):
+    """As packaged it sleeps from the eleventh refusal of a connection on, and RSET does not make it forget; told to be patient it is asked over few."""
+    internal = postfix(INTERNAL, **users(GOOD), **limits)
+    gateway = gateway_for(run, internal.port, limits={"errors": 10000})
+    c = gateway.smtp(EDGE)
+    c.ehlo()
+    c.say("MAIL FROM:<>")
+    c.write("".join(f"RCPT TO:<guess{i}@example.com>\r\n" for i in range(500)))
+    assert [c.reply().code for _ in range(500)] == [550] * 500
+    assert gateway.metric("postern_verify_connections_total") <= most
+    assert gateway.metric("postern_verify_backends", state="up") == 1
+
+
 def test_postfix_that_greylists_the_probe(run, postfix):
     """T16. 450 4.7.1 is no verdict; 550 of those whom it does not know comes before the policy is asked."""
     policy = run(lambda _: Policy(lambda a: "DEFER_IF_PERMIT Greylisted, come back"))

@@ -408,6 +408,51 @@ static void another_gateway_s_token_is_passed_on(void **state)
     world_run(&w, "", steps);
 }
 
+/* Anybody can write such a sender: what a server says to it must not count against the server, or make
+ * anybody unknown. */
+static const struct rule *const unwelcome[] = {
+    (const struct rule[]){{"MAIL FROM:<postern-probe-", "550 5.7.1 domain blocked\r\n", false}, {0}},
+    (const struct rule[]){{"MAIL FROM:<postern-probe-", "421 4.7.0 go away\r\n", true}, {0}},
+    (const struct rule[]){{"MAIL FROM:<postern-probe-", "550 5.1.1 unknown user\r\n", false}, {0}},
+    (const struct rule[]){{"MAIL FROM:<postern-probe-", "451 4.3.0 not now\r\n", false}, {0}},
+    (const struct rule[]){{"MAIL FROM:<postern-probe-", "", true}, {0}},
+};
+
+static void forged_tokens(struct world *w)
+{
+    char to[64], sender[80];
+    w->one.rules = unwelcome[w->mark];
+    sink_start(&w->one);
+    for (int i = 0; i < 6; i++) {
+        snprintf(to, sizeof to, "user%d@one.example", i);
+        snprintf(sender, sizeof sender, "postern-probe-%24.24s@evil%d.example", "aaaaaaaaaaaaaaaaaaaaaaaa",
+                 i);
+        w->sender = sender;
+        ask(w, to);
+    }
+    w->sender = NULL;
+}
+
+static void check_forged_tokens(struct world *w)
+{
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(w->asks[i].answer.reply, R_rcpt_ok);
+        assert_string_equal(answer_source_name(w->asks[i].answer.source), "probe");
+    }
+    assert_int_equal(backend_of(w, "one.example")->breaker.state, BREAKER_UP);
+}
+
+static void forged_tokens_do_no_harm(void **state)
+{
+    static const struct step steps[] = {{forged_tokens, all_answered}, {check_forged_tokens, NULL}, {0}};
+    for (int i = 0; i < (int)COUNT_OF(unwelcome); i++) {
+        static struct world w;
+        w = (struct world){.mark = i};
+        world_start(&w);
+        world_run(&w, "", steps);
+    }
+}
+
 /* --- canaries --- */
 
 static void canary_now(struct world *w)
@@ -616,6 +661,7 @@ int main(void)
         cmocka_unit_test(a_server_that_asks_back_is_a_loop),
         cmocka_unit_test(our_own_token_is_a_loop),
         cmocka_unit_test(another_gateway_s_token_is_passed_on),
+        cmocka_unit_test(forged_tokens_do_no_harm),
         cmocka_unit_test(canaries_find_servers_that_take_everything),
         cmocka_unit_test(a_blind_server_is_tried_again_when_an_operator_says_so),
         cmocka_unit_test(after_a_canary_the_first_refusal_counts),

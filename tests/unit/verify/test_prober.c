@@ -155,6 +155,66 @@ static void servers_that_count_errors_are_asked_to_the_end(void **state)
     world_run(&w, "", steps);
 }
 
+/* What it offers in EHLO (RFC 9422) is kept to from the first transaction on. */
+static void ask_who_says_limits(struct world *w)
+{
+    char to[64];
+    w->one.says_limits = true;
+    w->one.rcpts_max = 3;
+    w->one.messages_per_connection = 4;
+    sink_start(&w->one);
+    for (int i = 0; i < 30; i++) {
+        snprintf(to, sizeof to, "user%d@one.example", i);
+        ask(w, to);
+    }
+}
+
+static void check_who_says_limits(struct world *w)
+{
+    for (int i = 0; i < 30; i++)
+        assert_int_equal(w->asks[i].answer.reply, R_rcpt_ok);
+    assert_int_equal(seen(&w->one, "RCPT"), 30); /* none too many, so none twice */
+    assert_int_equal(seen(&w->one, "MAIL"), 10);
+    assert_in_range(w->one.connections, 3, 10);
+}
+
+static void limits_in_ehlo_hold_for_probes(void **state)
+{
+    static const struct step steps[] = {
+        {ask_who_says_limits, all_answered}, {check_who_says_limits, NULL}, {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, ", connections: 1", steps);
+}
+
+static void ask_patient_server(struct world *w)
+{
+    char to[64];
+    w->one.rules = ordinary;
+    sink_start(&w->one);
+    for (int i = 0; i < 500; i++) {
+        snprintf(to, sizeof to, "bad%d@one.example", i);
+        ask(w, to);
+    }
+}
+
+static void check_patient_server(struct world *w)
+{
+    for (int i = 0; i < 500; i++)
+        assert_int_equal(w->asks[i].answer.reply, R_unknown_user);
+    assert_int_equal(seen(&w->one, "RCPT"), 500);
+    assert_true(w->one.connections <= 10);
+}
+
+static void servers_that_do_not_mind_get_few_connections(void **state)
+{
+    static const struct step steps[] = {
+        {ask_patient_server, all_answered}, {check_patient_server, NULL}, {0}};
+    static struct world w;
+    world_start(&w);
+    world_run(&w, ", connections: 2", steps);
+}
+
 /* --- overflow --- */
 
 static void ask_too_many(struct world *w)
@@ -650,6 +710,8 @@ int main(void)
         cmocka_unit_test(one_probe_for_all_who_ask),
         cmocka_unit_test(learns_how_many_a_server_takes),
         cmocka_unit_test(servers_that_count_errors_are_asked_to_the_end),
+        cmocka_unit_test(limits_in_ehlo_hold_for_probes),
+        cmocka_unit_test(servers_that_do_not_mind_get_few_connections),
         cmocka_unit_test(too_many_are_answered_at_once),
         cmocka_unit_test(lists_answer_at_once),
         cmocka_unit_test(pins_are_stronger_than_all),
