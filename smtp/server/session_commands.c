@@ -388,7 +388,7 @@ static enum reply_id check(const struct smtpd_session *s, const struct command *
         return R_ok;
     if (has_controls(line))
         return R_bad_syntax;
-    if (!(c->flags & CMD_IN_CLEAR) && !s->tls_active && session_tls_level(s) == CLIENT_TLS_REQUIRE)
+    if (!(c->flags & CMD_IN_CLEAR) && session_needs_tls(s))
         return R_tls_needed;
     if (!(c->flags & CMD_PRE_HELO) && !s->greeted)
         return R_need_helo;
