@@ -25,14 +25,14 @@ struct smtpd_service {
     const struct policy *policy; /* not owned */
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
-    struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks;
+    struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks, dnsbl_questions;
     struct harvest *harvest; /* owned */
     struct pace *pace;       /* owned */
     struct arena scratch;    /* recipients of the commit being put together */
     struct list open;
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
-    uint32_t dnsbl_count; /* checks that are out, those of sessions that are gone included */
+    uint32_t dnsbl_count; /* questions that are out, those of sessions that are gone included */
     uint8_t overload;     /* enum overload: as it was told last */
     uint64_t next_session_id;
     bool draining, drain_now, emptied;
@@ -88,7 +88,8 @@ void service_rcpt_cancel(struct session *s);
 void service_rcpt_go_on(struct session *s); /* dnsbl has its answer */
 
 /* dnsbl.c */
-size_t dnsbl_check_bytes(void); /* of service.dnsbl_checks */
+size_t dnsbl_check_bytes(void);    /* of service.dnsbl_checks */
+size_t dnsbl_question_bytes(void); /* of service.dnsbl_questions */
 void dnsbl_start(struct session *s);
 const char *dnsbl_zone(const struct session *s); /* that it is listed in; NULL: none that we know of */
 void dnsbl_forget(struct session *s);

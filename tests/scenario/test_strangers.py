@@ -83,8 +83,8 @@ class Lists:
 
     def __init__(self, directory):
         self.port = free_port()
-        conf = directory / "lists.conf"
-        conf.write_text(f"""server:
+        self.directory, self.conf = directory, directory / "lists.conf"
+        self.conf.write_text(f"""server:
   interface: 127.0.0.1@{self.port}
   port: {self.port}
   do-daemonize: no
@@ -104,9 +104,17 @@ forward-zone:
   name: "dead.example.net."
   forward-addr: 127.0.0.1@9
 """)
-        self.process = Process(shutil.which("unbound") or "/usr/sbin/unbound", "-d", "-c", conf, log=directory / "unbound.log")
+        self.start()
+
+    def start(self):
+        self.process = Process(shutil.which("unbound") or "/usr/sbin/unbound", "-d", "-c", self.conf, log=self.directory / "unbound.log")
         eventually(lambda: self.answers() or not self.process.running(), "unbound answers")
         assert self.process.running(), self.process.log()
+
+    def forward(self, zone, port):
+        self.kill()
+        self.conf.write_text(self.conf.read_text() + f'forward-zone:\n  name: "{zone}."\n  forward-addr: 127.0.0.1@{port}\n')
+        self.start()
 
     def answers(self):
         question = bytes.fromhex("abcd01000001000000000000") + b"\x05clean\x04test\x00\x00\x01\x00\x01"
@@ -157,6 +165,22 @@ def test_a_list_that_does_not_answer_lists_nobody(run, lists):
     gateway = listed_gateway(run, lists, ["dead.example.net", "broken.test", "clean.test"])
     deliver(gateway, STRANGER)
     assert gateway.metric("postern_dnsbl_total", result="failed") == 2 and gateway.metric("postern_dnsbl_total", result="clean") == 1
+
+
+def test_lists_are_asked_at_once_and_the_first_that_has_him_decides(run, lists):
+    """One list never answers, within any time that this test would wait for."""
+    sink = run(Sink)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        lists.forward("silent.example.net", silent.getsockname()[1])
+        gateway = run(Gateway, **served(sink, strangers={"dnsbl": ["silent.example.net", "bl.test"]}, timeouts={"shutdown": "1s"},
+                                        dns={"resolver": f"127.0.0.1:{lists.port}", "timeout": "300s"}))
+        c = gateway.smtp()
+        c.say("EHLO x"), c.say("MAIL FROM:<a@example.net>")
+        said = c.say("RCPT TO:<bob@example.com>")
+        assert said.startswith("550 5.7.1") and "bl.test" in said, said
+        c.close()
+        assert gateway.stop() == 0
 
 
 def test_a_question_that_is_out_when_its_client_is_gone_and_we_stop(run):
