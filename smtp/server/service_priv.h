@@ -14,11 +14,9 @@
 #include "smtp/server/pace_priv.h"
 #include "smtp/server/service.h"
 #include "smtp/server/session.h"
+#include "smtp/server/shed_priv.h"
 
 struct dnsbl_check;
-
-/* Who is turned away, as this worker has no room. */
-enum overload { OVERLOAD_NONE, OVERLOAD_STRANGERS, OVERLOAD_ALL };
 
 struct smtpd_service {
     struct smtpd_service_options opt;
@@ -33,7 +31,8 @@ struct smtpd_service {
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
     uint32_t dnsbl_count; /* questions that are out, those of sessions that are gone included */
-    uint8_t overload;     /* enum overload: as it was told last */
+    struct shed shed;
+    uint64_t file_limit; /* descriptors that the process may have */
     uint64_t next_session_id;
     bool draining, drain_now, emptied;
     struct tick_hook empty_hook;

@@ -103,7 +103,7 @@ static enum reply_id check_mail(const struct smtpd_session *s)
 enum reply_id session_reply_for_space(err_t err)
 {
     enum reply_id reply = session_reply_for_store(err);
-    if (reply == R_no_space)
+    if (reply == R_no_space && err != -ENOMEM)
         metric_inc(M_queue_refused_full);
     return reply;
 }
