@@ -230,6 +230,7 @@ struct config {
         uint32_t messages_per_session; /* 0 = no limit */
         uint32_t sessions;             /* 20000 open over all workers */
         uint32_t sessions_per_client;  /* 50 for strangers, never edge or trusted; 0 = no limit */
+        uint64_t memory;               /* 0 = no limit: bytes in use by the process */
     } limits;
 
     struct { /* harvest: unknown recipients of one stranger; 0 = off */

@@ -1,5 +1,6 @@
 /* core/pool.c: objects of one size, from slabs that are never given back before pool_free(). */
 #include "core/pool.h"
+#include "core/metrics.h"
 #include "core/sanitize.h"
 
 #define OBJECT_ALIGN   16
@@ -59,6 +60,7 @@ static bool grow(struct pool *p)
     slab->next = p->slabs;
     p->slabs = slab;
     p->total_count += (uint32_t)count;
+    metric_add(M_pool_idle, (int64_t)slab->bytes);
     for (size_t i = count; i-- > 0;) /* backwards: objects are handed out in the order of their addresses */
         free_list_push(p, slab->data + i * stride(p));
     return true;
@@ -70,6 +72,7 @@ void *pool_get(struct pool *p)
         return NULL;
     void *object = free_list_pop(p);
     p->used_count++;
+    metric_add(M_pool_idle, -(int64_t)stride(p));
     memset(object, 0, p->object_bytes);
     return object;
 }
@@ -81,6 +84,7 @@ void pool_put(struct pool *p, void *object)
     must(!MEMORY_POISONED(object)); /* put back twice */
     must(p->used_count > 0);
     p->used_count--;
+    metric_add(M_pool_idle, (int64_t)stride(p));
     free_list_push(p, object);
 }
 
@@ -91,6 +95,7 @@ void pool_free(struct pool *p)
         struct pool_slab *slab = p->slabs;
         p->slabs = slab->next;
         MEMORY_UNPOISON(slab->data, slab->bytes);
+        metric_add(M_pool_idle, -(int64_t)slab->bytes);
         free(slab);
     }
     p->free_list = NULL;

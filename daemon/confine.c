@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,13 +114,33 @@ static err_t each_file(const struct config *c, each_fn *each, void *ctx)
     return err ? err : each_of_domains(c, each, ctx);
 }
 
+/* Where a link leads to is what Landlock looks at. NULL: to nothing yet. */
+static const char *real_path(str_t path, char out[PATH_MAX])
+{
+    char text[PATH_MAX];
+    snprintf(text, sizeof text, STR_FMT, STR_ARG(path));
+    return realpath(text, out);
+}
+
+static bool was_added(const struct confine *f, str_t path)
+{
+    size_t from = f->rule_count - MIN(f->rule_count, (size_t)2); /* a link stands in two rules */
+    for (size_t i = from; i < f->rule_count; i++)
+        if (str_eq(str_cstr(f->rules[i].path), path))
+            return true;
+    return false;
+}
+
 static err_t add_file(void *ctx, str_t path, struct mark at)
 {
     struct confine *f = ctx;
-    const struct file_rule *last = f->rule_count ? &f->rules[f->rule_count - 1] : NULL;
-    if (last && str_eq(str_cstr(last->path), path)) /* a thousand domains with one list */
+    char real[PATH_MAX];
+    if (was_added(f, path)) /* a thousand domains with one list */
         return 0;
-    return add(f, path, FILE_READ, true);
+    err_t err = add(f, path, FILE_READ, true);
+    if (err || !real_path(path, real) || str_eq(str_cstr(real), path))
+        return err;
+    return add(f, str_cstr(real), FILE_READ, true);
 }
 
 static err_t collect(struct confine *f, const struct config *c, const char *config_path)
@@ -208,19 +229,21 @@ struct check {
 static err_t check_file(void *ctx, str_t path, struct mark at)
 {
     const struct check *k = ctx;
-    char text[4096];
+    char text[PATH_MAX], real[PATH_MAX];
     snprintf(text, sizeof text, STR_FMT, STR_ARG(path));
     int fd = open(text, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* access(2) does not know of Landlock */
     bool is_denied = fd < 0 && errno == EACCES;
     if (fd >= 0)
         close(fd);
-    if (!is_denied || files_readable(k->confine->rules, k->confine->rule_count, text))
+    const char *to = is_denied ? real_path(path, real) : NULL;
+    if (!is_denied || files_readable(k->confine->rules, k->confine->rule_count, to ? to : text))
         return 0; /* what is wrong then, if anything, is said by who reads it */
+    bool is_link = to && strcmp(to, text) != 0;
     diag_error(k->diag, at,
-               STR_FMT
+               STR_FMT "%s%s"
                " stands in a directory that the sandbox of this process cannot read, as no file there "
                "was named when it started; restart posternd, or move the file beside the others",
-               STR_ARG(path));
+               STR_ARG(path), is_link ? ", a link to " : "", is_link ? to : "");
     return 0;
 }
 

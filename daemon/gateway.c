@@ -78,7 +78,8 @@ static err_t make_current(struct gateway *g, str_t text, enum lists_rule rule, s
     err_t err = config_load_text(text, g->config_path, &c, d);
     if (err)
         return err;
-    err = confine_check(&g->confine, c, d);
+    if (rule != LISTS_KEEP) /* there the file is the old one, and what cannot be read now is kept */
+        err = confine_check(&g->confine, c, d);
     if (err) {
         config_free(c);
         return err;

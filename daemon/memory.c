@@ -1,7 +1,12 @@
 /* daemon/memory.c: see memory.h. */
 #include "daemon/memory.h"
 
+#include <stdatomic.h>
+
+#include "core/clock.h"
 #include "core/metrics.h"
+
+#define FRESH_NS (100 * NS_PER_MS)
 
 #ifdef POSTERN_JEMALLOC
 #include <jemalloc/jemalloc.h>
@@ -12,21 +17,27 @@ static size_t stat_bytes(const char *name)
     return mallctl(name, &v, &n, NULL, 0) == 0 ? v : 0;
 }
 
+static void refresh(void)
+{
+    uint64_t epoch = 1;
+    size_t n = sizeof epoch;
+    (void)mallctl("epoch", &epoch, &n, &epoch, n);
+}
+
 static void collect(void *ctx, struct gbuf *out)
 {
     static const struct {
         const char *label, *name;
     } rows[] = {{"allocated", "stats.allocated"}, {"active", "stats.active"}, {"metadata", "stats.metadata"},
                 {"resident", "stats.resident"},   {"mapped", "stats.mapped"}, {"retained", "stats.retained"}};
-    uint64_t epoch = 1;
-    size_t n = sizeof epoch;
 
-    (void)mallctl("epoch", &epoch, &n, &epoch, n); /* refreshes the cached statistics */
+    refresh();
     gbuf_cstr(
         out,
         "# HELP postern_memory_bytes memory as the allocator sees it\n# TYPE postern_memory_bytes gauge\n");
     for (size_t i = 0; i < COUNT_OF(rows); i++)
         gbuf_printf(out, "postern_memory_bytes{state=\"%s\"} %zu\n", rows[i].label, stat_bytes(rows[i].name));
+    gbuf_printf(out, "postern_memory_bytes{state=\"used\"} %llu\n", (unsigned long long)memory_used_bytes());
 }
 
 void memory_start(void)
@@ -44,6 +55,19 @@ void memory_thread_start(void)
         (void)mallctl("thread.arena", NULL, NULL, &arena, sizeof arena);
 }
 
+uint64_t memory_used_bytes(void)
+{
+    static atomic_uint_fast64_t due_ns, used_bytes;
+    uint64_t now_ns = clock_mono_ns(), due = atomic_load(&due_ns);
+    if (now_ns < due || !atomic_compare_exchange_strong(&due_ns, &due, now_ns + FRESH_NS))
+        return atomic_load(&used_bytes); /* workers ask at the same times: one looks for all */
+    refresh();
+    uint64_t allocated = stat_bytes("stats.allocated");
+    int64_t idle = metric_read(M_pool_idle);
+    atomic_store(&used_bytes, allocated - MIN(allocated, (uint64_t)MAX(idle, 0)));
+    return atomic_load(&used_bytes);
+}
+
 const char *memory_allocator(void)
 {
     return "jemalloc " JEMALLOC_VERSION;
@@ -57,6 +81,11 @@ void memory_start(void)
 
 void memory_thread_start(void)
 {
+}
+
+uint64_t memory_used_bytes(void)
+{
+    return 0;
 }
 
 const char *memory_allocator(void)

@@ -7,6 +7,8 @@
 
 void memory_start(void);        /* boot: registers the metrics collector */
 void memory_thread_start(void); /* a worker's thread: gives it an arena of its own */
+/* In use, without what pools keep for later; some 100 ms old at most. 0: not known. Any thread. */
+uint64_t memory_used_bytes(void);
 const char *memory_allocator(void);
 
 #endif

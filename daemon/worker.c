@@ -9,8 +9,9 @@
 #include "daemon/memory.h"
 #include "daemon/walk.h"
 
-#define RETIRE_CHECK_MS 1000
-#define GAUGE_MS        1000
+#define RETIRE_CHECK_MS  1000
+#define GAUGE_MS         1000
+#define GAUGE_WATCHED_MS 250 /* memory may be used up in a second */
 
 static void remember_live(void *ctx, struct qmsg *m)
 {
@@ -145,6 +146,12 @@ static void listener_accepted(void *ctx, int fd, const struct endpoint *peer, co
     smtpd_service_accept(ln->worker->service, fd, peer, local, &ln->door);
 }
 
+static void listener_no_files(void *ctx, int fd)
+{
+    const struct worker_listener *ln = ctx;
+    smtpd_service_turn_away(ln->worker->service, fd, &ln->door);
+}
+
 static void post_step(struct worker *w);
 
 static void listener_closed(void *ctx, struct listener *ln)
@@ -155,7 +162,8 @@ static void listener_closed(void *ctx, struct listener *ln)
     post_step(w);
 }
 
-static const struct listener_ops listener_ops = {.accepted = listener_accepted, .closed = listener_closed};
+static const struct listener_ops listener_ops = {
+    .accepted = listener_accepted, .no_files = listener_no_files, .closed = listener_closed};
 
 static void message_accepted(void *ctx, struct qmsg *m)
 {
@@ -193,7 +201,9 @@ static void gauges_due(struct timer *t)
 {
     struct worker *w = container_of(t, struct worker, gauge_timer);
     publish_gauges(w);
-    timer_arm(w->loop, &w->gauge_timer, GAUGE_MS);
+    smtpd_service_look(w->service);
+    bool is_watched = policy_config(w->current->policy)->limits.memory > 0;
+    timer_arm(w->loop, &w->gauge_timer, is_watched ? GAUGE_WATCHED_MS : GAUGE_MS);
 }
 
 static void start_on_loop(struct mail *m)
@@ -264,6 +274,8 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .verifier = w->verifier,
         .tls = s->tls_server,
         .dns = w->dns,
+        .memory_used = memory_used_bytes,
+        .counts_files = true,
         .worker = w->index,
         .worker_count = shared->worker_count,
         .accepted = message_accepted,

@@ -1,17 +1,20 @@
 /* net/listener.c: see listener.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "net/listener.h"
 
-#define BACKLOG  4096
-#define RETRY_MS 100 /* after a failed accept: time for sessions to end and give descriptors back */
+#define BACKLOG         4096
+#define TURNED_AWAY_MAX 64  /* in one turn, for want of descriptors */
+#define RETRY_MS        100 /* after a failed accept: time for sessions to end and give descriptors back */
 
 struct listener {
     struct endpoint at;
-    int fd; /* owned */
+    int fd;    /* owned */
+    int spare; /* owned: a descriptor to give up for a moment when there are no others; -1: not now */
     bool started, paused, closing;
     bool any;       /* a wildcard address: the local one differs per connection */
     bool exhausted; /* an episode without descriptors, logged once */
@@ -101,6 +104,7 @@ err_t listener_adopt(struct listener **out, int fd)
     *out = NULL;
     if (ln) {
         ln->fd = fd;
+        ln->spare = -1;
         err = listen_on(ln);
     }
     if (err) {
@@ -156,6 +160,50 @@ static void accept_one(struct listener *ln, int fd)
         close(fd); /* gone already: ENOTCONN */
 }
 
+void listener_turn_away(int fd, str_t words)
+{
+    if (words.n)
+        (void)send(fd, words.p, words.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(fd);
+}
+
+static void take_spare(struct listener *ln)
+{
+    if (ln->spare < 0 && ln->ops->no_files)
+        ln->spare = fcntl(ln->fd, F_DUPFD_CLOEXEC, 0);
+}
+
+static void drop_spare(struct listener *ln)
+{
+    if (ln->spare >= 0)
+        close(ln->spare);
+    ln->spare = -1;
+}
+
+/* False: nobody waits, or somebody else was quicker to take what we gave up. */
+static bool turn_away(struct listener *ln)
+{
+    unsigned count = 0;
+    if (ln->spare < 0)
+        return false;
+    drop_spare(ln);
+    for (; count < TURNED_AWAY_MAX; count++) {
+        int fd = accept4(ln->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            break;
+        ln->ops->no_files(ln->ctx, fd);
+    }
+    take_spare(ln);
+    return count > 0;
+}
+
+static void say_exhausted(struct listener *ln, const char *text, err_t err)
+{
+    if (!ln->exhausted)
+        LOG(internal, LF_CSTR("text", text), LF_ERR("err", err));
+    ln->exhausted = true;
+}
+
 static void accept_failed(struct listener *ln, err_t err)
 {
     switch (err) {
@@ -166,18 +214,22 @@ static void accept_failed(struct listener *ln, err_t err)
     case -EAGAIN: return; /* this connection is lost, the next may be fine */
     case -EMFILE:
     case -ENFILE:
-        if (!ln->exhausted)
-            LOG(internal, LF_CSTR("text", "out of file descriptors, accepting pauses; raise LimitNOFILE="),
-                LF_ERR("err", err));
-        ln->exhausted = true;
+        say_exhausted(ln, "out of file descriptors, clients get 421 or wait; raise LimitNOFILE=", err);
+        if (turn_away(ln))
+            return; /* there may be more of them */
         break;
-    default: break; /* no memory for sockets, or something that must not turn into a busy loop */
+    case -ENOMEM:
+    case -ENOBUFS:
+        say_exhausted(ln, "the kernel has no memory for another connection, accepting pauses", err);
+        break;
+    default: break; /* something that must not turn into a busy loop */
     }
     timer_arm(ln->loop, &ln->retry, RETRY_MS);
 }
 
 static void finish_close(struct listener *ln)
 {
+    drop_spare(ln);
     close(ln->fd);
     timer_disarm(ln->loop, &ln->retry);
     list_remove(&ln->closed.link);
@@ -197,6 +249,7 @@ static void accepted(struct op *op, int32_t res, uint32_t cqe_flags, bool more)
     }
     if (res >= 0) {
         ln->exhausted = false;
+        take_spare(ln);
         accept_one(ln, res);
     } else {
         accept_failed(ln, res);
@@ -219,6 +272,7 @@ void listener_start(struct listener *ln, struct loop *l, const struct listener_o
     ln->accept.done = accepted;
     ln->retry.fire = retry;
     ln->closed.run = closed_later;
+    take_spare(ln);
     arm(ln);
 }
 

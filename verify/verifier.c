@@ -236,11 +236,13 @@ err_t verifier_ask(struct verifier *v, const struct verify_query *q, struct veri
     if (k.key.n && k.settings->mode == VERIFY_UNVERIFIED && is_own_token(v, q)) {
         send_along(v, REQUEST_LOOPED, q, k.key);
         *now = (struct verify_answer){R_verify_loop, false, R_verify_loop, FROM_OWN_PROBE, ""};
+    } else if (!is_known && q->known_only) {
+        *now = (struct verify_answer){R_no_space, false, R_no_space, FROM_SHED, ""};
     } else if (!is_known) {
         err_t err = ask(v, q, &k, a, now);
         if (err)
             return err;
-    } else if (k.age == AGE_REFRESH) {
+    } else if (k.age == AGE_REFRESH && !q->known_only) {
         send_along(v, REQUEST_REFRESH, q, k.key);
     }
     verifier_count(v, q->policy, q->address, now);

@@ -84,6 +84,7 @@ struct verify_query {
     enum client_class class;
     struct ip client;
     const struct policy *policy; /* the session's snapshot */
+    bool known_only;             /* memory is short: nobody is asked; 452 when it is not known */
 };
 
 /* Embedded in the session; one question at a time. */

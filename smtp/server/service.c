@@ -1,5 +1,7 @@
 /* smtp/server/service.c: the sessions of one worker: who is let in, reload, drain. */
 #include <assert.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/rng.h"
@@ -8,8 +10,8 @@
 static_assert(sizeof(struct session) <= 320, "an idle session is cheap");
 
 #define SCRATCH_BYTES_MAX ((size_t)4 << 20) /* the queue takes no more than 1 MiB of recipients */
-#define KNOWN_SHARE       16                /* 1/16 of the sessions is kept for edge and trusted clients */
-/* Connections that are told 421; past them the door is simply shut: a flood is not worth memory. */
+/* Connections that are told 421 and waited for; past them it is said once and the door is shut: a flood is
+ * not worth memory. */
 #define REFUSED_COUNT_MAX 256
 
 static void empty_run(struct tick_hook *h)
@@ -41,6 +43,7 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     pool_init(&s->proxy_waits, "smtpd_proxy_waits", service_proxy_wait_bytes(), 0); /* one a session */
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
     pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
+    pool_init(&s->dnsbl_questions, "smtpd_dnsbl_questions", dnsbl_question_bytes(), 0); /* eight of each */
     s->harvest = calloc(1, sizeof *s->harvest);
     s->pace = calloc(1, sizeof *s->pace);
     if (!s->harvest || !s->pace) {
@@ -52,6 +55,7 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     list_init(&s->open);
     s->empty_hook.run = empty_run;
     rng_bytes(&s->next_session_id, sizeof s->next_session_id);
+    smtpd_service_look(s);
     return 0;
 }
 
@@ -67,6 +71,7 @@ void smtpd_service_destroy(struct smtpd_service *s)
     pool_free(&s->proxy_waits);
     pool_free(&s->rcpt_waits);
     pool_free(&s->dnsbl_checks);
+    pool_free(&s->dnsbl_questions);
     free(s->harvest);
     free(s->pace);
     arena_free(&s->scratch);
@@ -106,26 +111,37 @@ static void client_subtract(struct smtpd_service *s, const struct ip *ip)
              0); /* replaces: needs no memory */
 }
 
-static uint32_t session_limit(const struct smtpd_service *s, enum client_class class)
+static uint32_t session_limit(const struct smtpd_service *s)
 {
-    uint32_t share = MAX(policy_config(s->policy)->limits.sessions / s->opt.worker_count, 1u);
-    return class == CLASS_STRANGER ? share - share / KNOWN_SHARE : share;
+    return MAX(policy_config(s->policy)->limits.sessions / s->opt.worker_count, 1u);
 }
 
-/* Told when it changes, and over only when there is room to speak of. */
-static void note_overload(struct smtpd_service *s)
+static uint32_t admitted_count(const struct smtpd_service *s)
 {
-    static const char *const names[] = {"none", "strangers", "all"};
-    uint32_t count = s->session_count - s->refused_count, all = session_limit(s, CLASS_EDGE);
-    uint32_t strangers = session_limit(s, CLASS_STRANGER);
-    enum overload now = count >= all ? OVERLOAD_ALL : count >= strangers ? OVERLOAD_STRANGERS : OVERLOAD_NONE;
-    if (now == s->overload || (now < s->overload && count >= strangers - strangers / KNOWN_SHARE))
-        return;
-    LOG(overload, LF_CSTR("stage", names[now]), LF_CSTR("was", names[s->overload]), LF_U64("sessions", count),
-        LF_U64("limit", all));
-    metric_set(M_overload_strangers, now >= OVERLOAD_STRANGERS);
-    metric_set(M_overload_all, now == OVERLOAD_ALL);
-    s->overload = (uint8_t)now;
+    return s->session_count - s->refused_count;
+}
+
+static void note_sessions(struct smtpd_service *s)
+{
+    shed_look(&s->shed, SHED_SESSIONS, admitted_count(s), session_limit(s));
+}
+
+/* What is short for one more session of this class. */
+static bool is_short(const struct smtpd_service *s, enum shed_cause cause, enum client_class class)
+{
+    return shed_stage(&s->shed, cause) >= (class == CLASS_STRANGER ? SHED_STRANGERS : SHED_ALL);
+}
+
+static bool is_full(const struct smtpd_service *s, enum client_class class)
+{
+    enum shed_stage stage = class == CLASS_STRANGER ? SHED_STRANGERS : SHED_ALL;
+    return admitted_count(s) >= shed_begins(SHED_SESSIONS, stage, session_limit(s));
+}
+
+/* A connection that is only being refused would make it worse. */
+static bool is_pressed(const struct smtpd_service *s, enum client_class class)
+{
+    return is_short(s, SHED_FILES, class) || is_short(s, SHED_MEMORY, class);
 }
 
 /* R_ok, or what the client is told. */
@@ -137,7 +153,7 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
     if (s->draining)
         return R_shutting_down;
     *why = CLOSE_overload;
-    if (s->session_count - s->refused_count >= session_limit(s, class))
+    if (is_full(s, class) || is_pressed(s, class))
         return R_overloaded;
     *why = CLOSE_limit;
     if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
@@ -200,7 +216,7 @@ void service_forget(struct session *s)
     list_remove(&s->link);
     service->session_count--;
     pool_put(&service->sessions, s);
-    note_overload(service);
+    note_sessions(service);
     service_tell_if_empty(service);
 }
 
@@ -208,14 +224,16 @@ struct admission {
     enum client_class class;
     enum reply_id reply; /* R_ok, or why not */
     enum close_reason why;
-    bool silent; /* it is told nothing: it waits for TLS and reads no clear text, or there are too many */
+    bool silent; /* it is told nothing: it waits for TLS and reads no clear text */
+    bool brief;  /* it is told, and not waited for */
 };
 
 static struct admission judge(struct smtpd_service *service, const struct ip *ip, enum listener_tls tls)
 {
     struct admission a = {.class = policy_classify(service->policy, ip)};
     a.reply = admit(service, a.class, ip, &a.why);
-    a.silent = tls == LISTENER_TLS_IMPLICIT || service->refused_count >= REFUSED_COUNT_MAX;
+    a.silent = tls == LISTENER_TLS_IMPLICIT;
+    a.brief = service->refused_count >= REFUSED_COUNT_MAX || is_pressed(service, a.class);
     if (a.reply == R_ok && a.class == CLASS_STRANGER && comes_too_often(service, ip)) {
         a.reply = R_too_many_connections;
         a.why = CLOSE_limit;
@@ -239,7 +257,7 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
         s->counted = a.class == CLASS_STRANGER && client_add(service, &s->peer.ip) == 0;
         if (session_begin(s, local, tls) == 0) {
             metric_inc(by_class[a.class]);
-            note_overload(service);
+            note_sessions(service);
             return;
         }
         a.reply = R_overloaded;
@@ -248,8 +266,8 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
     s->turned_away = true;
     service->refused_count++;
     metric_inc(M_sessions_refused);
-    note_overload(service);
-    session_refuse(s, a.reply, a.why, a.silent);
+    note_sessions(service);
+    session_refuse(s, a.reply, a.why, a.silent || a.brief);
 }
 
 void service_admit(struct session *s, const struct endpoint *local, enum listener_tls tls)
@@ -268,20 +286,45 @@ static bool is_proxy(const struct smtpd_door *door, const struct ip *ip)
     return false;
 }
 
+/* Without a session, and so without memory. */
+static void turn_away(int fd, enum reply_id reply, bool silent)
+{
+    char line[512];
+    struct sbuf b = SBUF_ON(line);
+    metric_inc(M_sessions_refused);
+    if (!silent) {
+        reply_write(&b, reply, STR_NONE);
+        metric_reply(reply_def(reply)->code);
+    }
+    listener_turn_away(fd, sbuf_view(&b));
+}
+
+void smtpd_service_turn_away(struct smtpd_service *service, int fd, const struct smtpd_door *door)
+{
+    turn_away(fd, R_overloaded, door->tls == LISTENER_TLS_IMPLICIT);
+}
+
+/* The lowest that is free, so all below it are in use. */
+static void note_files(struct smtpd_service *service, uint64_t fd)
+{
+    shed_look(&service->shed, SHED_FILES, fd, service->file_limit);
+}
+
 void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
                           const struct endpoint *local, const struct smtpd_door *door)
 {
     bool waits = is_proxy(door, &peer->ip);
     struct admission a = {0};
+    note_files(service, (uint64_t)fd);
     if (!waits)
         a = judge(service, &peer->ip, door->tls);
-    bool shut = waits ? service->session_count - service->refused_count >= session_limit(service, CLASS_EDGE)
-                      : a.reply != R_ok && a.silent;
-    struct session *s = shut ? NULL : session_new(service, peer);
+    else if (is_full(service, CLASS_EDGE) || is_pressed(service, CLASS_EDGE))
+        a = (struct admission){.reply = R_overloaded, .brief = true};
+    bool is_shut = a.reply != R_ok && (a.silent || a.brief);
+    struct session *s = is_shut ? NULL : session_new(service, peer);
     if (!s) {
-        metric_inc(M_sessions_refused);
-        note_overload(service);
-        close(fd);
+        turn_away(fd, is_shut ? a.reply : R_overloaded, door->tls == LISTENER_TLS_IMPLICIT);
+        note_sessions(service);
         return;
     }
     if (waits) {
@@ -290,6 +333,25 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
     }
     session_connect(s, fd);
     enter(s, a, local, door->tls);
+}
+
+static void look_at_files(struct smtpd_service *service)
+{
+    struct rlimit r;
+    service->file_limit = getrlimit(RLIMIT_NOFILE, &r) < 0 ? 0 : r.rlim_cur;
+    int fd = eventfd(0, EFD_CLOEXEC);
+    note_files(service, fd < 0 ? service->file_limit : (uint64_t)fd);
+    if (fd >= 0)
+        close(fd);
+}
+
+void smtpd_service_look(struct smtpd_service *service)
+{
+    uint64_t limit = policy_config(service->policy)->limits.memory;
+    if (service->opt.counts_files)
+        look_at_files(service);
+    shed_look(&service->shed, SHED_MEMORY, limit && service->opt.memory_used ? service->opt.memory_used() : 0,
+              limit);
 }
 
 /* --- reload --- */

@@ -13,8 +13,9 @@ struct dns;
 struct smtpd_service;
 
 /* Limits. limits.sessions is split evenly over the workers; the last sixteenth is kept for the edge and
- * trusted networks. limits.sessions_per_client counts on each worker for itself, as SO_REUSEPORT spreads a
- * client's connections over them; an IPv6 client is its /64. A session over a limit gets one 421 line. */
+ * trusted networks, and so are the last files and the last fifth of limits.memory (shed_priv.h).
+ * limits.sessions_per_client counts on each worker for itself, as SO_REUSEPORT spreads a client's connections
+ * over them; an IPv6 client is its /64. A session over a limit gets one 421 line. */
 struct smtpd_service_options {
     struct loop *loop;
     struct queue *queue;
@@ -25,6 +26,8 @@ struct smtpd_service_options {
     struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
                                   its   rules are client classes */
     struct dns *dns;           /* for strangers.dnsbl; NULL: nobody is on a list */
+    uint64_t (*memory_used)(void); /* by the process, in bytes, for limits.memory; NULL: nobody knows */
+    bool counts_files; /* what is accepted are descriptors of this process, which may have only so many */
     unsigned worker;
     unsigned worker_count;                       /* share limits.sessions; > 0 */
     void (*accepted)(void *ctx, struct qmsg *m); /* a message is durable: relay it */
@@ -43,6 +46,10 @@ struct smtpd_door {
 /* `door`: the listener that it came to; not kept. */
 void smtpd_service_accept(struct smtpd_service *s, int fd, const struct endpoint *peer,
                           const struct endpoint *local, const struct smtpd_door *door);
+/* There is no descriptor for it but this one, which is closed: it is told 421. */
+void smtpd_service_turn_away(struct smtpd_service *s, int fd, const struct smtpd_door *door);
+/* How many files and how much memory there is: now and then, and accepting does by itself. */
+void smtpd_service_look(struct smtpd_service *s);
 /* Reload. Sessions in a transaction keep the old snapshot until its end: it can go when
  * smtpd_service_policy_users says 0. */
 void smtpd_service_set_policy(struct smtpd_service *s, const struct policy *p, struct tls_context *tls);

@@ -21,6 +21,8 @@ static err_t host_check_space(void *host, uint64_t size)
         metric_inc(M_paced_messages);
         return ERR_LIMIT;
     }
+    if (smtpd_class(s->engine) == CLASS_STRANGER && shed_stage(&service->shed, SHED_MEMORY) == SHED_ALL)
+        return -ENOMEM;
     return queue_check_space(s->service->opt.queue, size);
 }
 

@@ -14,26 +14,25 @@
 #include "smtp/server/pace_priv.h"
 #include "smtp/server/service.h"
 #include "smtp/server/session.h"
+#include "smtp/server/shed_priv.h"
 
 struct dnsbl_check;
-
-/* Who is turned away, as this worker has no room. */
-enum overload { OVERLOAD_NONE, OVERLOAD_STRANGERS, OVERLOAD_ALL };
 
 struct smtpd_service {
     struct smtpd_service_options opt;
     const struct policy *policy; /* not owned */
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
-    struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks;
+    struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks, dnsbl_questions;
     struct harvest *harvest; /* owned */
     struct pace *pace;       /* owned */
     struct arena scratch;    /* recipients of the commit being put together */
     struct list open;
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
-    uint32_t dnsbl_count; /* checks that are out, those of sessions that are gone included */
-    uint8_t overload;     /* enum overload: as it was told last */
+    uint32_t dnsbl_count; /* questions that are out, those of sessions that are gone included */
+    struct shed shed;
+    uint64_t file_limit; /* descriptors that the process may have */
     uint64_t next_session_id;
     bool draining, drain_now, emptied;
     struct tick_hook empty_hook;
@@ -88,7 +87,8 @@ void service_rcpt_cancel(struct session *s);
 void service_rcpt_go_on(struct session *s); /* dnsbl has its answer */
 
 /* dnsbl.c */
-size_t dnsbl_check_bytes(void); /* of service.dnsbl_checks */
+size_t dnsbl_check_bytes(void);    /* of service.dnsbl_checks */
+size_t dnsbl_question_bytes(void); /* of service.dnsbl_questions */
 void dnsbl_start(struct session *s);
 const char *dnsbl_zone(const struct session *s); /* that it is listed in; NULL: none that we know of */
 void dnsbl_forget(struct session *s);

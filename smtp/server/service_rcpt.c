@@ -129,6 +129,8 @@ static struct verify_query query_of(const struct session *s, const struct smtpd_
         .class = smtpd_class(s->engine),
         .client = s->peer.ip,
         .policy = smtpd_policy(s->engine),
+        .known_only = smtpd_class(s->engine) == CLASS_STRANGER &&
+                      shed_stage(&s->service->shed, SHED_MEMORY) >= SHED_UNKNOWN,
     };
 }
 
@@ -221,7 +223,8 @@ void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
     if (!s->rcpt_wait || judge(s, r) != R_ok)
         return;
     struct verify_query q = query_of(s, r);
-    verifier_hint(s->service->opt.verifier, &q);
+    if (!q.known_only)
+        verifier_hint(s->service->opt.verifier, &q);
 }
 
 bool service_discards(void *host, const struct address *a)

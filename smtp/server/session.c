@@ -325,7 +325,7 @@ static void message_stored(struct smtpd_session *s)
 
 enum reply_id session_reply_for_store(err_t err)
 {
-    bool no_room = err == ERR_FULL || err == -ENOSPC || err == -EDQUOT;
+    bool no_room = err == ERR_FULL || err == -ENOSPC || err == -EDQUOT || err == -ENOMEM;
     return no_room ? R_no_space : R_queue_failed;
 }
 

@@ -56,8 +56,8 @@ struct smtpd_host {
     /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked first
      * of all; it should take no time to say no. */
     bool (*discards)(void *host, const struct address *a);
-    /* MAIL was said: is there room? 0, ERR_FULL (452 4.3.1), ERR_LIMIT (too much from this client: 450),
-     * other (451). `size` 0 = not declared. */
+    /* MAIL was said: is there room? 0, ERR_FULL or -ENOMEM (452 4.3.1), ERR_LIMIT (too much from this client:
+     * 450), other (451). `size` 0 = not declared. */
     err_t (*check_space)(void *host, uint64_t size);
     /* DATA was said and may start. 0 or as check_space. */
     err_t (*body_begin)(void *host);

@@ -16,6 +16,8 @@ static struct chunks *chunks_of(const struct smtpd_session *s)
 
 static enum reply_id judge(const struct smtpd_session *s)
 {
+    if (session_needs_tls(s))
+        return R_tls_needed;
     if (!session_offers(s, EXTENSION_chunking))
         return R_not_implemented;
     if (!s->greeted)

@@ -103,7 +103,7 @@ static enum reply_id check_mail(const struct smtpd_session *s)
 enum reply_id session_reply_for_space(err_t err)
 {
     enum reply_id reply = session_reply_for_store(err);
-    if (reply == R_no_space)
+    if (reply == R_no_space && err != -ENOMEM)
         metric_inc(M_queue_refused_full);
     return reply;
 }
@@ -388,7 +388,7 @@ static enum reply_id check(const struct smtpd_session *s, const struct command *
         return R_ok;
     if (has_controls(line))
         return R_bad_syntax;
-    if (!(c->flags & CMD_IN_CLEAR) && !s->tls_active && session_tls_level(s) == CLIENT_TLS_REQUIRE)
+    if (!(c->flags & CMD_IN_CLEAR) && session_needs_tls(s))
         return R_tls_needed;
     if (!(c->flags & CMD_PRE_HELO) && !s->greeted)
         return R_need_helo;

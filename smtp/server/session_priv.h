@@ -148,6 +148,11 @@ static inline enum client_level session_tls_level(const struct smtpd_session *s)
     return s->listener_tls == LISTENER_TLS_BY_CLASS ? session_config(s)->tls.level[s->class]
                                                     : by_listener[s->listener_tls];
 }
+/* Nothing but STARTTLS, and what CMD_IN_CLEAR says, until it has been said. */
+static inline bool session_needs_tls(const struct smtpd_session *s)
+{
+    return !s->tls_active && session_tls_level(s) == CLIENT_TLS_REQUIRE;
+}
 /* What is not offered is refused like something unknown. */
 static inline bool session_offers(const struct smtpd_session *s, enum extension e)
 {

@@ -1,7 +1,6 @@
 """What operators, kernels and attackers do to a gateway: boots that cannot work, signals at the wrong moment, full pipes, dead resolvers."""
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -307,22 +306,6 @@ def test_networks_known_by_name_stay_when_the_resolver_dies(run, tmp_path):
 
 
 # --- many and slow clients ---
-
-def test_out_of_descriptors_pauses_and_goes_on(run, tmp_path):
-    gateway = Gateway(tmp_path, limits={"sessions_per_client": 0})
-    gateway.process = Process(BIN / "posternd", "-c", gateway.config_path, log=gateway.log_path,
-                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)))
-    try:
-        eventually(lambda: gateway.events("ready"), "the gateway is ready")
-        sessions = [gateway.smtp(greeting=False) for _ in range(150)]
-        eventually(lambda: [e for e in gateway.events("internal") if "descriptors" in e["text"]], "it is said")
-        for s in sessions[:100]:
-            s.close()
-        assert all(s.reply().code == 220 for s in sessions[100:])
-        assert gateway.stop() == 0
-    finally:
-        gateway.kill()
-
 
 def test_slow_admin_clients_do_not_lock_the_scraper_out(pair):
     """They send a byte now and then, so that no time-out for silence ends them."""

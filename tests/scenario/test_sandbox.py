@@ -84,6 +84,30 @@ def test_reload_reads_what_it_may_and_says_restart_for_the_rest(run, tmp_path):
     assert said.returncode != 0 and "restart posternd" not in said.stdout + said.stderr, "that it is not there is what is wrong"
 
 
+def test_a_list_that_is_a_link_out_of_the_sandbox(run, tmp_path_factory):
+    """Where it leads to when the process starts may be read; where somebody has it lead later, after a restart."""
+    first, second = (tmp_path_factory.mktemp(name) / "list" for name in ("first", "second"))
+    link = tmp_path_factory.mktemp("links") / "recipients"
+    first.write_text("bob@example.com\n"), second.write_text("bob@example.com\ncarol@example.com\n")
+    link.symlink_to(first)
+    sink = run(Sink)
+    gateway = run(Gateway, domains=domains(sink), verify={"mode": "listed", "list": str(link)})
+    deliver(gateway)
+    first.write_text("bob@example.com\ndave@example.com\n")
+    gateway.cli("reload")
+    deliver(gateway, to="dave@example.com")
+    other = link.with_suffix(".new")
+    other.symlink_to(second)
+    other.rename(link)
+    said = gateway.cli("reload", check=False)
+    assert said.returncode != 0 and f"{link}, a link to {second}" in said.stdout + said.stderr, said
+    assert "restart posternd" in said.stdout + said.stderr
+    deliver(gateway, to="dave@example.com")  # the old one is in force
+    assert gateway.stop() == 0
+    gateway.start()
+    deliver(gateway, to="carol@example.com")
+
+
 @AS_ROOT
 def test_root_becomes_the_user_and_the_files_are_his(run, tmp_path):
     nobody = pwd.getpwnam("nobody")

@@ -189,7 +189,7 @@ def test_required_tls_by_class_and_listener(scene, certificate):
                                  kind=lambda d, **s: TwoDoors(d, second="require", **s))
     trusted = gateway.smtp(INTERNAL)
     assert "STARTTLS" in trusted.ehlo()
-    for refused in ("MAIL FROM:<alice@example.com>", "RSET", "VRFY x", "HELP", "DATA", "RCPT TO:<bob@example.com>"):
+    for refused in ("MAIL FROM:<alice@example.com>", "RSET", "VRFY x", "HELP", "DATA", "BDAT 0 LAST", "RCPT TO:<bob@example.com>"):
         assert trusted.say(refused).startswith("530 5.7.0"), refused
     assert trusted.say("NOOP").code == 250 and trusted.say("HELO x").code == 250
     start_tls(trusted)
