@@ -3,6 +3,7 @@
 A peer has name, settings (what it was told, for the table), port, group, start() and stop()."""
 from .base import BIN, ROOT, Cgroup, Unavailable, free_port, resident_bytes, wait_for_port  # noqa: F401
 from .exim import Exim
+from .haraka import Haraka
 from .opensmtpd import OpenSMTPD
 from .postern import Postern
 from .postfix import Postfix
@@ -12,6 +13,7 @@ PEERS = {
     "postfix": [lambda d, p, **o: Postfix(d, p, tuned=True, **o)],
     "postfix-packaged": [lambda d, p, **o: Postfix(d, p, tuned=False, **o)],
     "exim": [Exim],
+    "haraka": [Haraka],
     "opensmtpd": [OpenSMTPD],
 }
 
