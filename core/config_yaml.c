@@ -84,17 +84,27 @@ static struct node *new_node(struct builder *b, enum node_kind kind, struct mark
     return n;
 }
 
+/* A value without bytes is where its key is; some versions of the library give it no mark, some its own. */
+static struct mark fallback_mark(const struct builder *b)
+{
+    if (b->depth == 0)
+        return (struct mark){1, 1};
+    const struct node *key = b->stack[b->depth - 1].key;
+    return key ? key->mark : b->stack[b->depth - 1].parent->mark;
+}
+
 static bool on_scalar(struct builder *b, struct fy_token *value, struct mark m)
 {
     size_t length = 0;
     const char *text = value ? fy_token_get_text(value, &length) : NULL;
-    struct node *n = new_node(b, NODE_SCALAR, m);
+    bool is_plain = !value || fy_token_scalar_style(value) == FYSS_PLAIN;
+    struct node *n = new_node(b, NODE_SCALAR, is_plain && length == 0 ? fallback_mark(b) : m);
     if (!n)
         return false;
     n->text = arena_str(b->arena, text ? str_of(text, length) : STR(""));
     if (!n->text.p)
         return refuse(b, m, "the file is too large; make it smaller");
-    if (!value || fy_token_scalar_style(value) == FYSS_PLAIN)
+    if (is_plain)
         n->is_null = n->text.n == 0 || str_eq(n->text, STR("null")) || str_eq(n->text, STR("~"));
     return add_node(b, n);
 }
@@ -112,15 +122,6 @@ static bool on_open(struct builder *b, enum node_kind kind, struct mark m, bool 
     b->stack[b->depth].key = NULL;
     b->depth++;
     return true;
-}
-
-/* A value without bytes has no mark of its own: it is where its key is. */
-static struct mark fallback_mark(const struct builder *b)
-{
-    if (b->depth == 0)
-        return (struct mark){1, 1};
-    const struct node *key = b->stack[b->depth - 1].key;
-    return key ? key->mark : b->stack[b->depth - 1].parent->mark;
 }
 
 static bool on_node(struct builder *b, struct fy_event *e)

@@ -1,4 +1,5 @@
 /* net/dns_resolver.c: how libunbound is set up. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -40,13 +41,26 @@ void dns_settings_take(struct dns_settings *s, const struct config *c)
     s->resolver[b.n] = '\0';
 }
 
+/* Debian 13's libunbound links OpenSSL. Of its functions those that BoringSSL has too are found there, the
+ * others are OpenSSL's, and a key made by one half is no key to the other. Only validation needs them. */
+static bool openssl_is_here(void)
+{
+    return dlsym(RTLD_DEFAULT, "OSSL_PARAM_construct_end") != NULL;
+}
+
 /* RFC 4035's chain of trust starts at a key that must be there; what a configured resolver serves may not
  * hang on it. */
 static int set_validation(struct ub_ctx *ub, const struct dns_settings *s, bool notes)
 {
-    if (!s->has_resolver && access(ROOT_KEY, R_OK) == 0 && ub_ctx_add_ta_file(ub, ROOT_KEY) == 0)
+    bool can_validate = !openssl_is_here();
+    if (!s->has_resolver && can_validate && access(ROOT_KEY, R_OK) == 0 &&
+        ub_ctx_add_ta_file(ub, ROOT_KEY) == 0)
         return 0;
-    if (notes && !s->has_resolver)
+    if (notes && !s->has_resolver && !can_validate)
+        note("DNS answers are not validated: this system's libunbound needs OpenSSL, which cannot share a "
+             "process with "
+             "BoringSSL; let a validating resolver on this machine do it (dns.resolver)");
+    else if (notes && !s->has_resolver)
         note("DNS answers are not validated: there is no " ROOT_KEY " (package dns-root-data)");
     return ub_ctx_set_option(ub, "module-config:", "iterator");
 }
