@@ -41,9 +41,8 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     pool_init(&s->proxy_waits, "smtpd_proxy_waits", service_proxy_wait_bytes(), 0); /* one a session */
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
     pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
-    s->harvest = calloc(1, sizeof *s->harvest);
     s->pace = calloc(1, sizeof *s->pace);
-    if (!s->harvest || !s->pace) {
+    if (!s->pace) {
         smtpd_service_destroy(s);
         *out = NULL;
         return -ENOMEM;
@@ -67,7 +66,6 @@ void smtpd_service_destroy(struct smtpd_service *s)
     pool_free(&s->proxy_waits);
     pool_free(&s->rcpt_waits);
     pool_free(&s->dnsbl_checks);
-    free(s->harvest);
     free(s->pace);
     arena_free(&s->scratch);
     map64_free(&s->clients);

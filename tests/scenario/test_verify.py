@@ -272,6 +272,20 @@ def test_harvester_is_slowed_deferred_and_sent_away(scene):
     assert s.gateway.metric("postern_sessions_harvest_total") == 1
 
 
+def test_harvester_is_known_to_all_workers(scene):
+    """One guess in each session: no matter which worker has it, the twenty-first is one too many."""
+    s = scene(harvest={"tarpit_after": 0, "defer_after": 20, "disconnect_after": 0}, limits={"sessions_per_client": 0})
+    clients = [s.gateway.smtp(STRANGER) for _ in range(40)]
+    for c in clients:
+        c.ehlo()
+        c.say("MAIL FROM:<>")
+    sessions = [w["sessions"] for w in s.gateway.status()["workers"]]
+    assert len(sessions) == 2 and all(sessions), "the kernel gave both workers some"
+    codes = [c.say(f"RCPT TO:<guess{i}@example.com>").code for i, c in enumerate(clients)]
+    assert codes == [550] * 20 + [450] * 20
+    assert s.backend.probes() == 20
+
+
 def test_recipients_seen_ahead_are_counted_once(scene):
     """What is pipelined behind a late answer is looked at early: that must not count against the client a second time."""
     s = scene(harvest={"tarpit_after": 2, "tarpit": "200ms", "defer_after": 2, "disconnect_after": 7})
