@@ -244,9 +244,10 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
 static err_t launch_workers(struct gateway *g)
 {
     g->budget = budget_new();
-    err_t err = g->budget ? 0 : -ENOMEM;
+    g->harvest = harvest_new();
+    err_t err = g->budget && g->harvest ? 0 : -ENOMEM;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->budget, g->pause.now);
+        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->budget, g->harvest, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;

@@ -246,6 +246,7 @@ void gateway_end(struct gateway *g)
     }
     free(g->workers);
     budget_free(g->budget);
+    harvest_free(g->harvest);
     verification_close(&g->verify);
     snapshot_unref(g->current);
     names_free(&g->names);

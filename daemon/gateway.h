@@ -10,6 +10,7 @@
 #include "daemon/confine.h"
 #include "daemon/pause.h"
 #include "daemon/worker.h"
+#include "smtp/server/harvest.h"
 
 struct gateway {
     const char *config_path;
@@ -20,6 +21,7 @@ struct gateway {
     unsigned drained_count;
     struct dns *dns;             /* owned */
     struct budget *budget;       /* owned */
+    struct harvest *harvest;     /* owned */
     struct verify_shared verify; /* what it points to is owned */
     struct worker *workers;      /* owned */
     unsigned worker_count;

@@ -9,6 +9,7 @@
 
 #define BACKEND_ARENA_MAX ((size_t)64 << 10)
 #define WATCHES_MAX       10000 /* domains of one backend with canaries of their own */
+#define WATCHES_TRIED     16    /* of those that were used longest ago, for one to forget */
 
 static const enum metric state_metrics[BREAKER_STATES] = {
     [BREAKER_UP] = M_backend_up,     [BREAKER_SUSPECT] = M_backend_suspect,
@@ -76,6 +77,16 @@ struct backend *backend_get(struct verifier *v, const struct route *route, const
     return b;
 }
 
+static void forget_watch(struct backend *b, struct domain_watch *d)
+{
+    must(!d->question_count);
+    if (watch_is_blind(&d->watch))
+        metric_add(M_domains_blind, -1);
+    list_remove(&d->link);
+    smap_remove(&b->watches_by_domain, str_cstr(d->domain));
+    free(d);
+}
+
 void backend_free(struct backend *b)
 {
     must(!b->conn_count && !b->resolving && !b->queued_count && !b->batch_count);
@@ -85,12 +96,7 @@ void backend_free(struct backend *b)
     list_remove(&b->hook.link);
     list_remove(&b->idle_link);
     LIST_EACH(&b->watches, k)
-    {
-        struct domain_watch *d = container_of(k, struct domain_watch, link);
-        if (watch_is_blind(&d->watch))
-            metric_add(M_domains_blind, -1);
-        free(d);
-    }
+    forget_watch(b, container_of(k, struct domain_watch, link));
     smap_free(&b->watches_by_domain);
     smap_free(&b->questions);
     metric_add(state_metrics[b->breaker.state], -1);
@@ -149,20 +155,42 @@ bool backend_is_at(const struct backend *b, const struct ip *ip)
 
 /* --- domains --- */
 
+/* Anybody can make up subdomains of a wildcard: the newest takes the place of the one used longest ago. */
+static bool watches_have_room(struct backend *b)
+{
+    struct link *k = b->watches.head.prev;
+    for (int i = 0; i < WATCHES_TRIED && b->watches_by_domain.used_count >= WATCHES_MAX; i++) {
+        struct domain_watch *d = container_of(k, struct domain_watch, link);
+        k = k->prev;
+        if (!d->question_count)
+            forget_watch(b, d);
+    }
+    return b->watches_by_domain.used_count < WATCHES_MAX;
+}
+
+static struct domain_watch *watch_new(struct backend *b, str_t domain)
+{
+    if (domain.n > ADDRESS_DOMAIN_MAX || !watches_have_room(b))
+        return NULL;
+    struct domain_watch *d = calloc(1, sizeof *d); /* as the backend */
+    if (!d)
+        return NULL;
+    memcpy(d->domain, domain.p, domain.n);
+    if (smap_put(&b->watches_by_domain, str_cstr(d->domain), d)) {
+        free(d);
+        return NULL;
+    }
+    list_push_front(&b->watches, &d->link);
+    return d;
+}
+
 struct domain_watch *backend_domain(struct backend *b, str_t domain)
 {
     struct domain_watch *d = smap_get(&b->watches_by_domain, domain);
-    if (!d && domain.n <= ADDRESS_DOMAIN_MAX && b->watches_by_domain.used_count < WATCHES_MAX) {
-        d = calloc(1, sizeof *d); /* as the backend */
-        if (!d)
-            return NULL;
-        memcpy(d->domain, domain.p, domain.n);
-        if (smap_put(&b->watches_by_domain, str_cstr(d->domain), d)) {
-            free(d);
-            return NULL;
-        }
-        list_push_back(&b->watches, &d->link);
-    }
+    if (!d)
+        return watch_new(b, domain);
+    list_remove(&d->link);
+    list_push_front(&b->watches, &d->link);
     return d;
 }
 
@@ -177,6 +205,8 @@ struct question *question_new(struct backend *b, struct domain_watch *d, str_t k
         return NULL;
     q->backend = b;
     q->domain = d;
+    if (d)
+        d->question_count++;
     q->rank = rank;
     list_init(&q->requests);
     q->asked_ms = loop_now_ms(b->verifier->loop);
@@ -195,6 +225,8 @@ void question_free(struct question *q)
     must(list_empty(&q->requests) && !link_in_list(&q->link) && !q->batch);
     if (q->in_map)
         smap_remove(&q->backend->questions, str_of(q->key, q->key_n));
+    if (q->domain)
+        q->domain->question_count--;
     pool_put(&q->backend->verifier->question_pool, q);
 }
 

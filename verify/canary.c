@@ -24,12 +24,13 @@ static void arm(struct backend *b, uint64_t due_ms)
     }
 }
 
+/* Where nobody was taken yet there is nothing to find out: what takes everything takes the first one. */
 void canary_check(struct backend *b, struct domain_watch *d, const struct cfg_verify *s)
 {
     uint64_t now = loop_now_ms(b->verifier->loop);
     d->used_ms = now;
     watch_used(&d->watch, s->canary_s, now, rng_u64());
-    if (s->canary_s && !d->watch.is_out && d->watch.due_ms)
+    if (s->canary_s && !d->watch.is_out && d->watch.due_ms && d->watch.good_at_ms)
         arm(b, d->watch.due_ms);
 }
 
@@ -72,7 +73,7 @@ static void fly(struct backend *b, struct domain_watch *d, const struct cfg_veri
     if (!q)
         return;
     q->is_canary = true;
-    d->watch.is_out = true;
+    d->watch.is_out = b->canary_out = true;
     question_enqueue(q, false);
     ask_good(b, d, s);
 }
@@ -82,20 +83,25 @@ void canary_timer(struct timer *t)
     struct backend *b = container_of(t, struct backend, canary_timer);
     uint64_t now = loop_now_ms(b->verifier->loop), next_ms = UINT64_MAX;
     bool is_busy = b->queued_count || backend_state(b) != BREAKER_UP;
+    struct domain_watch *first = NULL; /* due for the longest time */
+    if (b->canary_out)                 /* its answer arms again */
+        return;
     LIST_EACH(&b->watches, k)
     {
         struct domain_watch *d = container_of(k, struct domain_watch, link);
         const struct cfg_verify *s = settings_of(b, d);
         bool in_use = d->used_ms + (uint64_t)s->canary_s * 1000 >= now;
-        if (!in_use || d->watch.is_out || !s->canary_s) /* the next use, or its answer, arms again */
+        if (!in_use || !d->watch.good_at_ms || !s->canary_s) /* the next use arms again */
             continue;
         if (!watch_due(&d->watch, s->canary_s, now))
             next_ms = MIN(next_ms, d->watch.due_ms);
         else if (is_busy)
             next_ms = MIN(next_ms, now + BUSY_MS);
-        else
-            fly(b, d, s);
+        else if (!first || d->watch.due_ms < first->watch.due_ms)
+            first = d;
     }
+    if (first)
+        fly(b, first, settings_of(b, first));
     if (next_ms != UINT64_MAX)
         arm(b, next_ms);
 }
@@ -130,6 +136,7 @@ void canary_answered(struct question *q, enum triage t)
     }
     if (d->watch.state != was)
         canary_say(b, d, was);
+    b->canary_out = false;
     if (!b->verifier->draining)
-        arm(b, d->watch.due_ms);
+        arm(b, now); /* for the next one that is due */
 }

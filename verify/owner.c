@@ -132,6 +132,8 @@ static void take_verdict(struct question *q, enum triage t, struct found *f)
         watch_good(&q->domain->watch, now);
         memcpy(q->domain->good, q->text, q->text_n);
         q->domain->good[q->text_n] = '\0';
+        if (!b->now)
+            canary_check(b, q->domain, s);
     }
     bool passed = q->domain && watch_passed(&q->domain->watch, s->canary_s, now);
     str_t key = str_of(q->key, q->key_n);

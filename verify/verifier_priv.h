@@ -90,8 +90,9 @@ enum question_rank { RANK_KNOWN, RANK_ASKED, RANK_BACKGROUND, RANK_COUNT };
 
 struct domain_watch {
     struct watch watch;
-    struct link link; /* backend.watches */
+    struct link link; /* backend.watches: what was used last comes first */
     uint64_t used_ms;
+    uint32_t question_count; /* that point here */
     char domain[ADDRESS_DOMAIN_MAX + 1];
     char good[PROBE_ADDRESS_MAX + 1]; /* a recipient that was taken last */
 };
@@ -175,6 +176,7 @@ struct backend {
     struct smap watches_by_domain;
     struct timer rate_timer, canary_timer;
     uint64_t canary_due_ms; /* of the timer */
+    bool canary_out;        /* one at a time: domains may be many, and are not ours to choose */
     struct tick_hook hook;
 
     struct list conns;
@@ -277,7 +279,8 @@ void backend_answer_queue(struct backend *b, const struct found *f);
 struct backend *backend_get(struct verifier *v, const struct route *route, const struct cfg_verify *s);
 struct backend *backend_new(struct verifier *v, const struct route *route, const struct cfg_verify *s);
 void backend_free(struct backend *b);
-struct domain_watch *backend_domain(struct backend *b, str_t domain); /* NULL: out of memory */
+/* NULL: no room. May free one that no question points to. */
+struct domain_watch *backend_domain(struct backend *b, str_t domain);
 struct question *question_new(struct backend *b, struct domain_watch *d, str_t key, str_t text,
                               enum question_rank rank); /* NULL: too many */
 void question_free(struct question *q);

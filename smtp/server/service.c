@@ -44,9 +44,8 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
     pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
     pool_init(&s->dnsbl_questions, "smtpd_dnsbl_questions", dnsbl_question_bytes(), 0); /* eight of each */
-    s->harvest = calloc(1, sizeof *s->harvest);
     s->pace = calloc(1, sizeof *s->pace);
-    if (!s->harvest || !s->pace) {
+    if (!s->pace) {
         smtpd_service_destroy(s);
         *out = NULL;
         return -ENOMEM;
@@ -72,7 +71,6 @@ void smtpd_service_destroy(struct smtpd_service *s)
     pool_free(&s->rcpt_waits);
     pool_free(&s->dnsbl_checks);
     pool_free(&s->dnsbl_questions);
-    free(s->harvest);
     free(s->pace);
     arena_free(&s->scratch);
     map64_free(&s->clients);

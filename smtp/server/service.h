@@ -10,6 +10,7 @@
 #include "verify/verifier.h"
 
 struct dns;
+struct harvest;
 struct smtpd_service;
 
 /* Limits. limits.sessions is split evenly over the workers; the last sixteenth is kept for the edge and
@@ -23,6 +24,7 @@ struct smtpd_service_options {
     /* Not owned; NULL: every recipient that policy lets through is taken. */
     const struct verify_shared *verify;
     struct verifier *verifier; /* this worker's */
+    struct harvest *harvest;   /* of all workers; not owned. NULL: unknown recipients are not counted */
     struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
                                   its   rules are client classes */
     struct dns *dns;           /* for strangers.dnsbl; NULL: nobody is on a list */

@@ -10,7 +10,7 @@
 #include "core/map.h"
 #include "core/metrics.h"
 #include "net/conn.h"
-#include "smtp/server/harvest_priv.h"
+#include "smtp/server/harvest.h"
 #include "smtp/server/pace_priv.h"
 #include "smtp/server/service.h"
 #include "smtp/server/session.h"
@@ -24,9 +24,8 @@ struct smtpd_service {
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
     struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks, dnsbl_questions;
-    struct harvest *harvest; /* owned */
-    struct pace *pace;       /* owned */
-    struct arena scratch;    /* recipients of the commit being put together */
+    struct pace *pace;    /* owned */
+    struct arena scratch; /* recipients of the commit being put together */
     struct list open;
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;

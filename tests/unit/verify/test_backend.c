@@ -1,4 +1,4 @@
-/* tests/unit/verify/test_backend.c: servers that are down, refuse us, ask back or take everything. */
+/* tests/unit/verify/test_backend.c: servers that are down, refuse us, or ask back. */
 #include "world.h"
 
 /* --- down --- */
@@ -453,128 +453,6 @@ static void forged_tokens_do_no_harm(void **state)
     }
 }
 
-/* --- canaries --- */
-
-static void canary_now(struct world *w)
-{
-    struct backend *b = backend_of(w, "one.example");
-    LIST_EACH(&b->watches, k)
-    container_of(k, struct domain_watch, link)->watch.due_ms = 1;
-    canary_timer(&b->canary_timer);
-}
-
-static enum watch_state watch_of(struct world *w)
-{
-    struct backend *b = backend_of(w, "one.example");
-    return container_of(list_first(&b->watches), struct domain_watch, link)->watch.state;
-}
-
-static bool first_canary_back(struct world *w)
-{
-    struct backend *b = backend_of(w, "one.example");
-    return container_of(list_first(&b->watches), struct domain_watch, link)->watch.taken_count == 1;
-}
-
-static bool is_blind(struct world *w)
-{
-    return watch_of(w) == WATCH_ACCEPTS_ALL;
-}
-
-static void ask_blind(struct world *w)
-{
-    w->mark = (int)seen(&w->one, "RCPT");
-    ask(w, "whoever@one.example");
-}
-
-static void check_blind(struct world *w)
-{
-    assert_answer(w, "whoever@one.example", R_rcpt_ok, "accept-all");
-    assert_int_equal(seen(&w->one, "RCPT"), w->mark);
-    struct address a;
-    struct smtp_reply no = {.code = 550, .enhanced = {5, 1, 1}, .text = STR("no such user"), .line_count = 1};
-    assert_int_equal(address_parse_mailbox(STR("nobody@one.example"), &a), 0);
-    verifier_learn_delivery(w->verifiers[0], &a, STAGE_DOT, &no, false);
-}
-
-static bool is_data_stage(struct world *w)
-{
-    return watch_of(w) == WATCH_DATA_STAGE;
-}
-
-static void canaries_find_servers_that_take_everything(void **state)
-{
-    static const struct step steps[] = {{ask_bob, all_answered},      {canary_now, first_canary_back},
-                                        {canary_now, is_blind},       {ask_blind, all_answered},
-                                        {check_blind, is_data_stage}, {0}};
-    static struct world w;
-    world_start(&w);
-    w.canary = "1h";
-    world_run(&w, "", steps);
-}
-
-/* Somebody mended it, and does not want to wait for a day. */
-static void retry_mended(struct world *w)
-{
-    static const struct rule mended[] = {{"RCPT TO:<postern-canary", "550 5.1.1 no\r\n", false}, {0}};
-    struct backend *b = backend_of(w, "one.example");
-    struct verifier_shown shown;
-    uint32_t count, hurried;
-    w->one.rules = mended;
-    assert_int_equal(verifier_show(b->verifier, STR("who@one.example"), &shown), 0);
-    assert_false(shown.would_ask);
-    assert_int_equal(shown.answer.source, FROM_BLIND);
-    verifier_retry(b->verifier, STR("nobody:25"), &count, &hurried);
-    assert_int_equal(count, 0);
-    verifier_retry(b->verifier, b->key, &count, &hurried);
-    assert_int_equal(count, 1);
-    assert_int_equal(hurried, 1);
-}
-
-static bool tells(struct world *w);
-
-static void a_blind_server_is_tried_again_when_an_operator_says_so(void **state)
-{
-    static const struct step steps[] = {{ask_bob, all_answered},
-                                        {canary_now, first_canary_back},
-                                        {canary_now, is_blind},
-                                        {retry_mended, tells},
-                                        {0}};
-    static struct world w;
-    world_start(&w);
-    w.canary = "1h";
-    world_run(&w, "", steps);
-}
-
-static void ask_bob_and_rules(struct world *w)
-{
-    static const struct rule canary[] = {{"RCPT TO:<postern-canary", "550 5.1.1 no\r\n", false}, {0}};
-    w->one.rules = canary;
-    ask_bob(w);
-}
-
-static bool tells(struct world *w)
-{
-    return watch_of(w) == WATCH_TELLS;
-}
-
-static void check_falls_at_once(struct world *w)
-{
-    assert_answer(w, "bob@one.example", R_unknown_user, "probe");
-}
-
-static void after_a_canary_the_first_refusal_counts(void **state)
-{
-    static const struct step steps[] = {{ask_bob_and_rules, all_answered},
-                                        {canary_now, tells},
-                                        {bob_is_refused, all_answered},
-                                        {check_falls_at_once, NULL},
-                                        {0}};
-    static struct world w;
-    world_start(&w);
-    w.canary = "1h";
-    world_run(&w, "", steps);
-}
-
 /* --- trouble on the way --- */
 
 static const struct rule hangs_up[] = {{"RCPT TO:<b", "421 4.3.2 enough\r\n", true}, {0}};
@@ -662,9 +540,6 @@ int main(void)
         cmocka_unit_test(our_own_token_is_a_loop),
         cmocka_unit_test(another_gateway_s_token_is_passed_on),
         cmocka_unit_test(forged_tokens_do_no_harm),
-        cmocka_unit_test(canaries_find_servers_that_take_everything),
-        cmocka_unit_test(a_blind_server_is_tried_again_when_an_operator_says_so),
-        cmocka_unit_test(after_a_canary_the_first_refusal_counts),
         cmocka_unit_test(a_connection_that_breaks_is_tried_again_but_not_for_ever),
         cmocka_unit_test(shutdown_answers_all_who_wait),
         cmocka_unit_test(lmtp_servers_are_asked_alike),

@@ -71,21 +71,24 @@ static struct policy *world_policy(const struct world *w, const char *verify)
 {
     char yaml[2048];
     struct sbuf b = SBUF_ON(yaml);
-    sbuf_printf(&b,
-                "hostname: gw.example.com\n"
-                "listeners: [ { address: \"127.0.0.1:1\" } ]\n"
-                "verify: { mode: %s, rate: 0, canary: %s%s }\n"
-                "domains:\n"
-                "  - { name: one.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
-                "  - { name: two.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
-                "  - { name: both.example, local: true, route: { hosts: [\"127.0.0.1:%u\", "
-                "\"127.0.0.1:%u\"], tls: off } }\n"
-                "  - { name: off@one.example, verify: { mode: off } }\n"
-                "  - { name: lmtp.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off, "
-                "protocol: lmtp } }\n"
-                "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: %s }\n",
-                w->mode ? w->mode : "unverified", w->canary ? w->canary : "0s", verify, w->one.at.port,
-                w->two.at.port, w->one.at.port, w->two.at.port, w->one.at.port, w->wait ? w->wait : "50s");
+    sbuf_printf(
+        &b,
+        "hostname: gw.example.com\n"
+        "listeners: [ { address: \"127.0.0.1:1\" } ]\n"
+        "verify: { mode: %s, rate: 0, canary: %s%s }\n"
+        "domains:\n"
+        "  - { name: one.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
+        "  - { name: two.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
+        "  - { name: both.example, local: true, route: { hosts: [\"127.0.0.1:%u\", "
+        "\"127.0.0.1:%u\"], tls: off } }\n"
+        "  - { name: off@one.example, verify: { mode: off } }\n"
+        "  - { name: \"*.wild.example\", local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off } }\n"
+        "  - { name: lmtp.example, local: true, route: { hosts: [\"127.0.0.1:%u\"], tls: off, "
+        "protocol: lmtp } }\n"
+        "timeouts: { connect: 5s, quit: 1s, verify_edge: 60s, verify_stranger: %s }\n",
+        w->mode ? w->mode : "unverified", w->canary ? w->canary : "0s", verify, w->one.at.port,
+        w->two.at.port, w->one.at.port, w->two.at.port, w->one.at.port, w->one.at.port,
+        w->wait ? w->wait : "50s");
     struct diag d = {.file = "test.yaml"};
     struct config *c;
     struct policy *p = NULL;
