@@ -313,7 +313,7 @@ static void count_entry(void *ctx, const struct verdict_entry *e)
 
 static void test_walks(void **state)
 {
-    struct verdict_cache *c = make(60000); /* room enough that no set of it is full, wherever the hash puts them */
+    struct verdict_cache *c = make(40000); /* no set of it is full, wherever the hash puts them */
     struct verdict_record r = {.state = VERDICT_GOOD, .checked_s = NOW}, got;
     uint64_t count = 0, sample = 0;
     for (uint32_t i = 0; i < 6000; i++)
@@ -324,7 +324,7 @@ static void test_walks(void **state)
     verdict_cache_each(c, 0, count_entry, &count);
     assert_int_equal(count, 6001);
     verdict_cache_each(c, 100, count_entry, &sample);
-    assert_in_range(sample, 100, 2000);
+    assert_in_range(sample, 50, 2000); /* a hundred sets of 2500, a few entries each */
 
     uint32_t domain = verdict_domain(STR("other.example"));
     assert_int_equal(verdict_cache_forget(c, is_of, &domain), 1);
