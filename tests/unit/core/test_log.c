@@ -68,9 +68,10 @@ static void without_writer_to_stderr(void **state)
     close(fd);
 }
 
-#define THREAD_COUNT 6   /* at a time */
-#define ROUND_COUNT  2   /* the second takes over the rings of the first */
-#define LINE_COUNT   400 /* of a thread; fits its ring, so none may be dropped */
+#define THREAD_COUNT 6 /* at a time */
+#define ROUND_COUNT  2 /* the second takes over the rings of the first */
+/* Of a thread. Those of all fit one ring, which each may be given after another: none may be dropped. */
+#define LINE_COUNT 300
 
 static void *emit_many(void *arg)
 {

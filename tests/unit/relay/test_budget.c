@@ -76,7 +76,8 @@ static void so_many_domains_in_a_minute(void **state)
         taken += ok;
         assert_true(ok || i > 8000);
     }
-    assert_in_range(taken, 8000, 1 << 14);
+    /* A place each; once in a while two share a place, being of one tag by chance. */
+    assert_in_range(taken, 8000, (1 << 14) + 16);
     assert_true(budget_take(b, STR("d1.example"), 5, MINUTE_MS)); /* known */
     assert_true(budget_take(b, STR("other.example"), 5, 2 * MINUTE_MS));
     budget_free(b);
