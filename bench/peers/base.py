@@ -1,4 +1,5 @@
 """What all peers need: ports, a cgroup of their own from which CPU time is read, packages unpacked beside the system's."""
+import fcntl
 import os
 import shutil
 import signal
@@ -90,19 +91,32 @@ class Unavailable(Exception):
 
 
 def unpack(*packages):
-    """Debian packages, taken apart under build/peers instead of installed: mail servers exclude each other. Returns the root."""
+    """Debian packages, taken apart under build/peers instead of installed: mail servers exclude each other. Returns the root.
+
+    Several tests at once may ask for the same: one does it, the others wait."""
     cache = ROOT / "build" / "peers"
+    cache.mkdir(parents=True, exist_ok=True)
     root = cache / packages[0]
-    if not (root / "done").exists():
+    with open(cache / f"{packages[0]}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (root / "done").exists():
+            return root
         shutil.rmtree(root, ignore_errors=True)
         (root / "deb").mkdir(parents=True)
-        r = subprocess.run(["apt-get", "download", *packages], cwd=root / "deb", capture_output=True, text=True)
-        if r.returncode:
-            raise Unavailable(f"apt-get download {' '.join(packages)} failed: {r.stderr.strip().splitlines()[-1:]}")
+        download(packages, root / "deb")
         for package in (root / "deb").glob("*.deb"):
             subprocess.run(["dpkg", "-x", package, root], check=True)
         (root / "done").touch()
     return root
+
+
+def download(packages, directory):
+    for last in (False, True):
+        r = subprocess.run(["apt-get", "download", *packages], cwd=directory, capture_output=True, text=True)
+        if r.returncode == 0:
+            return
+        if last or subprocess.run(["apt-get", "update", "-qq"], capture_output=True).returncode:  # its lists may be of another day
+            raise Unavailable(f"apt-get download {' '.join(packages)} failed: {r.stderr.strip().splitlines()[-1:]}")
 
 
 def private_namespace(directory, users, mounts, command):
