@@ -46,6 +46,8 @@ struct session {
     struct link link;
     struct timer timer; /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
     uint64_t timer_due_ms, deadline_ms; /* loop clock; UINT64_MAX: we do not wait for the client */
+    uint64_t unread_due_ms; /* our replies are to be read until then; UINT64_MAX: none wait */
+    uint64_t acked_bytes;   /* by the client's system, when that was set */
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
