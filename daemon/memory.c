@@ -6,7 +6,8 @@
 #include "core/clock.h"
 #include "core/metrics.h"
 
-#define FRESH_NS (100 * NS_PER_MS)
+/* Looking takes some 10 us: at most so often, however many ask. */
+#define FRESH_NS (10 * NS_PER_MS)
 
 #ifdef POSTERN_JEMALLOC
 #include <jemalloc/jemalloc.h>
