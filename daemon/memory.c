@@ -69,6 +69,11 @@ uint64_t memory_used_bytes(void)
     return atomic_load(&used_bytes);
 }
 
+bool memory_is_watched(void)
+{
+    return true;
+}
+
 const char *memory_allocator(void)
 {
     return "jemalloc " JEMALLOC_VERSION;
@@ -87,6 +92,11 @@ void memory_thread_start(void)
 uint64_t memory_used_bytes(void)
 {
     return 0;
+}
+
+bool memory_is_watched(void)
+{
+    return false;
 }
 
 const char *memory_allocator(void)
