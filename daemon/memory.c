@@ -6,7 +6,7 @@
 #include "core/clock.h"
 #include "core/metrics.h"
 
-/* Looking takes some 10 us: at most so often, however many ask. */
+/* Fetching the numbers takes locks in the allocator: at most so often, however many ask. */
 #define FRESH_NS (10 * NS_PER_MS)
 
 #ifdef POSTERN_JEMALLOC
