@@ -469,6 +469,9 @@ int gateway_boot(struct gateway *g, const char *path)
     LOG(boot, LF_CSTR("version", POSTERN_VERSION), LF_U64("pid", (uint64_t)getpid()),
         LF_U64("workers", count_workers(c)), LF_STR("hostname", c->hostname), LF_CSTR("tls", tls_library()),
         LF_CSTR("malloc", memory_allocator()));
+    if (c->limits.memory && !memory_is_watched())
+        gbuf_printf(&notes, "limits.memory: %s does not tell what is in use; the limit is not watched\n",
+                    memory_allocator());
     notes_to_log(&notes);
     status = boot_spool(g, &notes);
     if (status)

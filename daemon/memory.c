@@ -6,7 +6,8 @@
 #include "core/clock.h"
 #include "core/metrics.h"
 
-#define FRESH_NS (100 * NS_PER_MS)
+/* Fetching the numbers takes locks in the allocator: at most so often, however many ask. */
+#define FRESH_NS (10 * NS_PER_MS)
 
 #ifdef POSTERN_JEMALLOC
 #include <jemalloc/jemalloc.h>
@@ -68,6 +69,11 @@ uint64_t memory_used_bytes(void)
     return atomic_load(&used_bytes);
 }
 
+bool memory_is_watched(void)
+{
+    return true;
+}
+
 const char *memory_allocator(void)
 {
     return "jemalloc " JEMALLOC_VERSION;
@@ -86,6 +92,11 @@ void memory_thread_start(void)
 uint64_t memory_used_bytes(void)
 {
     return 0;
+}
+
+bool memory_is_watched(void)
+{
+    return false;
 }
 
 const char *memory_allocator(void)

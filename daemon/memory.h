@@ -7,8 +7,9 @@
 
 void memory_start(void);        /* boot: registers the metrics collector */
 void memory_thread_start(void); /* a worker's thread: gives it an arena of its own */
-/* In use, without what pools keep for later; some 100 ms old at most. 0: not known. Any thread. */
+/* In use, without what pools keep for later; some 10 ms old at most. 0: not known. Any thread. */
 uint64_t memory_used_bytes(void);
+bool memory_is_watched(void); /* memory_used_bytes() is known */
 const char *memory_allocator(void);
 
 #endif

@@ -13,6 +13,7 @@ static_assert(sizeof(struct session) <= 320, "an idle session is cheap");
 /* Connections that are told 421 and waited for; past them it is said once and the door is shut: a flood is
  * not worth memory. */
 #define REFUSED_COUNT_MAX 256
+#define LOOK_COUNT        64 /* sessions and messages between two looks at memory, timer or not */
 
 static void empty_run(struct tick_hook *h)
 {
@@ -76,6 +77,21 @@ void smtpd_service_destroy(struct smtpd_service *s)
     map64_free(&s->clients);
     tls_context_unref(s->tls);
     free(s);
+}
+
+/* --- memory --- */
+
+static void look_at_memory(struct smtpd_service *s)
+{
+    uint64_t limit = policy_config(s->policy)->limits.memory;
+    s->unlooked_count = 0;
+    shed_look(&s->shed, SHED_MEMORY, limit && s->opt.memory_used ? s->opt.memory_used() : 0, limit);
+}
+
+void service_count_for_memory(struct smtpd_service *s)
+{
+    if (++s->unlooked_count >= LOOK_COUNT)
+        look_at_memory(s);
 }
 
 /* --- admission --- */
@@ -314,6 +330,7 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
     bool waits = is_proxy(door, &peer->ip);
     struct admission a = {0};
     note_files(service, (uint64_t)fd);
+    service_count_for_memory(service);
     if (!waits)
         a = judge(service, &peer->ip, door->tls);
     else if (is_full(service, CLASS_EDGE) || is_pressed(service, CLASS_EDGE))
@@ -345,11 +362,9 @@ static void look_at_files(struct smtpd_service *service)
 
 void smtpd_service_look(struct smtpd_service *service)
 {
-    uint64_t limit = policy_config(service->policy)->limits.memory;
     if (service->opt.counts_files)
         look_at_files(service);
-    shed_look(&service->shed, SHED_MEMORY, limit && service->opt.memory_used ? service->opt.memory_used() : 0,
-              limit);
+    look_at_memory(service);
 }
 
 /* --- reload --- */

@@ -15,6 +15,7 @@ static err_t host_check_space(void *host, uint64_t size)
 {
     struct session *s = host;
     struct smtpd_service *service = s->service;
+    service_count_for_memory(service);
     if (smtpd_class(s->engine) == CLASS_STRANGER &&
         !pace_take(service->pace, service_client_key(&s->peer.ip), PACE_MESSAGES,
                    &policy_config(smtpd_policy(s->engine))->strangers.messages, clock_mono_ns())) {

@@ -1,5 +1,10 @@
 /* smtp/server/service_session.c: one session's connection: bytes to the engine, time, the end and its log
  * line. */
+#include <netinet/in.h>
+
+/* This header has tcpi_bytes_acked; the C library's own may be older. */
+#include <linux/tcp.h>
+
 #include "smtp/server/service_priv.h"
 
 /* Input for the engine at a time, and how many bytes of replies may wait for a client that does not read:
@@ -12,6 +17,54 @@
 /* --- time --- */
 
 static void greet(struct session *s);
+
+/* 0 where there is no such number. */
+static uint64_t acked_bytes(struct session *s)
+{
+    struct tcp_info info = {0};
+    socklen_t n = sizeof info;
+    (void)getsockopt(conn_fd(session_conn(s)), IPPROTO_TCP, TCP_INFO, &info, &n);
+    return info.tcpi_bytes_acked;
+}
+
+/* Replies wait, and commands do not renew their time: whoever sends and never reads would stay for ever. */
+static void watch_reader(struct session *s)
+{
+    uint64_t step_ms = smtpd_timeout_ms(s->engine);
+    if (s->unread_due_ms != UINT64_MAX || !step_ms || smtpd_class(s->engine) != CLASS_STRANGER ||
+        !policy_config(smtpd_policy(s->engine))->strangers.min_rate)
+        return;
+    s->unread_due_ms = loop_now_ms(s->service->opt.loop) + step_ms;
+    s->acked_bytes = acked_bytes(s);
+}
+
+/* What was read since, at the least rate, gives more of it. Asked only when time is up. */
+static void renew_unread(struct session *s, uint64_t now_ms)
+{
+    uint32_t rate = policy_config(smtpd_policy(s->engine))->strangers.min_rate;
+    uint64_t acked = acked_bytes(s), taken = acked - MIN(acked, s->acked_bytes);
+    if (!rate) { /* a reload's */
+        s->unread_due_ms = UINT64_MAX;
+        return;
+    }
+    s->acked_bytes = acked;
+    s->unread_due_ms = MIN(s->unread_due_ms + taken * 1000 / rate, now_ms + smtpd_timeout_ms(s->engine));
+}
+
+/* While replies hold up input there is nothing else that the client could do. */
+static uint64_t due_ms(const struct session *s)
+{
+    uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
+    if (!s->output_paused || s->unread_due_ms == UINT64_MAX)
+        return MIN(s->deadline_ms, s->unread_due_ms);
+    return session_ms ? MIN(s->unread_due_ms, s->started_ms + session_ms) : s->unread_due_ms;
+}
+
+static void arm_for_due(struct session *s, uint64_t now_ms)
+{
+    s->timer_due_ms = due_ms(s);
+    timer_arm(s->service->opt.loop, &s->timer, s->timer_due_ms > now_ms ? s->timer_due_ms - now_ms : 0);
+}
 
 static void timer_fired(struct timer *t)
 {
@@ -28,9 +81,10 @@ static void timer_fired(struct timer *t)
     }
     if (s->deadline_ms == UINT64_MAX) /* session_touch arms it again when the client is to act */
         return;
-    if (now_ms < s->deadline_ms) {
-        s->timer_due_ms = s->deadline_ms;
-        timer_arm(s->service->opt.loop, t, s->deadline_ms - now_ms);
+    if (s->unread_due_ms <= now_ms)
+        renew_unread(s, now_ms);
+    if (now_ms < due_ms(s)) {
+        arm_for_due(s, now_ms);
         return;
     }
     smtpd_timeout(s->engine);
@@ -66,10 +120,8 @@ void session_touch(struct session *s, size_t n)
         return;
     if (session_ms)
         s->deadline_ms = MIN(s->deadline_ms, s->started_ms + session_ms);
-    if (timer_armed(&s->timer) && s->timer_due_ms <= s->deadline_ms)
-        return;
-    s->timer_due_ms = s->deadline_ms;
-    timer_arm(s->service->opt.loop, &s->timer, s->deadline_ms > now_ms ? s->deadline_ms - now_ms : 0);
+    if (!timer_armed(&s->timer) || s->timer_due_ms > due_ms(s))
+        arm_for_due(s, now_ms);
 }
 
 /* --- the connection's callbacks --- */
@@ -101,9 +153,12 @@ static size_t conn_data(struct conn *c, const uint8_t *p, size_t n)
         s->told_early = true;
         return used;
     }
+    if (conn_pending_bytes(c) > 0) /* replies to what came before */
+        watch_reader(s);
     while (used < n && !smtpd_waiting(s->engine)) {
         if (conn_pending_bytes(c) >= OUTPUT_HIGH_BYTES && !conn_closing(c)) {
             s->output_paused = true;
+            watch_reader(s);
             break;
         }
         used += smtpd_input(s->engine, p + used, MIN(n - used, (size_t)FEED_BYTES), wall_ms);
@@ -128,6 +183,7 @@ static void conn_eof(struct conn *c)
 static void conn_drained(struct conn *c)
 {
     struct session *s = conn_ctx(c);
+    s->unread_due_ms = UINT64_MAX;
     if (!s->output_paused)
         return;
     s->output_paused = false;
@@ -180,7 +236,7 @@ static const struct conn_ops conn_ops = {
 void session_connect(struct session *s, int fd)
 {
     s->started_ms = loop_now_ms(s->service->opt.loop);
-    s->deadline_ms = UINT64_MAX;
+    s->deadline_ms = s->unread_due_ms = UINT64_MAX;
     s->timer.fire = timer_fired;
     conn_open(session_conn(s), s->service->opt.loop, fd, &conn_ops, s);
 }

@@ -91,6 +91,39 @@ def test_class_and_limits_follow_the_client(scene):
         s.close()
 
 
+@pytest.mark.parametrize("known_by", ["proxy", "xclient"])
+@pytest.mark.parametrize("same, other", [("198.51.100.7", "198.51.100.8"), ("2001:db8::9", "2001:db8:0:1::7")], ids=["v4", "v6 by /64"])
+def test_rates_are_those_of_the_real_client(scene, known_by, same, other):
+    first = "2001:db8::7" if ":" in same else same
+
+    def come(client):
+        if known_by == "proxy":
+            s = gateway.smtp(BALANCER, greeting=False)
+            s.write(v1(client))
+            return s, s.reply()
+        s = gateway.smtp(EDGE)
+        return s, s.say(f"XCLIENT ADDR={'IPV6:' if ':' in client else ''}{client}")
+
+    def mail(s):
+        s.say("RSET")
+        return s.say("MAIL FROM:<a@example.net>")
+
+    gateway, _, _ = scene(workers=1, edge_networks=[EDGE], strangers={"connections": "2/h", "messages": "2/h"})
+    one, said = come(first)
+    assert said.code == 220
+    two, said = come(same)
+    assert said.code == 220
+    one.ehlo(), two.ehlo()
+    assert [mail(one).code, mail(two).code] == [250, 250]
+    assert mail(one).startswith("450 4.7.1") and mail(two).startswith("450 4.7.1"), "they share what is theirs"
+    assert come(first)[1].startswith("421 4.7.0")
+    s, said = come(other)
+    s.ehlo()
+    assert said.code == 220 and mail(s).code == 250, "another client has its own"
+    assert gateway.metric("postern_rate_limited_total", what="connections") == 1
+    assert gateway.metric("postern_rate_limited_total", what="messages") == 2
+
+
 def test_a_client_that_nobody_names_is_trusted_by_nobody(scene):
     gateway, _, _ = scene(trusted_networks=[INTERNAL, BALANCER])
     s = balanced(gateway, b"PROXY UNKNOWN\r\n")

@@ -130,6 +130,13 @@ def test_stages_of_memory(run):
     assert scene.transaction("bob@example.com", STRANGER).code == 250
 
 
+def test_a_limit_that_nobody_watches_is_told(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, limits={"memory": 1 << 40}))
+    told = [e for e in gateway.events("boot_note") if "limits.memory" in e["text"]]
+    assert bool(told) == (not gateway.metric("postern_memory_bytes", state="used"))
+
+
 def test_no_memory_at_all(run):
     """The system gives none, whatever the configuration says: somebody is turned away, and nothing ends."""
     sink = run(Sink)

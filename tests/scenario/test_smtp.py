@@ -86,7 +86,9 @@ def test_one_byte_at_a_time(pair):
     assert internal.wait_for(1)[0].raw.endswith(content.encode())
 
 
-SMUGGLING = [b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\r\r\n.\r\r\n", b"\n\n.\r\n", b"\r\n\x00.\r\n", b"\r\n.\x00\r\n"]
+SMUGGLING = [b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\r\r\n.\r\r\n", b"\n\n.\r\n", b"\r\n\x00.\r\n", b"\r\n.\x00\r\n",
+             b"\n.\r", b"\r.\n", b"\r\r.\r\r", b"\n\r.\r\n", b"\n.\n\r", b"\r\n.\r\r\n", b"\r\n\r.\r\n", b"\r\n\n.\r\n", b"\r\n.\r.\r\n",
+             b"\r\n .\r\n", b"\r\n. \r\n", b"\r\n.\t\r\n", b"\r\n.\xc2\x85", b"\xc2\x85.\xc2\x85", b"\r\n..\r\n"]
 
 
 @pytest.mark.parametrize("end", SMUGGLING, ids=repr)

@@ -241,3 +241,25 @@ def test_slow_senders_use_up_their_time(run):
     for _ in range(4):
         time.sleep(0)
         assert c.say("NOOP").code == 250
+
+
+def test_who_sends_and_never_reads_is_cut(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"min_rate": 100000}, limits={"junk_commands": 100000}, timeouts={"command": "2s"}))
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.bind((STRANGER, 0))
+        s.connect(("127.0.0.1", gateway.port))
+        s.settimeout(PATIENCE_S)
+        s.sendall(b"EHLO x\r\n" + b"NOOP\r\n" * 6000)
+        s.settimeout(0.1)
+
+        def cut():
+            try:
+                s.send(b"NOOP\r\n")  # a command now and then renews nothing
+            except OSError:
+                pass
+            return [e for e in gateway.events("session") if e["reason"] == "timeout"]
+
+        eventually(cut, "the client is cut")
+    deliver(gateway, EDGE)

@@ -249,6 +249,72 @@ static void test_out_of_files(void **state)
     close_world(&w);
 }
 
+/* With somebody to tell them, those who come then are told, and the next is served once there are files. */
+struct crowd {
+    struct world w;
+    struct timer free_files;
+    unsigned told_count;
+    int fds[6];
+};
+
+static void on_no_files(void *ctx, int fd)
+{
+    struct crowd *c = container_of((struct world *)ctx, struct crowd, w);
+    listener_turn_away(fd, STR("421 4.3.2 Too busy\r\n"));
+    if (++c->told_count == COUNT_OF(c->fds))
+        timer_arm(c->w.l, &c->free_files, 1);
+}
+
+static void assert_told(int fd)
+{
+    char said[64];
+    size_t n = 0;
+    for (ssize_t got; n < sizeof said && (got = read(fd, said + n, sizeof said - n)) > 0;)
+        n += (size_t)got;
+    assert_int_equal(n, 20);
+    assert_memory_equal(said, "421 4.3.2 Too busy\r\n", n);
+}
+
+static void free_and_dial(struct timer *t)
+{
+    struct crowd *c = container_of(t, struct crowd, free_files);
+    assert_int_equal(c->w.accepted_count, 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &full_limit), 0);
+    assert_told(c->fds[0]);
+    close(c->fds[0]);
+    c->fds[0] = dial(c->w.ln);
+}
+
+static void allow_one(struct world *w)
+{
+    listener_close(w->ln);
+}
+
+static void test_told_when_out_of_files(void **state)
+{
+    static const struct listener_ops tells = {
+        .accepted = on_accepted, .no_files = on_no_files, .closed = on_closed};
+    struct crowd c = {.w.accepted = allow_one, .free_files.fire = free_and_dial};
+    open_world(&c.w, "127.0.0.1:0");
+    for (unsigned i = 0; i < COUNT_OF(c.fds); i++)
+        c.fds[i] = dial(c.w.ln);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &full_limit), 0);
+    listener_start(c.w.ln, c.w.l, &tells, &c.w); /* takes its spare descriptor, the lowest that is free */
+    int next = dup(0);
+    assert_true(next >= 0);
+    close(next);
+    struct rlimit none = {.rlim_cur = (rlim_t)next, .rlim_max = full_limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    loop_run(c.w.l);
+    assert_int_equal(c.told_count, COUNT_OF(c.fds));
+    assert_int_equal(c.w.accepted_count, 1);
+    for (unsigned i = 1; i < COUNT_OF(c.fds); i++)
+        assert_told(c.fds[i]);
+    for (unsigned i = 0; i < COUNT_OF(c.fds); i++)
+        close(c.fds[i]);
+    close_world(&c.w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,7 +322,7 @@ int main(void)
         cmocka_unit_test(test_accept_v6),    cmocka_unit_test(test_shared_port),
         cmocka_unit_test(test_open_errors),  cmocka_unit_test(test_close_while_waiting),
         cmocka_unit_test(test_pause),        cmocka_unit_test(test_close_paused),
-        cmocka_unit_test(test_out_of_files),
+        cmocka_unit_test(test_out_of_files), cmocka_unit_test(test_told_when_out_of_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -233,6 +233,13 @@ static void no_live(void *ctx, struct qmsg *m)
     fail_msg("a new ring has no messages");
 }
 
+static uint64_t used_bytes; /* of memory, as the service is told */
+
+static uint64_t memory_used(void)
+{
+    return used_bytes;
+}
+
 static struct world *world_new_tls(const char *more_config, struct tls_context *tls,
                                    struct tls_context *client_tls)
 {
@@ -258,6 +265,7 @@ static struct world *world_new_tls(const char *more_config, struct tls_context *
                                              .queue = w->queue,
                                              .policy = w->policy,
                                              .tls = tls,
+                                             .memory_used = memory_used,
                                              .worker_count = 1,
                                              .accepted = accepted,
                                              .empty = service_empty,
@@ -488,6 +496,24 @@ static void test_sessions_in_all(void **state)
     world_free(w);
 }
 
+/* What a flood takes is noticed while it lasts: no timer looks here. */
+static void test_memory_is_looked_at_in_a_flood(void **state)
+{
+    static char many[16384];
+    static struct line lines[] = {{"220 ", many}, {0}};
+    struct world *w = world_new("limits: { memory: 1000000000, junk_commands: 1000 }\n");
+    size_t n = (size_t)snprintf(many, sizeof many, "EHLO c\r\n");
+    for (unsigned i = 0; i < 300; i++)
+        n += (size_t)snprintf(many + n, sizeof many - n, "MAIL FROM:<a@b.example>\r\nRSET\r\n");
+    snprintf(many + n, sizeof many - n, "QUIT\r\n");
+    used_bytes = 1000000000;
+    struct client *cl = client_start(w, STRANGER, lines);
+    loop_run(w->loop);
+    used_bytes = 0;
+    assert_heard(cl, "452 4.3.1");
+    world_free(w);
+}
+
 static void test_time_limits(void **state)
 {
     static const char *const limits[] = {"timeouts: { command: 20ms }\n", "timeouts: { session: 20ms }\n"};
@@ -674,6 +700,7 @@ int main(void)
         cmocka_unit_test(test_client_leaves_during_content),
         cmocka_unit_test(test_sessions_per_client),
         cmocka_unit_test(test_sessions_in_all),
+        cmocka_unit_test(test_memory_is_looked_at_in_a_flood),
         cmocka_unit_test(test_time_limits),
         cmocka_unit_test(test_replies_do_not_pile_up),
         cmocka_unit_test(test_drain),

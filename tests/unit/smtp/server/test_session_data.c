@@ -13,8 +13,10 @@ static void test_content_is_kept_as_it_came(void **state)
     peer_free(h);
 }
 
-static const char *const smuggling[] = {"\n.\n",   "\n.\r\n",       "\r.\r",     "\r\n.\n",    "\r\n.\r",
-                                        "\r.\r\n", "\r\r\n.\r\r\n", "\n\n.\r\n", "\r\n.\r\r\n"};
+static const char *const smuggling[] = {
+    "\n.\n",         "\n.\r\n",   "\r.\r",       "\r\n.\n",     "\r\n.\r",      "\r.\r\n",
+    "\r\r\n.\r\r\n", "\n\n.\r\n", "\r\n.\r\r\n", "\n.\r",       "\r.\n",        "\r\r.\r\r",
+    "\n\r.\r\n",     "\n.\n\r",   "\r\n\r.\r\n", "\r\n\n.\r\n", "\r\n.\r.\r\n", "\r\n..\n.\r\n"};
 
 /* Only CRLF.CRLF ends DATA, and what follows something like it is never a command. */
 static void test_smuggling(void **state)
