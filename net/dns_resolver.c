@@ -8,6 +8,13 @@
 
 #define ROOT_KEY "/usr/share/dns/root.key" /* package dns-root-data */
 
+static const char NO_ROOT_KEY[] =
+    "DNS answers are not validated: there is no " ROOT_KEY " (package dns-root-data)";
+static const char NO_VALIDATOR[] =
+    "DNS answers are not validated: this system's libunbound needs OpenSSL, which cannot share a process "
+    "with "
+    "BoringSSL; let a validating resolver on this machine do it (dns.resolver)";
+
 /* The library's defaults suit a tool that asks a few questions; a gateway asks thousands. */
 static const struct {
     const char *name, *value;
@@ -56,12 +63,8 @@ static int set_validation(struct ub_ctx *ub, const struct dns_settings *s, bool 
     if (!s->has_resolver && can_validate && access(ROOT_KEY, R_OK) == 0 &&
         ub_ctx_add_ta_file(ub, ROOT_KEY) == 0)
         return 0;
-    if (notes && !s->has_resolver && !can_validate)
-        note("DNS answers are not validated: this system's libunbound needs OpenSSL, which cannot share a "
-             "process with "
-             "BoringSSL; let a validating resolver on this machine do it (dns.resolver)");
-    else if (notes && !s->has_resolver)
-        note("DNS answers are not validated: there is no " ROOT_KEY " (package dns-root-data)");
+    if (notes && !s->has_resolver)
+        note(can_validate ? NO_ROOT_KEY : NO_VALIDATOR);
     return ub_ctx_set_option(ub, "module-config:", "iterator");
 }
 
