@@ -96,8 +96,8 @@ def lookups(report):
     entries = 100_000 if report.args.quick else 1_000_000
     r = subprocess.run([BIN / "postern-bench-verdicts", str(entries), report.args.directory], capture_output=True, text=True, check=True)
     print("\nthe verdict cache alone\n" + "".join(f"  {line}\n" for line in r.stdout.splitlines()), end="")
-    rows = [{re.sub(r"\W+", "_", m[1].strip() + " " + m[2]): float(m[3])}
-            for m in re.finditer(r"^(\w+) +(\d) threads? +([\d.]+) million", r.stdout, re.M)]
+    rows = [{re.sub(r"\W+", "_", m[1].strip() + " " + m[2] + (m[3] or "")): float(m[4])}
+            for m in re.finditer(r"^(\w+) +(\d+) threads?(, a writer)? +([\d.]+) million", r.stdout, re.M)]
     report.extra = {"million look-ups a second": {"entries": entries, **{k: v for row in rows for k, v in row.items()}}}
 
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define WARN_UNUSED                     __attribute__((warn_unused_result))
+#define ALWAYS_INLINE                   static inline __attribute__((always_inline))
 #define PRINTF_LIKE(f, a)               __attribute__((format(printf, f, a)))
 #define NORETURN                        __attribute__((noreturn))
 #define LIKELY(x)                       __builtin_expect(!!(x), 1)

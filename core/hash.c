@@ -2,6 +2,9 @@
  *
  * Keys come from outside (addresses, host names). With a secret per process nobody can choose colliding ones.
  */
+#include <endian.h>
+#include <stddef.h>
+
 #include "core/hash_priv.h"
 #include "core/rng.h"
 #include "core/str.h"
@@ -35,52 +38,70 @@ struct sip {
     uint64_t v0, v1, v2, v3;
 };
 
-static void sip_round(struct sip *s)
+/* By value and inlined: the state lives in registers from the first word to the last round. */
+ALWAYS_INLINE struct sip sip_round(struct sip s)
 {
-    s->v0 += s->v1, s->v1 = rotl(s->v1, 13) ^ s->v0, s->v0 = rotl(s->v0, 32);
-    s->v2 += s->v3, s->v3 = rotl(s->v3, 16) ^ s->v2;
-    s->v0 += s->v3, s->v3 = rotl(s->v3, 21) ^ s->v0;
-    s->v2 += s->v1, s->v1 = rotl(s->v1, 17) ^ s->v2, s->v2 = rotl(s->v2, 32);
+    s.v0 += s.v1, s.v1 = rotl(s.v1, 13) ^ s.v0, s.v0 = rotl(s.v0, 32);
+    s.v2 += s.v3, s.v3 = rotl(s.v3, 16) ^ s.v2;
+    s.v0 += s.v3, s.v3 = rotl(s.v3, 21) ^ s.v0;
+    s.v2 += s.v1, s.v1 = rotl(s.v1, 17) ^ s.v2, s.v2 = rotl(s.v2, 32);
+    return s;
 }
 
-static void sip_word(struct sip *s, uint64_t word)
+ALWAYS_INLINE struct sip sip_word(struct sip s, uint64_t word)
 {
-    s->v3 ^= word;
-    sip_round(s);
-    s->v0 ^= word;
+    s.v3 ^= word;
+    s = sip_round(s);
+    s.v0 ^= word;
+    return s;
 }
 
-static struct sip sip_begin(void)
+ALWAYS_INLINE struct sip sip_begin(void)
 {
     return (struct sip){seed[0] ^ UINT64_C(0x736f6d6570736575), seed[1] ^ UINT64_C(0x646f72616e646f6d),
                         seed[0] ^ UINT64_C(0x6c7967656e657261), seed[1] ^ UINT64_C(0x7465646279746573)};
 }
 
-static void sip_string(struct sip *h, str_t s, bool fold_case)
+ALWAYS_INLINE uint64_t load8(const char *p)
+{
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return le64toh(word);
+}
+
+/* The bytes that are left over, the first in the low bits. */
+ALWAYS_INLINE uint64_t load_rest(const char *end, size_t rest, size_t all)
+{
+    if (rest && all >= sizeof(uint64_t)) /* with some before them that have been hashed */
+        return load8(end - sizeof(uint64_t)) >> (8 * (sizeof(uint64_t) - rest));
+    uint64_t word = 0;
+    for (size_t i = 0; i < rest; i++)
+        word |= (uint64_t)(uint8_t)end[-(ptrdiff_t)rest + (ptrdiff_t)i] << 8 * i;
+    return word;
+}
+
+ALWAYS_INLINE struct sip sip_string(struct sip h, str_t s, bool fold_case)
 {
     size_t at = 0;
     uint64_t word;
     for (; s.n - at >= sizeof word; at += sizeof word) {
-        memcpy(&word, s.p + at, sizeof word);
-        sip_word(h, fold_case ? fold8(word) : word);
+        word = load8(s.p + at);
+        h = sip_word(h, fold_case ? fold8(word) : word);
     }
-    word = 0;
-    if (at < s.n)
-        memcpy(&word, s.p + at, s.n - at);
-    sip_word(h, (fold_case ? fold8(word) : word) | (uint64_t)s.n << 56);
+    word = s.n ? load_rest(s.p + s.n, s.n - at, s.n) : 0;
+    return sip_word(h, (fold_case ? fold8(word) : word) | (uint64_t)s.n << 56);
 }
 
-static uint64_t sip_end(struct sip *h)
+ALWAYS_INLINE uint64_t sip_end(struct sip *h)
 {
     for (int i = 0; i < 3; i++)
-        sip_round(h);
+        *h = sip_round(*h);
     return h->v0 ^ h->v1 ^ h->v2 ^ h->v3;
 }
 
-static uint64_t hash(str_t s, bool fold_case)
+ALWAYS_INLINE uint64_t hash(str_t s, bool fold_case)
 {
-    struct sip h = sip_begin();
-    sip_string(&h, s, fold_case);
+    struct sip h = sip_string(sip_begin(), s, fold_case);
     h.v2 ^= 0xff;
     return sip_end(&h);
 }
@@ -101,7 +122,7 @@ struct hash128 str_hash128(str_t s)
     struct sip h = sip_begin();
     struct hash128 out;
     h.v1 ^= 0xee;
-    sip_string(&h, s, false);
+    h = sip_string(h, s, false);
     h.v2 ^= 0xee;
     out.lo = sip_end(&h);
     h.v1 ^= 0xdd;

@@ -3,6 +3,10 @@
  *      set   = | sequence | 16 tags |   one cache line: is it here, and where?
  *              | 16 entries         |   32 bytes each: hash, record, last use
  *
+ * An entry stands in the way its hash prefers, or in the other one of that cache line, if there is room. So
+ * both lines can be fetched at once, before the first one says where the entry is: in a table larger than
+ * the processor's caches, a look-up waits for memory once and not twice.
+ *
  * Reading: take the sequence (odd: a writer is at work, wait), read, compare the sequence again; different:
  * read again. Writing: whoever turns the sequence odd has the set's turn and turns it even when done. Every
  * word is an atomic. Words are written with release and read with acquire instead of plain accesses between
@@ -23,6 +27,8 @@
 #include "core/metrics.h"
 
 #define WAYS         16
+#define TAG_BITS     16
+#define TAGS_A_WORD  4
 #define USED_STEP_S  60 /* hits within this leave the cache line alone */
 #define SPINS        64 /* then the writer probably lost its core */
 #define NEARBY_COUNT 64 /* sets looked at for something to drop */
@@ -36,8 +42,8 @@ struct entry {
 };
 
 struct set {
-    _Alignas(64) atomic_uint sequence; /* odd: being changed */
-    _Atomic uint16_t tags[WAYS];       /* 0: free */
+    _Alignas(64) atomic_uint sequence;             /* odd: being changed */
+    atomic_uint_fast64_t tags[WAYS / TAGS_A_WORD]; /* four each, the first in the low bits; 0: free */
     _Alignas(64) struct entry entries[WAYS];
 };
 
@@ -59,6 +65,7 @@ struct place {
     struct hash128 hash;
     struct set *set;
     uint16_t tag;
+    uint8_t way;     /* that it prefers */
     uint32_t domain; /* of a key that is to be written */
 };
 
@@ -109,22 +116,58 @@ static bool is_nothing(const struct verdict_record *r)
 
 /* --- places --- */
 
-static struct place place_of(struct verdict_cache *c, str_t key)
+ALWAYS_INLINE struct place place_of(struct verdict_cache *c, str_t key)
 {
     struct place p = {.hash = str_hash128(key)};
     /* The high bits choose the set (a multiplication spreads them over any number of sets), the low ones are
-     * the tag. */
+     * the tag, those above it the way. */
     p.set = &c->sets[(size_t)(((unsigned __int128)p.hash.hi * c->set_count) >> 64)];
     p.tag = (uint16_t)p.hash.lo ? (uint16_t)p.hash.lo : 1;
+    p.way = p.hash.lo >> TAG_BITS & (WAYS - 1);
+    __builtin_prefetch(p.set);
+    __builtin_prefetch(&p.set->entries[p.way]);
     return p;
 }
 
-/* -1: not here. */
-static int find(struct place p)
+static unsigned tag_shift(int way)
 {
-    for (int i = 0; i < WAYS; i++) {
-        if (atomic_load_explicit(&p.set->tags[i], memory_order_acquire) != p.tag)
-            continue;
+    return (unsigned)way % TAGS_A_WORD * TAG_BITS;
+}
+
+/* 0: the way is free. */
+static uint16_t tag_at(const struct set *s, int way)
+{
+    return (uint16_t)(atomic_load_explicit(&s->tags[way / TAGS_A_WORD], memory_order_acquire) >>
+                      tag_shift(way));
+}
+
+/* In one's turn only, so nobody else changes the word meanwhile. */
+static void tag_set(struct set *s, int way, uint16_t tag)
+{
+    atomic_uint_fast64_t *word = &s->tags[way / TAGS_A_WORD];
+    uint64_t others =
+        atomic_load_explicit(word, memory_order_relaxed) & ~((uint64_t)UINT16_MAX << tag_shift(way));
+    atomic_store_explicit(word, others | (uint64_t)tag << tag_shift(way), memory_order_release);
+}
+
+/* The highest bit of each of the four tags that is `tag`. */
+static uint64_t tags_like(uint64_t word, uint16_t tag)
+{
+    const uint64_t ones = UINT64_C(0x0001000100010001), low15 = ones * INT16_MAX;
+    uint64_t differs = word ^ tag * ones;
+    return ~(((differs & low15) + low15) | differs | low15);
+}
+
+/* -1: not here. Without a branch that depends on where: one that is guessed wrong, after memory has answered,
+ * would throw away the beginning of the next look-up. */
+ALWAYS_INLINE int find(struct place p)
+{
+    uint64_t like = 0; /* bit 16 * i + word: tag i of the word */
+    for (int word = 0; word < WAYS / TAGS_A_WORD; word++)
+        like |= tags_like(atomic_load_explicit(&p.set->tags[word], memory_order_acquire), p.tag) >>
+                (TAG_BITS - 1 - word);
+    for (; like; like &= like - 1) {
+        int bit = __builtin_ctzll(like), i = bit % TAG_BITS * TAGS_A_WORD + bit / TAG_BITS;
         const struct entry *e = &p.set->entries[i];
         if (atomic_load_explicit(&e->lo, memory_order_acquire) == p.hash.lo &&
             atomic_load_explicit(&e->hi, memory_order_acquire) == p.hash.hi)
@@ -172,7 +215,7 @@ static void mark_used(struct entry *e, uint32_t now_s)
 }
 
 /* The way where it is, or -1. */
-static int look(struct place p, struct verdict_record *out)
+ALWAYS_INLINE int look(struct place p, struct verdict_record *out)
 {
     for (unsigned spins = 0;; wait_a_moment(&spins)) {
         unsigned before = atomic_load_explicit(&p.set->sequence, memory_order_acquire);
@@ -250,7 +293,7 @@ static void clear(struct verdict_cache *c, struct set *s, int i)
 {
     static const struct verdict_record nothing;
     struct verdict_record old = entry_record(&s->entries[i]);
-    atomic_store_explicit(&s->tags[i], 0, memory_order_release);
+    tag_set(s, i, 0);
     count_change(c, &old, &nothing);
 }
 
@@ -274,7 +317,7 @@ static int find_victim(const struct set *s, uint32_t now_s, const uint32_t *newe
     uint64_t highest = 0;
     int victim = -1;
     for (int i = 0; i < WAYS; i++) {
-        if (!atomic_load_explicit(&s->tags[i], memory_order_relaxed))
+        if (!tag_at(s, i))
             continue;
         uint64_t rank = victim_rank(&s->entries[i], now_s);
         if (rank > highest && (!newer_s || entry_record(&s->entries[i]).checked_s < *newer_s)) {
@@ -310,19 +353,21 @@ static bool evict_nearby(struct verdict_cache *c, struct set *s, uint32_t now_s,
     return false;
 }
 
-static int free_way(const struct set *s)
+/* The nearest to the preferred one; first the other one of its cache line. */
+static int free_way(struct place p)
 {
     for (int i = 0; i < WAYS; i++) {
-        if (!atomic_load_explicit(&s->tags[i], memory_order_relaxed))
-            return i;
+        if (!tag_at(p.set, p.way ^ i))
+            return p.way ^ i;
     }
     return -1;
 }
 
 /* A way of the set, with its share of the capacity. -1: no room. */
-static int take_way(struct verdict_cache *c, struct set *s, uint32_t now_s, const uint32_t *newer_s)
+static int take_way(struct verdict_cache *c, struct place p, uint32_t now_s, const uint32_t *newer_s)
 {
-    int way = free_way(s);
+    struct set *s = p.set;
+    int way = free_way(p);
     if (way >= 0 && reserve(c))
         return way;
     int victim = find_victim(s, now_s, newer_s);
@@ -337,7 +382,7 @@ static bool insert(struct verdict_cache *c, struct place p, const struct verdict
                    uint32_t now_s, const uint32_t *newer_s)
 {
     static const struct verdict_record nothing;
-    int i = take_way(c, p.set, now_s, newer_s);
+    int i = take_way(c, p, now_s, newer_s);
     if (i < 0) {
         atomic_fetch_add_explicit(&c->refused_count, 1, memory_order_relaxed);
         return false;
@@ -347,7 +392,7 @@ static bool insert(struct verdict_cache *c, struct place p, const struct verdict
     atomic_store_explicit(&e->hi, p.hash.hi, memory_order_release);
     atomic_store_explicit(&e->used_s, used_s, memory_order_relaxed);
     write_entry(c, e, p.domain, &nothing, r);
-    atomic_store_explicit(&p.set->tags[i], p.tag, memory_order_release);
+    tag_set(p.set, i, p.tag);
     return true;
 }
 
@@ -398,7 +443,7 @@ void verdict_cache_load(struct verdict_cache *c, str_t key, const struct verdict
 
 static bool is_there(const struct set *s, int i, struct verdict_entry *out)
 {
-    if (!atomic_load_explicit(&s->tags[i], memory_order_acquire))
+    if (!tag_at(s, i))
         return false;
     const struct entry *e = &s->entries[i];
     *out = (struct verdict_entry){

@@ -160,13 +160,41 @@ static void hashing(void **state)
     }
 }
 
+/* Of every length: each byte counts, none outside is read (the sanitizer sees the end of the copy), and where
+ * the string stands does not matter. */
+static void hashing_lengths(void **state)
+{
+    for (size_t n = 1; n <= 33; n++) {
+        char *text = malloc(n), *shifted = malloc(n + 1);
+        memset(text, 'x', n);
+        memcpy(shifted + 1, text, n);
+        struct hash128 all = str_hash128(str_of(text, n)), same = str_hash128(str_of(shifted + 1, n));
+        assert_true(all.lo == same.lo && all.hi == same.hi);
+        assert_true(str_hash(str_of(text, n)) == str_hash(str_of(shifted + 1, n)));
+        for (size_t at = 0; at < n; at++) {
+            text[at] = 'y';
+            struct hash128 other = str_hash128(str_of(text, n));
+            assert_true(other.lo != all.lo && other.hi != all.hi);
+            assert_true(str_ihash(str_of(text, n)) != str_ihash(str_of(shifted + 1, n)));
+            text[at] = 'x';
+        }
+        free(text);
+        free(shifted);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equality), cmocka_unit_test(prefixes_and_suffixes),
-        cmocka_unit_test(order),    cmocka_unit_test(pieces),
-        cmocka_unit_test(cut),      cmocka_unit_test(numbers),
-        cmocka_unit_test(utf8),     cmocka_unit_test(hashing),
+        cmocka_unit_test(equality),
+        cmocka_unit_test(prefixes_and_suffixes),
+        cmocka_unit_test(order),
+        cmocka_unit_test(pieces),
+        cmocka_unit_test(cut),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(utf8),
+        cmocka_unit_test(hashing),
+        cmocka_unit_test(hashing_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
