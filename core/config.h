@@ -74,6 +74,7 @@ struct cfg_route {
     uint32_t connections_max; /* per worker, default 20 */
     uint32_t messages_max;    /* per connection, default 10000 */
     struct cfg_rate rate;     /* of all workers together, default none */
+    bool chunking;            /* BDAT, default true */
     struct mark mark;
 };
 

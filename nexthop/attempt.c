@@ -34,6 +34,7 @@ struct smtpc_options attempt_options(const struct attempt *t, const char *hostna
         .helo_name = str_cstr(hostname),
         .lmtp = lmtp,
         .tls = t->level,
+        .chunking = a->chunking,
         .has_auth = a->has_auth,
         .auth = {.mechanism = a->mechanism, .user = a->user, .password = a->password},
     };

@@ -60,6 +60,8 @@ static void all_words(const struct cfg_route *r, struct gbuf *out)
         gbuf_printf(out, "m%d", (int)r->auth.mechanism);
     put(out, 'u', r->auth.user);
     put(out, 'f', r->auth.password_file);
+    if (!r->chunking)
+        gbuf_cstr(out, "d");
 }
 
 void route_access_tag(const struct cfg_route *r, struct gbuf *out)
@@ -193,6 +195,7 @@ static struct hop_access *make_access(struct builder *b, const struct cfg_route 
     a->level = r->tls;
     a->tls = tls;
     a->name = keep(&at, r->tls_peer.name);
+    a->chunking = r->chunking;
     a->has_auth = r->auth.mark.line > 0;
     a->mechanism = r->auth.mechanism;
     a->user = keep(&at, r->auth.user);

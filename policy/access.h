@@ -11,6 +11,7 @@ struct hop_access {
     enum tls_level level;
     struct tls_context *tls; /* owned; NULL: level is off */
     str_t name;              /* for SNI, and that the certificate must have; absent: the host's */
+    bool chunking; /* BDAT may be used */
     bool has_auth;
     enum auth_mechanism mechanism;
     str_t user, password;

@@ -216,7 +216,7 @@ static void inherit(struct policy *p, struct rule *rule)
 
 void build_rules(struct builder *b)
 {
-    static const struct cfg_route to_domains = {.tls = TLS_MAY};
+    static const struct cfg_route to_domains = {.tls = TLS_MAY, .chunking = true};
     const struct config *c = b->config;
     struct policy *p = b->p;
 

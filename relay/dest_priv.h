@@ -16,7 +16,7 @@ struct dest {
     struct target target;
     enum route_protocol protocol;
     struct hop_access *access; /* counted */
-    uint32_t messages_max; /* per connection */
+    uint32_t messages_max;     /* per connection */
     struct cfg_rate rate;
     rate_state *rate_at, own_rate_at; /* rate_at: of `stats`, for all workers; without one our own */
     uint64_t policy_generation;
@@ -24,6 +24,7 @@ struct dest {
 
     struct gate gate;
     bool paused;       /* by an operator */
+    bool no_chunking;  /* a server offered it and does not know it */
     struct list ready; /* jobs */
     uint32_t ready_count, job_count;
     uint32_t users; /* jobs whose message is active, ended ones too: they point here; and messages called */

@@ -134,13 +134,21 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
         a.status[2] = 5;
         sbuf_printf(&b, "%s: TLS failed: %s", c->to.relay, conn_tls_error(c->conn));
         a.text = sbuf_view(&b);
+    } else if (smtpc_bdat_unknown(c->smtpc)) {
+        sbuf_printf(&b, "%s: offers CHUNKING and does not know BDAT", c->to.relay);
+        a.text = sbuf_view(&b);
     } else {
         sbuf_printf(&b, "%s: %s (%s)", c->to.relay, c->timed_out ? "timed out" : "connection lost",
                     smtpc_stage_name(at));
         a.text = sbuf_view(&b);
     }
-    /* An idle connection may end at any time; and one that moved messages was good for something. */
-    c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count;
+    if (smtpc_bdat_unknown(c->smtpc) && !c->dest->no_chunking) {
+        c->dest->no_chunking = true;
+        LOG(no_chunking, LF_STR("dest", c->dest->key), LF_CSTR("relay", c->to.relay));
+    }
+    /* An idle connection may end at any time; and one that moved messages was good for something, or will be
+     * without BDAT. */
+    c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count && !smtpc_bdat_unknown(c->smtpc);
     if (at == STAGE_TLS)
         attempt_tls_failed(&c->to, &c->dest->candidates);
     outconn_doom(c, &a);

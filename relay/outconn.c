@@ -39,6 +39,7 @@ static bool dial(struct outconn *c)
     if (!attempt_next(&c->to, &d->candidates, d->access, is_only, loop_now_ms(r->loop)))
         return false;
     struct smtpc_options o = attempt_options(&c->to, r->settings.hop.hostname, d->protocol == ROUTE_LMTP);
+    o.chunking &= !d->no_chunking;
     err_t err = smtpc_create(&c->smtpc, &outconn_dialogue, c, &o);
     if (err) {
         if (is_only)
@@ -256,6 +257,7 @@ void outconn_take(struct outconn *c)
                               .rcpts = j->to,
                               .rcpt_count = fitting(c, j),
                               .size = msg->m->body_bytes + msg->load.trace.n,
+                              .chunk_bytes = msg->env.dot_free ? msg->m->body_bytes + msg->load.trace.n : 0,
                               .body = msg->env.body,
                               .smtputf8 = msg->env.smtputf8,
                               .ret = msg->env.ret,

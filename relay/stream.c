@@ -68,15 +68,26 @@ void stream_drop(struct outconn *c)
         close_body(j);
 }
 
+/* What was announced is neither exceeded nor missed: behind a chunk the server reads commands. */
+static bool keeps_word(const struct job *j, size_t more, bool ends)
+{
+    uint64_t said = j->tx.chunk_bytes, all = j->bytes + more;
+    return !said || (ends ? all == said : all <= said);
+}
+
 static err_t give_piece(struct outconn *c, struct job *j)
 {
     struct piece *p = pool_get(&c->relay->piece_pool);
     if (!p)
         return ERR_LIMIT;
     err_t err = queue_body_next(&j->body, &p->slice);
+    if (!err && !keeps_word(j, p->slice->n, false)) {
+        queue_slice_release(p->slice);
+        err = ERR_CORRUPT;
+    }
     if (err) {
         pool_put(&c->relay->piece_pool, p);
-        return err;
+        return err == ERR_EOF && !keeps_word(j, 0, true) ? ERR_CORRUPT : err;
     }
     p->conn = c;
     p->ref = (struct conn_ref){.p = p->slice->p, .n = p->slice->n, .release = piece_release};

@@ -30,6 +30,8 @@ static const char usage_text[] =
     "and "
     "X-Sink-To:\n"
     "      --no-pipelining        do not offer PIPELINING\n"
+    "      --chunking             offer CHUNKING (BDAT, RFC 3030); `data` rules and delays are not asked "
+    "then\n"
     "      --tls CERT,KEY         offer STARTTLS with these PEM files\n";
 
 enum {
@@ -39,6 +41,7 @@ enum {
     OPT_LMTP,
     OPT_DSN,
     OPT_NO_PIPELINING,
+    OPT_CHUNKING,
     OPT_FAIL,
     OPT_DELAY,
     OPT_TLS,
@@ -59,6 +62,7 @@ static const struct option longs[] = {{"maildir", 1, 0, 'd'},
                                       {"lmtp", 0, 0, OPT_LMTP},
                                       {"dsn", 0, 0, OPT_DSN},
                                       {"no-pipelining", 0, 0, OPT_NO_PIPELINING},
+                                      {"chunking", 0, 0, OPT_CHUNKING},
                                       {"quiet", 0, 0, 'q'},
                                       {"help", 0, 0, 'h'},
                                       {0}};
@@ -160,6 +164,7 @@ static bool read_option(int c, struct sink_options *o)
     case OPT_LMTP: o->lmtp = true; return true;
     case OPT_DSN: o->dsn = true; return true;
     case OPT_NO_PIPELINING: o->no_pipelining = true; return true;
+    case OPT_CHUNKING: o->chunking = true; return true;
     case 'q': o->quiet = true; return true;
     default: return false;
     }

@@ -6,6 +6,7 @@
 
 #include "bench/sink/sink_priv.h"
 #include "core/log.h"
+#include "smtp/proto/command.h"
 
 #define LINE_MAX_BYTES 4096
 #define ENVELOPE_MAX   65536
@@ -15,9 +16,12 @@ struct session {
     struct sink_thread *t;
     bool greeted, in_data, waited; /* waited: the delay before what comes next is over */
     bool dot_waits;                /* the content is complete, its reply is not due yet */
-    bool has_sender;
+    bool has_sender, in_message;
     uint32_t rcpt_count;
     struct content_scan scan;
+    uint64_t chunk_left; /* octets of BDAT still to come */
+    bool in_chunk, chunk_last, chunk_refused;
+    uint8_t stuff_state;
     size_t line_n;
     uint64_t message_bytes;
     char line[LINE_MAX_BYTES];
@@ -56,7 +60,9 @@ static void flush_replies(struct session *s)
 
 static void reset_transaction(struct session *s)
 {
-    s->has_sender = false;
+    keep_abort(s->kept); /* of chunks without a last one */
+    s->kept = NULL;
+    s->in_message = s->has_sender = false;
     s->rcpt_count = 0;
     s->envelope.n = 0;
 }
@@ -91,6 +97,8 @@ static void say_hello(struct session *s, bool extended)
     say(s, "250-8BITMIME");
     if (s->t->opt->dsn)
         say(s, "250-DSN");
+    if (s->t->opt->chunking)
+        say(s, "250-CHUNKING");
     if (s->t->opt->tls && !conn_tls(conn_of(s)))
         say(s, "250-STARTTLS");
     say(s, "250-SMTPUTF8");
@@ -124,6 +132,18 @@ static void take_rcpt(struct session *s, str_t line)
     say(s, "250 2.1.5 ok");
 }
 
+static void begin_content(struct session *s)
+{
+    s->in_message = true;
+    s->check = (struct sink_check){0};
+    s->scan = (struct content_scan){0};
+    s->stuff_state = 0;
+    s->head_n = 0;
+    s->message_bytes = 0;
+    if (s->t->opt->maildir)
+        s->kept = keep_begin(s->t->opt->maildir, s->t->index, gbuf_view(&s->envelope));
+}
+
 static void begin_data(struct session *s)
 {
     if (!s->rcpt_count) {
@@ -133,13 +153,22 @@ static void begin_data(struct session *s)
     if (refused(s, SINK_DATA, STR_NONE))
         return;
     s->in_data = true;
-    s->check = (struct sink_check){0};
-    s->scan = (struct content_scan){0};
-    s->head_n = 0;
-    s->message_bytes = 0;
-    if (s->t->opt->maildir)
-        s->kept = keep_begin(s->t->opt->maildir, s->t->index, gbuf_view(&s->envelope));
+    begin_content(s);
     say(s, "354 go on");
+}
+
+static bool begin_chunk(struct session *s, str_t line) /* false: where it ends nobody knows */
+{
+    if (command_parse_bdat(str_sub(line, 5, line.n), &s->chunk_left, &s->chunk_last)) {
+        say(s, "501 5.5.4 BDAT bytes [LAST]");
+        return false;
+    }
+    sink_count(&s->t->n.chunks, 1);
+    s->in_chunk = true;
+    s->chunk_refused = !s->rcpt_count;
+    if (!s->in_message && !s->chunk_refused)
+        begin_content(s);
+    return true;
 }
 
 static void start_tls(struct session *s)
@@ -156,6 +185,8 @@ static bool command(struct session *s, str_t line) /* false: the session ends */
         take_rcpt(s, line);
     } else if (str_istarts(line, STR("DATA"))) {
         begin_data(s);
+    } else if (str_istarts(line, STR("BDAT")) && s->t->opt->chunking) {
+        return begin_chunk(s, line);
     } else if (str_istarts(line, STR("EHLO")) || str_istarts(line, STR("LHLO"))) {
         if (!refused(s, SINK_EHLO, line))
             say_hello(s, true);
@@ -277,6 +308,33 @@ static size_t feed_data(struct session *s, const uint8_t *p, size_t n, bool *wai
     return used;
 }
 
+static void end_chunk(struct session *s, bool *waits)
+{
+    s->in_chunk = false;
+    if (s->chunk_refused) {
+        say(s, "503 5.5.1 no valid recipients");
+    } else if (!s->chunk_last) {
+        say(s, "250 2.0.0 more");
+    } else if (s->t->opt->delay_ms[SINK_DOT]) {
+        s->dot_waits = *waits = true;
+        timer_arm(s->t->loop, &s->delay, s->t->opt->delay_ms[SINK_DOT]);
+    } else {
+        end_data(s);
+    }
+}
+
+static size_t feed_chunk(struct session *s, const uint8_t *p, size_t n, bool *waits)
+{
+    uint8_t stuffed[2 * 1024];
+    size_t take = MIN(MIN(n, sizeof stuffed / 2), s->chunk_left);
+    if (!s->chunk_refused)
+        content(s, stuffed, content_stuff_octets(&s->stuff_state, p, take, stuffed));
+    s->chunk_left -= take;
+    if (!s->chunk_left)
+        end_chunk(s, waits);
+    return take;
+}
+
 /* Which delay stands before the answer to this. */
 static uint32_t delay_before(const struct session *s, str_t line)
 {
@@ -338,9 +396,16 @@ static size_t on_data(struct conn *c, const uint8_t *p, size_t n)
     struct session *s = conn_ctx(c);
     bool alive = true, waits = false;
     size_t at = 0;
-    while (at < n && alive && !waits)
-        at +=
-            s->in_data ? feed_data(s, p + at, n - at, &waits) : feed_line(s, p + at, n - at, &alive, &waits);
+    while (at < n && alive && !waits) {
+        if (s->in_data)
+            at += feed_data(s, p + at, n - at, &waits);
+        else if (s->in_chunk)
+            at += feed_chunk(s, p + at, n - at, &waits);
+        else
+            at += feed_line(s, p + at, n - at, &alive, &waits);
+        if (s->in_chunk && !s->chunk_left) /* BDAT 0 */
+            end_chunk(s, &waits);
+    }
     flush_replies(s);
     if (!alive)
         conn_finish(c, 1000);

@@ -46,6 +46,7 @@ struct sink_options {
     bool lmtp;
     bool dsn;            /* offer it; the parameters are kept with the envelope */
     bool no_pipelining;  /* do not offer it */
+    bool chunking;       /* offer it */
     bool check;          /* of postern-source's messages: bytes, and copies of one */
     uint64_t exit_after; /* messages; 0 = run until a signal */
     bool quiet;
@@ -56,7 +57,8 @@ int sink_options_parse(int argc, char **argv, struct sink_options *o);
 #define SINK_COUNTER_LIST(X)                                                                                 \
     X(connections)                                                                                           \
     X(handshakes)                                                                                            \
-    X(mails) X(rcpts) X(rcpts_taken) X(messages) X(recipients) X(bytes) X(bare_endings) X(refused)           \
+    X(mails)                                                                                                 \
+    X(rcpts) X(rcpts_taken) X(chunks) X(messages) X(recipients) X(bytes) X(bare_endings) X(refused)          \
         X(checked) X(damaged) X(copies)
 
 /* Written by the own thread, read by main at any time. */

@@ -100,7 +100,7 @@ void client_fail(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *
     c->phase = PHASE_DEAD;
     c->out.n = 0;
     while ((tx = c->first)) {
-        bool maybe_delivered = tx->state == TX_DOT;
+        bool maybe_delivered = tx->state == TX_DOT && tx->rcpts_ok && !c->bdat_unknown;
         transaction_remove(c, tx);
         if (tx->outcome_count == tx->rcpt_count)
             c->ops->tx_done(c->host, tx);
@@ -248,7 +248,7 @@ void smtpc_deliver(struct smtpc *c, struct smtpc_tx *tx)
     tx->rcpts_sent = tx->rcpts_answered = tx->rcpts_ok = tx->dots_answered = tx->outcome_count =
         tx->dot_index = 0;
     tx->state = TX_WAITING;
-    tx->mail_refused = tx->data_sent = false;
+    tx->mail_answered = tx->mail_refused = tx->data_sent = tx->data_answered = tx->chunked = false;
     if (!refused && !transaction_add(c, tx)) {
         refused = true;
         no = local_reply(451, 3, 0, STR("Out of memory"));
@@ -268,7 +268,8 @@ void smtpc_content_end(struct smtpc *c, struct smtpc_tx *tx)
     must(tx->state == TX_CONTENT);
     bool outermost = enter(c);
     tx->state = TX_DOT;
-    client_put(c, EXPECT_DOT, ".");
+    if (!tx->chunked)
+        client_put(c, EXPECT_DOT, ".");
     leave(c, outermost);
 }
 
@@ -320,6 +321,11 @@ enum smtpc_stage smtpc_stage(const struct smtpc *c)
     case EXPECT_QUIT: return STAGE_QUIT;
     }
     return STAGE_IDLE;
+}
+
+bool smtpc_bdat_unknown(const struct smtpc *c)
+{
+    return c->bdat_unknown;
 }
 
 const struct smtpc_features *smtpc_features(const struct smtpc *c)

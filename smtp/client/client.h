@@ -1,6 +1,7 @@
 /* smtp/client/client.h: the client side of one SMTP or LMTP connection as a pure engine: pipelined within and
- * across messages (RFC 2920: content, ".", and the next message's MAIL/RCPT/DATA leave in one write). No
- * socket, no clock, no disk. */
+ * across messages (RFC 2920: content, ".", and the next message's MAIL/RCPT/DATA leave in one write). A small
+ * message leaves whole, without a wait for replies, where the server takes BDAT (RFC 3030). No socket, no
+ * clock, no disk. */
 #ifndef SMTP_CLIENT_CLIENT_H
 #define SMTP_CLIENT_CLIENT_H
 
@@ -28,6 +29,7 @@ struct smtpc_options {
     str_t helo_name; /* copied */
     bool lmtp;
     enum smtpc_tls tls;
+    bool chunking; /* BDAT where it saves a round trip */
     bool has_auth; /* logs in before anything is sent, and fails where it cannot: never in the clear */
     struct smtpc_auth auth; /* texts live as long as the engine */
 };
@@ -68,6 +70,9 @@ struct smtpc_tx {
     const struct envelope_rcpt *rcpts; /* addresses without <> */
     uint32_t rcpt_count;
     uint64_t size; /* for SIZE=; 0 = do not say */
+    /* Of the content, if it stands there as BDAT sends it, without a dot to take off; else 0. Exactly as many
+     * must be streamed. */
+    uint64_t chunk_bytes;
     enum body_type body;
     bool smtputf8;
     bool probe; /* every recipient's outcome is what the server said to RCPT, or to MAIL if it refused that */
@@ -78,14 +83,14 @@ struct smtpc_tx {
     struct smtpc_tx *next;
     uint32_t rcpts_sent, rcpts_answered, rcpts_ok, dots_answered, outcome_count, dot_index;
     uint8_t state, slot;
-    bool mail_refused, data_sent;
+    bool mail_answered, mail_refused, data_sent, data_answered, chunked;
 };
 
 struct smtpc_host {
     /* Bytes to send: copied before return. */
     void (*send)(void *host, const char *p, size_t n);
     /* Now stream this message's content (dot-stuffed, ends in CRLF) behind what was sent, in order; then call
-     * smtpc_content_end. */
+     * smtpc_content_end. Comes from smtpc_input, smtpc_deliver or smtpc_content_end. */
     void (*content)(void *host, struct smtpc_tx *tx);
     /* The outcome of one recipient, once each. `reply` is the server's; accepted = the server took
      * responsibility (after "."), or would (a probe, at RCPT). */
@@ -100,8 +105,8 @@ struct smtpc_host {
     /* The connection is no use any more: refused at `at` (reply may be NULL: broken dialogue or closed).
      * Transactions without outcome are handed back first through tx_lost. Then the host closes the socket. */
     void (*failed)(void *host, enum smtpc_stage at, const struct smtp_reply *reply);
-    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, so it may have been taken
-     * (duplicate window). */
+    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, and a recipient accepted, so
+     * it may have been taken (duplicate window). */
     void (*tx_lost)(void *host, struct smtpc_tx *tx, bool maybe_delivered);
     void (*quit_done)(void *host); /* after smtpc_quit: close the socket */
 };
@@ -122,9 +127,8 @@ uint32_t smtpc_slots(const struct smtpc *c);
  * behalf from inside this call: rcpt_done for each recipient at STAGE_MAIL, tx_done; the slot is free again
  * then. */
 void smtpc_deliver(struct smtpc *c, struct smtpc_tx *tx);
-void smtpc_content_end(
-    struct smtpc *c,
-    struct smtpc_tx *tx); /* all content was handed to the socket: sends ".\r\n" and what follows */
+void smtpc_content_end(struct smtpc *c, struct smtpc_tx *tx); /* all content was handed to the socket: sends
+                                                                 ".\r\n" if need be, and what follows */
 /* Content cannot be read to its end: the connection must die without ending the data. Ends in tx_lost and
  * failed. */
 void smtpc_content_abort(struct smtpc *c, struct smtpc_tx *tx);
@@ -132,6 +136,9 @@ void smtpc_quit(struct smtpc *c);                    /* when idle */
 bool smtpc_idle(const struct smtpc *c);              /* up, and no tx */
 enum smtpc_stage smtpc_stage(const struct smtpc *c); /* what it waits for now: picks the time-out */
 bool smtpc_sends_secret(const struct smtpc *c); /* inside `send`: these bytes are credentials, for no log */
+/* After `failed`: the server offered CHUNKING and does not know BDAT; another connection should do without.
+ */
+bool smtpc_bdat_unknown(const struct smtpc *c);
 const struct smtpc_features *smtpc_features(const struct smtpc *c);
 
 #endif

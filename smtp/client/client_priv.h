@@ -4,7 +4,10 @@
 
 #include "smtp/client/client.h"
 
-#define SLOT_COUNT 2 /* one on the wire, one behind it */
+/* Content up to this is sent by BDAT behind the recipients, before it is known whether one is accepted: a
+ * round trip is worth that much in vain. */
+#define CHUNK_BYTES_MAX ((uint64_t)64 << 10)
+#define SLOT_COUNT      2 /* one on the wire, one behind it */
 /* RCPTs unanswered at a time, of all that is on the wire. Their replies (<= 512 bytes each) must fit into
  * socket buffers, or both sides would wait for the other one to read (RFC 2920 3.1). */
 #define RCPT_WINDOW 200
@@ -40,11 +43,11 @@ enum expect {
 };
 
 /* A tx is in one of these; at most one is in COMMANDS or CONTENT, and those in DOT or PROBED stand before it.
- */
+ * One that is chunked goes on before its commands are answered. */
 enum tx_state {
     TX_WAITING,
     TX_COMMANDS, /* MAIL was sent */
-    TX_CONTENT,  /* 354 came: the host streams */
+    TX_CONTENT,  /* 354 came, or BDAT was said: the host streams */
     TX_DOT,      /* the end of data was sent */
     TX_PROBED,   /* a probe: all was said, RSET too */
 };
@@ -69,6 +72,7 @@ struct smtpc {
     bool sending_secret;
     uint8_t auth_mechanism; /* enum auth_mechanism, of those the server has */
     uint8_t auth_step;      /* responses given */
+    bool bdat_unknown;      /* the server offered CHUNKING and does not know BDAT */
     bool rset_due;          /* the server still holds a transaction that came to nothing */
     struct smtpc_tx *first; /* the callers', in order of delivery */
     uint32_t tx_count;

@@ -1,5 +1,5 @@
-/* One message's way over the wire: MAIL, RCPT…, DATA, content, dot (a probe's: MAIL, RCPT…, RSET); and the
- * next one right behind. */
+/* One message's way over the wire: MAIL, RCPT…, DATA, content, dot (a small one's: MAIL, RCPT…, BDAT,
+ * content, in one go; a probe's: MAIL, RCPT…, RSET); and the next one right behind. */
 #include "smtp/client/client_priv.h"
 
 /* --- the recipients that the server took --- */
@@ -69,14 +69,24 @@ static struct smtpc_tx *speaking(const struct smtpc *c)
     return tx;
 }
 
-/* Whose commands before the dot the next replies answer: probes that said all come before the one that
- * speaks. */
-static struct smtpc_tx *answered(const struct smtpc *c)
+static bool expects(const struct smtpc_tx *tx, enum expect expect)
+{
+    switch (expect) {
+    case EXPECT_MAIL: return tx->state != TX_WAITING && !tx->mail_answered;
+    case EXPECT_RCPT: return tx->rcpts_answered < tx->rcpts_sent;
+    case EXPECT_DATA: return tx->data_sent && !tx->chunked && !tx->data_answered;
+    case EXPECT_PROBE_END: return tx->state == TX_PROBED;
+    default: return false;
+    }
+}
+
+/* Whose command the next reply answers: replies come in the order of commands. */
+static struct smtpc_tx *answered(const struct smtpc *c, enum expect expect)
 {
     struct smtpc_tx *tx = c->first;
-    while (tx && tx->state == TX_DOT)
+    while (tx && !expects(tx, expect))
         tx = tx->next;
-    must(tx && (tx->state == TX_COMMANDS || tx->state == TX_PROBED));
+    must(tx);
     return tx;
 }
 
@@ -119,6 +129,7 @@ static bool is_refusal(const struct smtp_reply *r)
 
 static void on_mail(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_stage at, const struct smtp_reply *r)
 {
+    tx->mail_answered = true;
     if (r->code / 100 == 2)
         return;
     if (!is_refusal(r)) {
@@ -164,6 +175,7 @@ static void end_empty_data(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_stag
 
 static void on_data(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_stage at, const struct smtp_reply *r)
 {
+    tx->data_answered = true;
     if (is_refusal(r)) {
         c->rset_due = !tx->mail_refused;
         if (tx->mail_refused || settle_accepted(c, tx, at, r))
@@ -189,14 +201,29 @@ static bool settle_next_lmtp(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_st
     return transaction_outcome(c, tx, tx->dot_index++, r->code / 100 == 2, at, r);
 }
 
+/* Of a chunk. 503 with nobody to send to is what the RFC wants; otherwise a server that says one of these has
+ * not read the chunk as one, and takes it for commands: the connection must end. */
+static bool is_misunderstood(const struct smtpc_tx *tx, const struct smtp_reply *r)
+{
+    return (r->code >= 500 && r->code <= 502) || r->code == 504 || (r->code == 503 && tx->rcpts_ok);
+}
+
 static void on_dot(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *r)
 {
     struct smtpc_tx *tx = c->first;
-    must(tx && tx->state == TX_DOT);
-    if (r->code / 100 == 3) {
+    must(tx && (tx->state == TX_DOT || tx->chunked));
+    /* RFC 3030 2: a server takes all of a chunk before it answers; who does not is out of step. */
+    if (r->code / 100 == 3 || tx->state != TX_DOT) {
         client_fail(c, at, NULL);
         return;
     }
+    if (tx->chunked && is_misunderstood(tx, r)) {
+        c->bdat_unknown = true;
+        client_fail(c, at, NULL);
+        return;
+    }
+    if (tx->chunked && r->code / 100 != 2)
+        c->rset_due = true; /* RFC 3030 2: the state after a refused chunk is anybody's guess */
     /* 421 answers for all that are left: it is a refusal like another, so nothing can have been delivered
      * twice. */
     bool one_by_one = c->opt.lmtp && r->code != 421;
@@ -214,7 +241,7 @@ static void on_dot(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply
 static void on_probe_end(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *r)
 {
     if (r->code / 100 == 2)
-        finish(c, answered(c));
+        finish(c, answered(c, EXPECT_PROBE_END));
     else
         client_fail(c, at, r);
 }
@@ -234,7 +261,7 @@ void transaction_reply(struct smtpc *c, enum expect expect, enum smtpc_stage at,
         on_probe_end(c, at, r);
         return;
     }
-    struct smtpc_tx *tx = answered(c);
+    struct smtpc_tx *tx = answered(c, expect);
     if (expect == EXPECT_MAIL)
         on_mail(c, tx, at, r);
     else if (expect == EXPECT_RCPT)
@@ -267,12 +294,21 @@ static void say_mail(struct smtpc *c, struct smtpc_tx *tx)
     tx->state = TX_COMMANDS;
 }
 
+/* Nobody knows yet what a chunk will have left behind; after a dot there is nothing. */
+static bool is_behind_chunk(const struct smtpc *c, const struct smtpc_tx *tx)
+{
+    const struct smtpc_tx *before = c->first;
+    while (before != tx && !before->chunked)
+        before = before->next;
+    return before != tx;
+}
+
 /* False: it waits for replies. */
 static bool start(struct smtpc *c, struct smtpc_tx *tx)
 {
     if (!may_say(c))
         return false;
-    if (c->rset_due) {
+    if (c->rset_due || is_behind_chunk(c, tx)) {
         c->rset_due = false;
         client_put(c, EXPECT_RSET, "RSET");
         if (!may_say(c))
@@ -323,6 +359,28 @@ static void say_rcpts(struct smtpc *c, struct smtpc_tx *tx)
     }
 }
 
+static bool is_chunk(const struct smtpc *c, const struct smtpc_tx *tx)
+{
+    return c->opt.chunking && c->features.chunking && c->features.pipelining && !c->opt.lmtp &&
+           tx->chunk_bytes && tx->chunk_bytes <= CHUNK_BYTES_MAX;
+}
+
+/* True: the content is said, too. */
+static bool say_data(struct smtpc *c, struct smtpc_tx *tx)
+{
+    tx->data_sent = true;
+    tx->chunked = is_chunk(c, tx);
+    if (!tx->chunked) {
+        client_put(c, EXPECT_DATA, "DATA");
+        return false;
+    }
+    client_put(c, EXPECT_DOT, "BDAT %llu LAST", (unsigned long long)tx->chunk_bytes);
+    tx->state = TX_CONTENT;
+    client_flush(c);
+    c->ops->content(c->host, tx);
+    return !client_is_dead(c) && tx->state == TX_DOT;
+}
+
 /* True: tx has nothing more to say, and another one may speak. */
 static bool advance(struct smtpc *c, struct smtpc_tx *tx)
 {
@@ -349,9 +407,7 @@ static bool advance(struct smtpc *c, struct smtpc_tx *tx)
         finish(c, tx);
         return true;
     }
-    tx->data_sent = true;
-    client_put(c, EXPECT_DATA, "DATA");
-    return false;
+    return say_data(c, tx);
 }
 
 void transaction_pump(struct smtpc *c)

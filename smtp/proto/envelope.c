@@ -18,7 +18,8 @@ enum envelope_tag {
     TAG_ENVID = 0x88,
     TAG_REAL = 0x89, /* step, address */
     TAG_REAL_NAME = 0x8A,
-    TAG_REAL_HELO = 0x8B
+    TAG_REAL_HELO = 0x8B,
+    TAG_DOT_FREE = 0x8C
 };
 enum envelope_flag { FLAG_SMTPUTF8 = 1, FLAG_DSN = 2, FLAGS_KNOWN = FLAG_SMTPUTF8 | FLAG_DSN };
 enum rcpt_tag { TAG_ADDRESS = 1, TAG_NOTIFY = 0x82, TAG_ORCPT = 0x83 };
@@ -73,6 +74,8 @@ void envelope_encode(const struct envelope *e, struct sbuf *out)
         put_field(out, TAG_HELO, e->helo.p, e->helo.n);
     if (e->real.step)
         put_real(e, out);
+    if (e->dot_free)
+        put_byte_field(out, TAG_DOT_FREE, 1);
     if (e->ret)
         put_byte_field(out, TAG_RET, (uint8_t)e->ret);
     if (e->envid.p)
@@ -154,6 +157,10 @@ static err_t take_envelope_field(const struct field *f, struct envelope *out)
         if (f->value.n != sizeof out->client.b)
             return ERR_CORRUPT;
         memcpy(out->client.b, f->value.p, sizeof out->client.b);
+        break;
+    case TAG_DOT_FREE:
+        err = get_byte(f->value, 1, &byte);
+        out->dot_free = byte;
         break;
     case TAG_HELO: out->helo = f->value; break;
     case TAG_REAL: err = take_real(f->value, out); break;

@@ -26,7 +26,8 @@ struct envelope {
         struct ip ip;
         str_t name, helo;
     } real;
-    bool is_dsn; /* made by us */
+    bool is_dsn;   /* made by us */
+    bool dot_free; /* known: no line of the content begins with a dot; as it is kept it is what BDAT sends */
     enum dsn_ret ret;
     str_t envid; /* as struct mail_params has it; absent: none */
 };

@@ -155,6 +155,7 @@ static bool needs_smtputf8(const struct transaction *tx)
 static void commit(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;
+    const struct content_scan *scan = &tx->content.scan;
     char trace[3072];
     struct sbuf b = SBUF_ON(trace);
     const struct origin *real = session_origin(s);
@@ -169,6 +170,7 @@ static void commit(struct smtpd_session *s)
                  .ip = real->ip,
                  .name = real->name_n ? str_of(real->name, real->name_n) : STR_NONE,
                  .helo = real->helo_n ? str_of(real->helo, real->helo_n) : STR_NONE},
+        .dot_free = !scan->stuffing_bytes && !scan->bare_cr && !scan->bare_lf,
         .ret = tx->params.ret,
         .envid = tx->params.envid,
     };

@@ -125,6 +125,7 @@ static void give(struct world *w, uint8_t how)
                               .rcpts = rcpts,
                               .rcpt_count = 1 + how % RCPT_MAX,
                               .size = how,
+                              .chunk_bytes = how & 4 ? how : 0,
                               .ret = (enum dsn_ret)(how % 3),
                               .envid = {"id", 2},
                               .body = how & 8 ? BODY_8BITMIME : BODY_7BIT,
@@ -191,6 +192,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     struct smtpc_options opt = {.helo_name = STR("gw.example"),
                                 .lmtp = data[0] & 1,
+                                .chunking = data[0] & 128,
                                 .tls = (enum smtpc_tls)((data[0] >> 1 & 3) % 3),
                                 .has_auth = data[0] & 64,
                                 .auth = {.mechanism = (enum auth_mechanism)(data[0] >> 4 & 3),

@@ -21,6 +21,7 @@ static void round_trip(const struct envelope *e)
     assert_int_equal(got.body, e->body);
     assert_int_equal(got.smtputf8, e->smtputf8);
     assert_int_equal(got.is_dsn, e->is_dsn);
+    assert_int_equal(got.dot_free, e->dot_free);
     assert_int_equal(got.client_class, e->client_class);
     assert_int_equal(got.ret, e->ret);
     assert_true(str_eq(got.envid, e->envid));
@@ -40,6 +41,7 @@ static void test_round_trip(void **state)
     e.envid = STR("a+2Bb");
     round_trip(&e);
     round_trip(&(struct envelope){.sender = STR(""), .is_dsn = true});
+    round_trip(&(struct envelope){.sender = STR(""), .dot_free = true});
 }
 
 static void test_rcpt(void **state)
