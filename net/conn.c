@@ -407,10 +407,16 @@ void conn_finish(struct conn *c, uint32_t linger_ms)
     conn_finish_why(c, linger_ms, 0);
 }
 
+void conn_part(struct conn *c, uint32_t patience_ms)
+{
+    c->parting = !c->tls;
+    conn_finish_why(c, patience_ms, 0);
+}
+
 void conn_output_gone(struct conn *c)
 {
     c->state = CONN_LINGERING;
-    if (c->got_eof) {
+    if (c->got_eof || c->parting) {
         conn_close(c, c->why);
         return;
     }
@@ -449,19 +455,21 @@ static void descriptor_closed(struct op *op, int32_t res, uint32_t cqe_flags, bo
 {
     struct conn *c = container_of(op, struct conn, control_op);
     c->fd = -1;
-    finish_close(c);
+    conn_join(c);
 }
 
+/* The descriptor goes right behind the cancels, in the same submission: what is still in flight holds the
+ * file by itself. The memory waits for all of it. */
 void conn_join(struct conn *c)
 {
-    if (c->state != CONN_CLOSING || c->recv_op.inflight > 0 || c->send_op.inflight > 0 ||
-        c->control_op.inflight > 0)
-        return;
-    c->state = CONN_DESCRIPTOR;
-    if (c->fd < 0) {
-        finish_close(c);
-        return;
+    if (c->state == CONN_CLOSING && c->control_op.inflight == 0) {
+        c->state = CONN_DESCRIPTOR;
+        if (c->fd >= 0) {
+            c->control_op.done = descriptor_closed;
+            op_close(c->loop, &c->control_op, c->fd);
+        }
     }
-    c->control_op.done = descriptor_closed;
-    op_close(c->loop, &c->control_op, c->fd);
+    if (c->state == CONN_DESCRIPTOR && !c->recv_op.inflight && !c->send_op.inflight &&
+        !c->control_op.inflight)
+        finish_close(c);
 }

@@ -61,6 +61,7 @@ struct conn {
     err_t why, send_err;
     uint8_t state;
     bool dialed, goes_first, paused, resuming, got_eof, eof_told, half_closed;
+    bool parting; /* the peer has said its last word: no lingering */
     bool sparing; /* the peer is faster than whom it is for: reads take one buffer */
 };
 size_t conn_size(void);
@@ -83,6 +84,9 @@ void conn_resume(struct conn *c); /* offers kept bytes again (from the loop, not
 /* Sends what is queued and FIN, waits for the peer's FIN so that no reset destroys our last words, then
  * closes (at most `linger_ms` later; ERR_TIMEOUT if output was left). No more `data`, `eof` or `drained`. */
 void conn_finish(struct conn *c, uint32_t linger_ms);
+/* The same for a peer that has taken its leave (QUIT): closes when the kernel has our last words, and does
+ * not wait for its FIN. In TLS the peer still has a word to say (close_notify): conn_finish. */
+void conn_part(struct conn *c, uint32_t patience_ms);
 /* Closes now; unsent output is dropped. Calling twice is fine. `closed` always comes later, from the loop. */
 void conn_close(struct conn *c, err_t why);
 bool conn_closing(const struct conn *c); /* after conn_finish() or conn_close(), or broken */

@@ -207,8 +207,13 @@ static void host_close(void *host, enum close_reason why)
 {
     struct session *s = host;
     service_rcpt_cancel(s);
-    if (!s->closed)
-        conn_finish(session_conn(s), s->service->drain_now ? LINGER_DRAIN_MS : LINGER_MS);
+    uint32_t linger_ms = s->service->drain_now ? LINGER_DRAIN_MS : LINGER_MS;
+    if (s->closed)
+        return;
+    if (why == CLOSE_quit)
+        conn_part(session_conn(s), linger_ms);
+    else
+        conn_finish(session_conn(s), linger_ms);
 }
 
 const struct smtpd_host service_host = {

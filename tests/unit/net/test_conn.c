@@ -398,6 +398,28 @@ static void test_finish(void **state)
     free(junk);
 }
 
+/* A peer that has taken its leave is not waited for: ends although it does not hang up (the test's own time
+ * limit would show), and without a reset. */
+static void test_part(void **state)
+{
+    struct world w;
+    make_world(&w, &small);
+    int fds[2];
+    tcp_pair(fds);
+    struct end e = {0};
+    end_open(&e, &w, fds[1]);
+    conn_write(e.c, "221 bye\r\n", 9);
+    conn_part(e.c, 24 * 3600 * 1000);
+    assert_true(conn_closing(e.c));
+    run(&w);
+    assert_int_equal(e.closed_err, 0);
+    char buf[64];
+    assert_int_equal(recv(fds[0], buf, sizeof buf, 0), 9);
+    assert_memory_equal(buf, "221 bye\r\n", 9);
+    assert_int_equal(recv(fds[0], buf, sizeof buf, 0), 0);
+    close(fds[0]);
+}
+
 static void test_finish_in_data(void **state)
 {
     struct world w;
@@ -514,6 +536,7 @@ int main(void)
         cmocka_unit_test(test_eof_after_data),
         cmocka_unit_test(test_pause),
         cmocka_unit_test(test_finish),
+        cmocka_unit_test(test_part),
         cmocka_unit_test(test_finish_in_data),
         cmocka_unit_test(test_finish_stuck),
         cmocka_unit_test(test_output_limit),
