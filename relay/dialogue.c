@@ -142,7 +142,7 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
     /* An idle connection may end at any time; and one that moved messages was good for something. */
     c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count;
     if (at == STAGE_TLS)
-        attempt_tls_failed(&c->to, &c->dest->candidates);
+        attempt_tls_failed(&c->to, &c->dest->candidates, conn_tls_tried_resuming(c->conn));
     outconn_doom(c, &a);
 }
 

@@ -107,7 +107,8 @@ class Backend:
         s = self.tls.wrap_socket(raw, server_side=True)
         with self.lock:
             self.sockets.add(s)
-            self.handshakes.append({"version": s.version(), "name": names[0] if names else None, "shown": s.getpeercert(binary_form=True)})
+            self.handshakes.append({"version": s.version(), "name": names[0] if names else None, "shown": s.getpeercert(binary_form=True),
+                                    "resumed": s.session_reused})
         return s, s.makefile("rb")
 
     def authenticate(self, line, f, say):

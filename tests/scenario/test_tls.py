@@ -9,23 +9,11 @@ import subprocess
 import pytest
 
 from backend import Backend
-from certs import Certificate
+from certs import certificates
 from conftest import EDGE, INTERNAL, PATIENCE_S, Gateway, Sink, Smtp, eventually, message, routes
 from ports import free_port
 
 pytestmark = pytest.mark.sanitized
-
-
-@pytest.fixture
-def made(tmp_path):
-    """made("label", "name", ...): a certificate."""
-    def make(label, *names, **more):
-        return Certificate(tmp_path, label, *names, **more)
-    return make
-
-
-def certificates(*some):
-    return {"certificates": [c.files for c in some]}
 
 
 @pytest.fixture
@@ -41,15 +29,6 @@ class TwoDoors(Gateway):
         self.second_port = free_port()
         self.configure(**{"listeners": [{"address": f"127.0.0.1:{self.port}"},
                                         {"address": f"127.0.0.1:{self.second_port}", "tls": second}], **settings})
-
-
-@pytest.fixture
-def scene(run):
-    """The usual scene with TLS: scene(tls settings, more settings) -> gateway, internal sink, edge sink."""
-    def start(tls, kind=Gateway, **settings):
-        internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
-        return run(kind, **{"tls": tls, **routes(internal, edge), **settings}), internal, edge
-    return start
 
 
 def client_context(version=None, shows=None, ciphers=None):
@@ -546,3 +525,60 @@ def test_probes_have_the_tls_and_the_credentials_of_the_route(inside, made, tmp_
     assert not [line for line in backend.heard_in_clear if line.startswith(("MAIL", "AUTH"))]
     shown_to_people = gateway.cli("verify", "probe", "bob@example.com", check=False).stdout
     assert "(credentials)" in shown_to_people and "AUTH PLAIN A" not in shown_to_people and "certificate: pin" in shown_to_people, shown_to_people
+
+
+# --- out: going on from an earlier session ---
+
+def sent_one_by_one(gateway, backend, *subjects):
+    for subject in subjects:
+        before = len(backend.messages)
+        send(gateway, subject)
+        eventually(lambda: len(backend.messages) > before and gateway.queued() == 0, f"{subject} is delivered")
+
+
+@pytest.mark.parametrize("level", ["may", "require", "verify", "pin"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_short_sessions_go_on_from_earlier_ones(inside, made, level, version):
+    """What is known of the server holds for them too, and what we showed it; and a reload with other rules begins anew."""
+    authority, ours = made("ca", is_ca=True), made("ours", "gw.example.com")
+    theirs = made("theirs", "mail.example.com", by=authority)
+    peer = {"certificate": str(ours.cert), "key": str(ours.key)}
+    if level == "verify":
+        peer.update(ca=str(authority.cert), name="mail.example.com")
+    if level == "pin":
+        peer["pins"] = [theirs.key_pin]
+    gateway, backend = inside(theirs, asks_by=ours, version=version, tls=level, tls_peer=peer, messages_per_connection=1)
+    sent_one_by_one(gateway, backend, "first", "second", "third")
+    assert [h["resumed"] for h in backend.handshakes] == [False, True, True]
+    assert [h["shown"] for h in backend.handshakes] == [ours.der] * 3
+    trust = {"verify": "ok", "pin": "pin"}.get(level, "none")
+    assert [e["verify"] for e in gateway.events("delivery")] == [trust] * 3
+    assert [e.get("resumed") for e in gateway.events("tls")] == [None, "yes", "yes"]
+    assert gateway.metric("postern_tls_resumed_total", direction="out") == 2
+    if level != "pin":
+        return
+    route = gateway.settings["domains"][0]["route"]
+    route["tls_peer"]["pins"] = [made("other", "x.example").key_pin]
+    gateway.configure()
+    gateway.cli("reload")
+    send(gateway, "to another key")
+    assert "none of the pins" in eventually(lambda: gateway.events("dest_down"), "the destination is down")[0]["text"]
+    assert len(backend.messages) == 3
+
+
+@pytest.mark.parametrize("level", ["may", "require"])
+def test_a_server_that_stumbles_over_a_ticket_gets_a_full_handshake(inside, made, level):
+    """Not clear text, nor a wait."""
+    gateway, backend = inside(made("theirs", "x.example"), tls=level, messages_per_connection=1)
+    sent_one_by_one(gateway, backend, "first")
+    usual, stumbled = backend.secure, []
+
+    def stumble(raw):
+        if stumbled:
+            return usual(raw)
+        stumbled.append(raw.recv(1))
+        raise OSError("it hangs up")
+    backend.secure = stumble
+    sent_one_by_one(gateway, backend, "second")
+    assert stumbled and [h["resumed"] for h in backend.handshakes] == [False, False]
+    assert not [line for line in backend.heard_in_clear if line.startswith("MAIL")] and not gateway.events("dest_down")
