@@ -1,12 +1,14 @@
 """OpenSMTPD as Debian packages it, unpacked beside the system; paths that are compiled in are its own in a mount namespace."""
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from .base import Cgroup, Unavailable, free_port, private_namespace, unpack, wait_for_port
 
 CONFIGURATION = """
-listen on 127.0.0.1 port {port} hostname gw.example.com
+{pki}
+listen on 127.0.0.1 port {port} hostname gw.example.com {options}
 smtp max-message-size 50M
 action "inside" relay host "smtp://127.0.0.1:{sink_port}"
 match from any for domain "example.com" action "inside"
@@ -16,11 +18,9 @@ match from any for domain "example.com" action "inside"
 class OpenSMTPD:
     name = "opensmtpd"
 
-    def __init__(self, directory, sink_port, verify=False, tls=None):
+    def __init__(self, directory, sink_port, verify=False, tls=None, extra=""):
         if verify:
             raise Unavailable("OpenSMTPD does not verify recipients")
-        if tls:
-            raise Unavailable("not set up for TLS here")
         root = unpack("opensmtpd")
         program = root / "usr/sbin/smtpd"
         r = subprocess.run(["ldd", program], capture_output=True, text=True)
@@ -31,7 +31,13 @@ class OpenSMTPD:
         d = self.directory
         for sub in ("spool", "empty", "run"):
             (d / sub).mkdir(parents=True)
-        (d / "smtpd.conf").write_text(CONFIGURATION.format(port=self.port, sink_port=sink_port))
+        pki = ""
+        if tls:
+            shutil.copy(tls[1], d / "key.pem")
+            os.chmod(d / "key.pem", 0o600)  # it refuses a key that others can read
+            pki = f'pki gw.example.com cert "{tls[0]}"\npki gw.example.com key "{d}/key.pem"'
+        options = f"{'tls pki gw.example.com' if tls else ''} {extra}"
+        (d / "smtpd.conf").write_text(CONFIGURATION.format(port=self.port, sink_port=sink_port, pki=pki, options=options))
         (d / "mailname").write_text("gw.example.com\n")
         mounts = ["mount -t tmpfs tmpfs /var/spool", "mkdir /var/spool/smtpd", f"mount --bind {d}/spool /var/spool/smtpd",
                   "mount -t tmpfs tmpfs /var/lib", "mkdir -p /var/lib/opensmtpd/empty", "mount -t tmpfs tmpfs /run",
