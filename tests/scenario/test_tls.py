@@ -433,18 +433,38 @@ def test_verified_server(inside, made, case):
         kept_back(gateway, backend, "TLS failed", "not trusted")
 
 
-@pytest.mark.parametrize("level", ["may", "require"])
-def test_fallback_to_clear_text_only_where_may(inside, made, level):
-    """A server whose TLS is broken: it speaks nothing that we speak."""
-    gateway, backend = inside(made("theirs", "x.example"), tls=level)
-    backend.tls.minimum_version = ssl.TLSVersion.TLSv1
-    backend.tls.maximum_version = ssl.TLSVersion.TLSv1_1
-    backend.tls.set_ciphers("ALL:@SECLEVEL=0")
-    send(gateway)
-    if level == "require":
-        kept_back(gateway, backend, "TLS failed")
+def hang_up(raw):
+    raw.shutdown(socket.SHUT_RDWR)
+    raise OSError("it hangs up")
+
+
+@pytest.mark.parametrize("level", ["may", "require", "verify", "pin"])
+@pytest.mark.parametrize("broken", ["old versions only", "hangs up"])
+def test_fallback_to_clear_text_only_where_may(inside, made, level, broken):
+    """A server whose TLS is broken, and which would take mail in the clear."""
+    theirs = made("theirs", "mail.example.com")
+    peer = {"verify": {"ca": str(theirs.cert), "name": "mail.example.com"}, "pin": {"pins": [theirs.key_pin]}}.get(level)
+    gateway, backend = inside(theirs, tls=level, **({"tls_peer": peer} if peer else {}))
+    backend.tls_needed = False
+    if broken == "hangs up":
+        backend.secure = hang_up
     else:
-        eventually(lambda: any(line.startswith("MAIL") for line in backend.heard_in_clear), "it is tried in the clear")
+        backend.tls.minimum_version, backend.tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        backend.tls.set_ciphers("ALL:@SECLEVEL=0")
+    send(gateway)
+    if level != "may":
+        kept_back(gateway, backend, *(["TLS failed"] if broken != "hangs up" else []))
+        return
+    told = delivered(gateway, backend)
+    assert "tls" not in told and told["dest"].startswith("127.0.0.2:")
+    assert not gateway.events("dest_down")
+
+
+def test_off_is_off(inside, made):
+    gateway, backend = inside(made("theirs", "x.example"), tls="off")
+    backend.tls_needed = False
+    send(gateway)
+    assert "tls" not in delivered(gateway, backend) and not backend.handshakes and "STARTTLS" not in backend.heard_in_clear
 
 
 @pytest.mark.parametrize("mechanisms", ["PLAIN LOGIN", "LOGIN", "EXTERNAL"])
