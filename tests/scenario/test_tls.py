@@ -530,6 +530,21 @@ def test_probes_have_the_tls_and_the_credentials_of_the_route(inside, made, tmp_
     assert "(credentials)" in shown_to_people and "AUTH PLAIN A" not in shown_to_people and "certificate: pin" in shown_to_people, shown_to_people
 
 
+@pytest.mark.parametrize("level", ["require", "verify", "pin"])
+def test_probes_are_not_asked_in_another_way_than_the_route_says(inside, made, level):
+    theirs, other = made("theirs", "mail.example.com"), made("other", "mail.example.com")
+    peer = {"verify": {"ca": str(other.cert), "name": "mail.example.com"}, "pin": {"pins": [other.key_pin]}}.get(level)
+    gateway, backend = inside(None if level == "require" else theirs, tls=level, settings={"verify": {"mode": "unverified"}},
+                              **({"tls_peer": peer} if peer else {}))
+    backend.users, backend.tls_needed = {"bob@example.com"}, False
+    s = gateway.smtp()
+    s.ehlo()
+    s.say("MAIL FROM:<alice@example.net>")
+    for recipient in ("bob@example.com", "nobody@example.com"):
+        assert s.say(f"RCPT TO:<{recipient}>").code in (450, 451)
+    assert not backend.probes() and not [line for line in backend.heard_in_clear if line.startswith(("MAIL", "RCPT"))]
+
+
 # --- out: going on from an earlier session ---
 
 def sent_one_by_one(gateway, backend, *subjects):
