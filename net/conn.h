@@ -60,6 +60,7 @@ struct conn {
     int fd;                                 /* owned */
     err_t why, send_err;
     uint8_t state;
+    bool tried_resuming; /* of the handshake that failed */
     bool dialed, goes_first, paused, resuming, got_eof, eof_told, half_closed;
     bool parting; /* the peer has said its last word: no lingering */
     bool sparing; /* the peer is faster than whom it is for: reads take one buffer */
@@ -103,6 +104,9 @@ void conn_expect_tls(struct conn *c, struct tls_context *tls);
 void conn_go_first(struct conn *c);
 int conn_tls_client_tag(const struct conn *c, const struct tls_context *rules); /* -1 in the clear */
 const struct tls_info *conn_tls(const struct conn *c);                          /* NULL while in the clear */
+/* Of a handshake that failed: it was to go on from an earlier session. A full one may go well. Also in
+ * `closed`. */
+bool conn_tls_tried_resuming(const struct conn *c);
 /* Why TLS failed, for people, or NULL; not after `closed` began. */
 const char *conn_tls_error(const struct conn *c);
 

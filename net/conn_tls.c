@@ -15,6 +15,25 @@
 #define TURNS_NS_PER_TICK (UINT64_C(1) * NS_PER_MS) /* for handshakes; an RSA signature takes as long */
 #define ALERT_MS          2000 /* after a failure: time for the alert to reach the peer */
 
+static void peer_text(const struct conn *c, struct sbuf *out)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof sa;
+    struct endpoint e;
+    if (getpeername(c->fd, (struct sockaddr *)&sa, &len) == 0 &&
+        endpoint_from_sockaddr((struct sockaddr *)&sa, &e) == 0)
+        endpoint_format(&e, out);
+}
+
+static void name_peer(struct conn *c)
+{
+    char text[64];
+    struct sbuf peer = SBUF_ON(text);
+    peer_text(c, &peer);
+    if (peer.n)
+        tls_session_peer(c->tls->session, sbuf_view(&peer));
+}
+
 void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name)
 {
     must(!c->tls);
@@ -31,6 +50,8 @@ void conn_starttls(struct conn *c, struct tls_context *tls, str_t server_name)
     t->start_err = tls_session_create(&t->session, tls, server_name);
     t->starting = true;
     c->tls = t; /* clear output stays in `wire`, in front of all ciphertext */
+    if (!t->start_err && c->dialed)
+        name_peer(c);
     conn_schedule(c);
 }
 
@@ -66,6 +87,11 @@ const char *conn_tls_error(const struct conn *c)
     return text && text[0] ? text : t->why ? err_text(t->why) : NULL;
 }
 
+bool conn_tls_tried_resuming(const struct conn *c)
+{
+    return c->tried_resuming;
+}
+
 static void tell_handshake(const struct conn *c, err_t err)
 {
     struct conn_tls *t = c->tls;
@@ -75,12 +101,7 @@ static void tell_handshake(const struct conn *c, err_t err)
         metric_inc(err ? M_tls_failed_in : M_tls_ok_in);
     char peer[64];
     struct sbuf b = SBUF_ON(peer);
-    struct sockaddr_storage sa;
-    socklen_t len = sizeof sa;
-    struct endpoint e;
-    if (getpeername(c->fd, (struct sockaddr *)&sa, &len) == 0 &&
-        endpoint_from_sockaddr((struct sockaddr *)&sa, &e) == 0)
-        endpoint_format(&e, &b);
+    peer_text(c, &b);
     const struct tls_info *info = err ? NULL : tls_session_info(t->session);
     if (info && info->resumed)
         metric_inc(c->dialed ? M_tls_resumed_out : M_tls_resumed_in);
@@ -110,6 +131,12 @@ static void collect(struct conn *c)
         conn_schedule(c);
 }
 
+static void handshake_failed(struct conn *c)
+{
+    if (c->tls->session)
+        c->tried_resuming = tls_session_forget(c->tls->session);
+}
+
 /* The alert still leaves, then the connection ends with `err`. */
 static void broken(struct conn *c, err_t err)
 {
@@ -117,6 +144,8 @@ static void broken(struct conn *c, err_t err)
     bool shaking_hands = !t->established;
     t->broken = true;
     t->why = err;
+    if (shaking_hands)
+        handshake_failed(c);
     if (t->session)
         collect(c);
     pieces_drop(conn_loop_of(c), &t->plain);
@@ -303,6 +332,8 @@ void conn_tls_free(struct conn *c)
     struct conn_tls *t = c->tls;
     list_remove(&t->turn);
     pieces_drop(conn_loop_of(c), &t->plain); /* while c->tls is set: a release that writes adds to `plain` */
+    if (!t->established && !t->broken)
+        handshake_failed(c); /* a reset, or we had waited long enough */
     c->tls = NULL;
     if (t->session)
         tls_session_destroy(t->session);

@@ -27,8 +27,11 @@ struct tls_session {
     SSL *ssl;                    /* owned; owns the BIO */
     struct bytes in, out;        /* ciphertext */
     bool established, broken, out_of_memory;
+    bool has_peer, tried_kept;
+    uint8_t kept_key[32];   /* clients: of the server's name, then of its address too */
     struct tls_hello hello; /* of the client, while the server chooses */
     struct tls_info info;
+    long verdict; /* X509_V_ERR_... of the server's certificate; 0: it is fine */
     char server_name[TLS_NAME_BYTES], error[192];
     char shown_pin[sizeof "spki:" + 64 + 1]; /* of a server that none of the pins fits */
 };
@@ -161,6 +164,7 @@ err_t tls_session_create(struct tls_session **out, struct tls_context *t, str_t 
     } else {
         SSL_set_connect_state(ssl);
         err = set_peer_name(s, server_name);
+        tls_sha256(server_name.p, server_name.n, s->kept_key);
     }
     if (err) {
         tls_session_destroy(s);
@@ -181,22 +185,51 @@ void tls_session_destroy(struct tls_session *s)
     free(s);
 }
 
+/* --- going on from an earlier session --- */
+
+void tls_session_peer(struct tls_session *s, str_t peer)
+{
+    uint8_t words[sizeof s->kept_key + 32];
+    struct tls_kept *kept = s->context->kept;
+    if (!kept)
+        return;
+    memcpy(words, s->kept_key, sizeof s->kept_key);
+    tls_sha256(peer.p, peer.n, words + sizeof s->kept_key);
+    tls_sha256(words, sizeof words, s->kept_key);
+    s->has_peer = true;
+    SSL_SESSION *session = tls_kept_take(kept, s->kept_key);
+    s->tried_kept = session && SSL_set_session(s->ssl, session);
+    SSL_SESSION_free(session);
+}
+
+bool tls_session_forget(struct tls_session *s)
+{
+    if (s->has_peer)
+        tls_kept_forget(s->context->kept, s->kept_key);
+    return s->tried_kept;
+}
+
+const uint8_t *tls_session_kept_key(SSL *ssl)
+{
+    const struct tls_session *s = SSL_get_app_data(ssl);
+    return s->has_peer ? s->kept_key : NULL;
+}
+
 /* --- bytes --- */
 
 /* Keeps the first reason: what follows a failure only says that there was one. */
 static err_t fail(struct tls_session *s)
 {
     struct sbuf text = {s->error, 0, sizeof s->error - 1, false};
-    long verdict = SSL_get_verify_result(s->ssl);
     if (!s->broken) {
         s->broken = true;
         if (s->out_of_memory) {
             sbuf_cstr(&text, "out of memory");
         } else if (s->shown_pin[0]) {
             sbuf_printf(&text, "none of the pins fits the certificate: it has %s", s->shown_pin);
-        } else if (ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_SSL &&
-                   ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-            sbuf_printf(&text, "the certificate is not trusted: %s", X509_verify_cert_error_string(verdict));
+        } else if (s->verdict) {
+            sbuf_printf(&text, "the certificate is not trusted: %s",
+                        X509_verify_cert_error_string(s->verdict));
         } else {
             tls_queue_text(&text);
         }
@@ -230,7 +263,7 @@ static void take_info(struct tls_session *s)
             s->context->rule_count ? tls_client_judge(s->context, s->ssl, &s->info.tag) : TLS_TRUST_NONE;
     else if (s->context->pin_count)
         s->info.trust = TLS_TRUST_PIN;
-    else if (s->context->verify && SSL_get_verify_result(s->ssl) == X509_V_OK)
+    else if (s->context->verify)
         s->info.trust = TLS_TRUST_OK;
 }
 
@@ -330,6 +363,12 @@ void tls_session_no_pin_fits(SSL *ssl, X509 *shown)
     sbuf_cstr(&out, "spki:");
     for (size_t i = 0; i < sizeof pin.sha256; i++)
         sbuf_printf(&out, "%02x", pin.sha256[i]);
+}
+
+void tls_session_not_trusted(SSL *ssl, long verdict)
+{
+    struct tls_session *s = SSL_get_app_data(ssl);
+    s->verdict = verdict;
 }
 
 const struct tls_context *tls_session_context(SSL *ssl)

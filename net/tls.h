@@ -68,6 +68,7 @@ struct tls_client_options {
     const struct tls_pin *pins; /* one must fit, and nothing else counts; copied */
     size_t pin_count;
     str_t cert_file, key_file; /* PEM, what we show; absent: nothing */
+    bool resumes;              /* sessions go on from earlier ones with the same server (tls_session_peer) */
 };
 /* All files are read here, never later. opt: NULL is fine: any certificate will do. */
 err_t tls_context_client(struct tls_context **out, const struct tls_client_options *opt,
@@ -79,6 +80,12 @@ void tls_context_unref(struct tls_context *t); /* NULL is fine */
  * may be absent, but not for a context that verifies: ERR_TLS. */
 err_t tls_session_create(struct tls_session **out, struct tls_context *t, str_t server_name) WARN_UNUSED;
 void tls_session_destroy(struct tls_session *s); /* NULL is fine */
+/* Clients, before the handshake: whom it is with, an address and port. In a context that resumes: from an
+ * earlier session with the same, under the same server_name; and what the server gives for later is kept. */
+void tls_session_peer(struct tls_session *s, str_t peer);
+/* The handshake failed: nothing that was kept of this peer is used again. True: it was tried with some, so
+ * that it may go well without. */
+bool tls_session_forget(struct tls_session *s);
 /* Ciphertext from the peer, all of it taken. The caller bounds what it feeds while it does not read. */
 err_t tls_feed(struct tls_session *s, const uint8_t *p, size_t n) WARN_UNUSED;
 /* Drives the handshake: 0 = done, ERR_PENDING = needs more from the peer, else failed (tls_error_text); then

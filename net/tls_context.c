@@ -46,7 +46,7 @@ static err_t context_create(struct tls_context **out, bool is_server, struct sbu
     }
     t->refs = 1;
     t->is_server = is_server;
-    /* Tickets carry the resumption state; a cache of our own would only cost memory. */
+    /* Tickets carry the resumption state; a cache of the library's would only cost memory. */
     SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_OFF);
     if (!SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION) ||
         !SSL_CTX_set_max_proto_version(t->ctx, TLS1_3_VERSION) ||
@@ -186,7 +186,7 @@ static err_t set_trust(struct tls_context *t, const struct tls_client_options *o
 {
     X509_STORE *store;
     t->verify = opt->verify;
-    SSL_CTX_set_verify(t->ctx, opt->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_verify(t->ctx, SSL_VERIFY_NONE, NULL);
     if (opt->pin_count) {
         t->pins = calloc(opt->pin_count, sizeof *t->pins);
         if (!t->pins)
@@ -198,6 +198,7 @@ static err_t set_trust(struct tls_context *t, const struct tls_client_options *o
     }
     if (!opt->verify)
         return 0;
+    SSL_CTX_set_custom_verify(t->ctx, SSL_VERIFY_PEER, tls_check_chain);
     if (!opt->ca_file.n) {
         load_trust(t->ctx);
         return 0;
@@ -237,6 +238,8 @@ err_t tls_context_client(struct tls_context **out, const struct tls_client_optio
     err = set_trust(t, opt, error);
     if (!err)
         err = set_own(t, opt, error);
+    if (!err && opt->resumes)
+        err = tls_kept_create(t);
     if (err) {
         tls_context_unref(t);
         return err;
@@ -261,6 +264,7 @@ void tls_context_unref(struct tls_context *t)
         X509_STORE_free(t->rules[i].store);
     free(t->rules);
     free(t->pins);
+    tls_kept_destroy(t->kept);
     SSL_CTX_free(t->ctx);
     free(t);
 }

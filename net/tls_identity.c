@@ -75,7 +75,7 @@ static void take_names(struct tls_identity *id, X509 *x)
     GENERAL_NAMES_free(names);
 }
 
-static int64_t end_of(const X509 *x)
+int64_t tls_end_of(const X509 *x)
 {
     ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
     int days, seconds;
@@ -95,7 +95,7 @@ static bool take_certificate(struct tls_identity *id, X509 *x)
     if (!buffer)
         return false;
     id->chain[id->chain_count++] = buffer;
-    id->not_after_s = MIN(id->not_after_s, end_of(x));
+    id->not_after_s = MIN(id->not_after_s, tls_end_of(x));
     return true;
 }
 

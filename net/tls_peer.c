@@ -124,6 +124,28 @@ err_t tls_context_add_client_pin(struct tls_context *t, const struct tls_pin *pi
     return 0;
 }
 
+/* As the library would do it by itself; but what it does by itself it does not do again when a session is
+ * resumed. */
+enum ssl_verify_result_t tls_check_chain(SSL *ssl, uint8_t *alert)
+{
+    STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(ssl);
+    X509_STORE *store = SSL_CTX_get_cert_store(SSL_get_SSL_CTX(ssl));
+    X509_STORE_CTX *check = X509_STORE_CTX_new();
+    long verdict = X509_V_ERR_UNSPECIFIED;
+    if (check && chain && sk_X509_num(chain) &&
+        X509_STORE_CTX_init(check, store, sk_X509_value(chain, 0), chain) &&
+        X509_STORE_CTX_set_default(check, "ssl_server") &&
+        X509_VERIFY_PARAM_set1(X509_STORE_CTX_get0_param(check), SSL_get0_param(ssl)))
+        verdict = X509_verify_cert(check) == 1 ? X509_V_OK : X509_STORE_CTX_get_error(check);
+    X509_STORE_CTX_free(check);
+    ERR_clear_error();
+    if (verdict == X509_V_OK)
+        return ssl_verify_ok;
+    tls_session_not_trusted(ssl, verdict);
+    *alert = (uint8_t)SSL_alert_from_verify_result(verdict);
+    return ssl_verify_invalid;
+}
+
 err_t tls_load_store(X509_STORE **out, str_t ca_file, struct sbuf *error)
 {
     char path[PATH_MAX];

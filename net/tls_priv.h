@@ -47,6 +47,7 @@ struct tls_context {
     size_t rule_count;
     struct tls_pin *pins; /* owned; clients only */
     size_t pin_count;
+    struct tls_kept *kept; /* owned; clients that resume only */
 };
 
 /* What a ClientHello says that the library does not tell later. */
@@ -67,6 +68,7 @@ void tls_describe_bad_pem(const char *path, const char *what, struct sbuf *error
 /* tls_identity.c */
 err_t tls_identity_load(struct tls_identity **out, str_t cert_file, str_t key_file, struct sbuf *error);
 void tls_identity_free(struct tls_identity *id); /* NULL is fine */
+int64_t tls_end_of(const X509 *x);               /* seconds since 1970 */
 bool tls_identity_has_name(const struct tls_identity *id, str_t name);
 void tls_hello_read(struct tls_hello *out, const SSL_CLIENT_HELLO *hello);
 /* The one for this client; NULL: the context has none. */
@@ -76,6 +78,7 @@ const struct tls_identity *tls_identity_choose(const struct tls_context *t, str_
 
 /* tls_peer.c */
 enum ssl_verify_result_t tls_check_pins(SSL *ssl, uint8_t *alert);
+enum ssl_verify_result_t tls_check_chain(SSL *ssl, uint8_t *alert);
 err_t tls_load_store(X509_STORE **out, str_t ca_file, struct sbuf *error);
 bool tls_pin_of(X509 *x, bool is_key, struct tls_pin *out);
 bool tls_pin_matches(const struct tls_pin *pin, X509 *x);
@@ -100,9 +103,19 @@ void ticket_keys_turn(struct ticket_keys *k, uint64_t now_ns);
 /* By the name in a ticket; NULL: unknown or over. *old: the client should get a new one. */
 const struct ticket_key *ticket_keys_find(const struct ticket_keys *k, const uint8_t *name, bool *old);
 
+/* tls_kept.c */
+err_t tls_kept_create(struct tls_context *t); /* when it is known what the context wants of servers */
+void tls_kept_destroy(struct tls_kept *k);    /* NULL is fine */
+/* The newest; the caller's. NULL: there is none. */
+SSL_SESSION *tls_kept_take(struct tls_kept *k, const uint8_t key[32]);
+void tls_kept_forget(struct tls_kept *k, const uint8_t key[32]);
+
 /* tls.c */
+const uint8_t *tls_session_kept_key(SSL *ssl); /* NULL: the session is not to be kept */
 struct tls_hello *tls_session_hello(SSL *ssl);
-void tls_session_no_pin_fits(SSL *ssl, X509 *shown); /* for the text of the error */
+/* For the text of the error. */
+void tls_session_no_pin_fits(SSL *ssl, X509 *shown);
+void tls_session_not_trusted(SSL *ssl, long verdict); /* X509_V_ERR_... */
 const struct tls_context *tls_session_context(SSL *ssl);
 
 #endif

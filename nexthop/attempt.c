@@ -57,10 +57,12 @@ struct candidate *attempt_candidate(const struct attempt *t, const struct candid
     return t->generation == c->generation ? &c->list[t->index] : NULL;
 }
 
-void attempt_tls_failed(struct attempt *t, const struct candidates *c)
+void attempt_tls_failed(struct attempt *t, const struct candidates *c, bool tried_resuming)
 {
     struct candidate *to = attempt_candidate(t, c);
-    if (t->access->level == TLS_MAY && to && !to->tls_broken) /* better in the clear than not at all */
+    if (tried_resuming && to)
+        t->tls_broke = true;
+    else if (t->access->level == TLS_MAY && to && !to->tls_broken) /* better in the clear than not at all */
         to->tls_broken = t->tls_broke = true;
 }
 

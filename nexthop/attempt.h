@@ -14,7 +14,7 @@ struct attempt {
     struct hop_access *access; /* counted, until attempt_end() */
     struct tls_context *tls;   /* of `access`; NULL: in the clear */
     enum smtpc_tls level;
-    bool tls_broke; /* the handshake failed, the same address will do in the clear */
+    bool tls_broke; /* the handshake failed, another way will do at the same address */
 
     /* attempt-private */
     uint32_t index, generation; /* of the candidate */
@@ -31,8 +31,9 @@ str_t attempt_server_name(const struct attempt *t);
 void attempt_end(struct attempt *t); /* twice is fine */
 /* The candidate that it is at; NULL: resolved anew since. */
 struct candidate *attempt_candidate(const struct attempt *t, const struct candidates *c);
-/* The handshake failed. Opportunistic TLS does without from now on, at once at the same address. */
-void attempt_tls_failed(struct attempt *t, const struct candidates *c);
+/* The handshake failed. Was it to go on from an earlier session, a full one is tried at once at the same
+ * address, whatever the level. Opportunistic TLS does without from now on, there and at once. */
+void attempt_tls_failed(struct attempt *t, const struct candidates *c, bool tried_resuming);
 /* The connection failed; `spoke`: not for want of a server there. True: as candidates_failed(). */
 bool attempt_failed(struct attempt *t, const struct candidates *c, bool spoke, uint64_t now_ms);
 

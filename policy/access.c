@@ -93,7 +93,8 @@ static bool make_context(struct builder *b, const struct cfg_route *r, struct tl
                                      .ca_file = r->tls_peer.ca,
                                      .pins = pins,
                                      .cert_file = r->tls_peer.certificate,
-                                     .key_file = r->tls_peer.key};
+                                     .key_file = r->tls_peer.key,
+                                     .resumes = true};
     for (size_t i = 0; r->tls == TLS_PIN && i < MIN(r->tls_peer.pin_count, (size_t)PINS_MAX); i++)
         if (tls_pin_parse(r->tls_peer.pins[i].text, &pins[opt.pin_count++]))
             return say(b, r->tls_peer.pins[i].mark, "pins", STR("this is no pin"));
@@ -103,12 +104,13 @@ static bool make_context(struct builder *b, const struct cfg_route *r, struct tl
     return err ? say(b, r->tls_peer.mark, "tls_peer", sbuf_view(&error)) : true;
 }
 
-/* Stores are large, and reading them takes a while: one context for all that want the same. */
+/* Stores are large, and reading them takes a while: one context for all that want the same; and so none of
+ * what it keeps of sessions is used at another level. */
 static struct tls_context *find_context(struct builder *b, const struct cfg_route *r)
 {
     struct gbuf words = {0};
     struct tls_context *t;
-    gbuf_printf(&words, "%d", r->tls == TLS_VERIFY ? 2 : r->tls == TLS_PIN ? 1 : 0);
+    gbuf_printf(&words, "%d", (int)r->tls);
     tls_words(r, &words);
     str_t key = words.overflow ? STR_NONE : arena_str(&b->p->arena, gbuf_view(&words));
     gbuf_free(&words);

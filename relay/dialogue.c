@@ -150,7 +150,7 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
      * without BDAT. */
     c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count && !smtpc_bdat_unknown(c->smtpc);
     if (at == STAGE_TLS)
-        attempt_tls_failed(&c->to, &c->dest->candidates);
+        attempt_tls_failed(&c->to, &c->dest->candidates, conn_tls_tried_resuming(c->conn));
     outconn_doom(c, &a);
 }
 

@@ -84,7 +84,7 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
     if (at != STAGE_IDLE)
         patience_hung_up(&c->backend->patience, c->refused_count, loop_now_ms(c->backend->verifier->loop));
     if (at == STAGE_TLS)
-        attempt_tls_failed(&c->to, &c->backend->candidates);
+        attempt_tls_failed(&c->to, &c->backend->candidates, conn_tls_tried_resuming(c->conn));
     probeconn_doom(c);
 }
 

@@ -326,8 +326,8 @@ static void on_secured(struct conn *conn, err_t err)
         return;
     const struct tls_info *tls = err ? NULL : conn_tls(conn);
     if (tls)
-        transcript_note(c->backend, "TLS: %s, %s, certificate: %s", tls->version, tls->cipher,
-                        tls_trust_name(tls->trust));
+        transcript_note(c->backend, "TLS: %s, %s, certificate: %s%s", tls->version, tls->cipher,
+                        tls_trust_name(tls->trust), tls->resumed ? ", resumed" : "");
     else
         transcript_note(c->backend, "TLS: %s", conn_tls_error(conn));
     smtpc_secured(c->smtpc, err);

@@ -19,6 +19,7 @@ acl_smtp_rcpt = rcpt
 deliver_drop_privilege
 host_lookup =
 {tls}
+{extra}
 smtp_accept_max = 300
 smtp_accept_max_per_host = 300
 smtp_accept_queue_per_connection = 0
@@ -56,7 +57,7 @@ begin retry
 class Exim:
     name = "exim"
 
-    def __init__(self, directory, sink_port, verify=False, tls=None):
+    def __init__(self, directory, sink_port, verify=False, tls=None, extra=""):
         root = unpack("exim4-daemon-light", "exim4-base", "libidn12")
         program = root / "usr/sbin/exim4"
         program.chmod(0o755)  # not set-uid: it would forget LD_LIBRARY_PATH, and needs no root once it listens
@@ -69,7 +70,7 @@ class Exim:
         self.directory.mkdir(parents=True)
         callout = "  require verify = recipient/callout=30s" if verify else ""
         (self.directory / "exim.conf").write_text(CONFIGURATION.format(
-            program=program, d=self.directory, port=self.port, sink_port=sink_port, verify=callout,
+            program=program, d=self.directory, port=self.port, sink_port=sink_port, verify=callout, extra=extra,
             tls=f"tls_advertise_hosts = *\ntls_certificate = {tls[0]}\ntls_privatekey = {tls[1]}" if tls else "tls_advertise_hosts ="))
         self.command, ids = private_namespace(
             self.directory, ["Debian-exim"], [], [program, "-C", self.directory / "exim.conf", "-bdf", "-q30m"])

@@ -56,7 +56,7 @@ address_verify_poll_delay = 1s
 
 
 class Postfix:
-    def __init__(self, directory, sink_port, tuned=True, verify=False, tls=None):
+    def __init__(self, directory, sink_port, tuned=True, verify=False, tls=None, extra=""):
         if not shutil.which("postfix", path="/usr/sbin:/usr/bin"):
             raise Unavailable("postfix is not installed")
         self.name = "postfix tuned" if tuned else "postfix as packaged"
@@ -71,6 +71,7 @@ class Postfix:
             text += POSTFIX_VERIFY + (POSTFIX_VERIFY_TUNED if tuned else "")
         if tls:
             text += f"smtpd_tls_cert_file = {tls[0]}\nsmtpd_tls_key_file = {tls[1]}\nsmtpd_tls_security_level = may\n"
+        text += extra
         (self.etc / "main.cf").write_text(text.format(d=self.directory, sink_port=sink_port))
         proto = Path("/usr/share/postfix/master.cf.dist").read_text()
         lines = []

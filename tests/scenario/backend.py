@@ -24,7 +24,8 @@ class Backend:
         self.asked, self.senders, self.messages, self.connections, self.open, self.open_max, self.helos = [], [], [], 0, 0, 0, []
         self.unanswered, self.unanswered_max = 0, 0
         self.sockets = set()
-        self.tls = None  # an ssl.SSLContext: STARTTLS is offered, and needed for MAIL
+        self.tls = None  # an ssl.SSLContext: STARTTLS is offered, and needed for MAIL unless tls_needed is false
+        self.tls_needed = True
         self.login = None  # ("PLAIN LOGIN", user, password): AUTH is offered, and needed for MAIL
         self.handshakes, self.logins, self.heard_in_clear = [], [], []
         self.listener = None
@@ -107,7 +108,8 @@ class Backend:
         s = self.tls.wrap_socket(raw, server_side=True)
         with self.lock:
             self.sockets.add(s)
-            self.handshakes.append({"version": s.version(), "name": names[0] if names else None, "shown": s.getpeercert(binary_form=True)})
+            self.handshakes.append({"version": s.version(), "name": names[0] if names else None, "shown": s.getpeercert(binary_form=True),
+                                    "resumed": s.session_reused})
         return s, s.makefile("rb")
 
     def authenticate(self, line, f, say):
@@ -156,7 +158,7 @@ class Backend:
                 known = self.authenticate(line.decode().strip(), f, say)
                 say("235 2.7.0 welcome" if known else "535 5.7.8 no")
                 continue
-            if line.startswith(b"MAIL") and (self.tls and not secure or self.login and not known):
+            if line.startswith(b"MAIL") and (self.tls and self.tls_needed and not secure or self.login and not known):
                 say("530 5.7.0 not like this")
                 continue
             line = line.decode("utf-8").rstrip("\r\n")

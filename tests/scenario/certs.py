@@ -11,6 +11,11 @@ def openssl(*args, text=None):
     return r.stdout
 
 
+def certificates(*some):
+    """The `tls` section with these."""
+    return {"certificates": [c.files for c in some]}
+
+
 class Certificate:
     """A key pair with a certificate, signed by `by` or by itself. kind: ec or rsa; days may be negative: it has ended."""
 

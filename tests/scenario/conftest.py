@@ -21,6 +21,7 @@ FAILED = pytest.StashKey[bool]()
 PATIENCE_S = 60  # how long a condition may take on a loaded machine; never waited out when things work
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "demo")]
+from certs import Certificate  # noqa: E402
 from ports import free_port  # noqa: E402
 
 
@@ -314,6 +315,23 @@ def run(tmp_path):
         process = thing.process if isinstance(thing, Gateway) else thing
         if process:
             process.kill()
+
+
+@pytest.fixture
+def made(tmp_path):
+    """made("label", "name", ...): a certificate."""
+    def make(label, *names, **more):
+        return Certificate(tmp_path, label, *names, **more)
+    return make
+
+
+@pytest.fixture
+def scene(run):
+    """The usual scene with TLS: scene(tls settings, more settings) -> gateway, internal sink, edge sink."""
+    def start(tls, kind=Gateway, **settings):
+        internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
+        return run(kind, **{"tls": tls, **routes(internal, edge), **settings}), internal, edge
+    return start
 
 
 @pytest.fixture

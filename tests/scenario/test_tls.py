@@ -1,6 +1,5 @@
 """TLS both ways: clients of several kinds in, gateways and other servers out."""
 import re
-import shutil
 import smtplib
 import socket
 import ssl
@@ -9,23 +8,11 @@ import subprocess
 import pytest
 
 from backend import Backend
-from certs import Certificate
+from certs import certificates
 from conftest import EDGE, INTERNAL, PATIENCE_S, Gateway, Sink, Smtp, eventually, message, routes
 from ports import free_port
 
 pytestmark = pytest.mark.sanitized
-
-
-@pytest.fixture
-def made(tmp_path):
-    """made("label", "name", ...): a certificate."""
-    def make(label, *names, **more):
-        return Certificate(tmp_path, label, *names, **more)
-    return make
-
-
-def certificates(*some):
-    return {"certificates": [c.files for c in some]}
 
 
 @pytest.fixture
@@ -41,15 +28,6 @@ class TwoDoors(Gateway):
         self.second_port = free_port()
         self.configure(**{"listeners": [{"address": f"127.0.0.1:{self.port}"},
                                         {"address": f"127.0.0.1:{self.second_port}", "tls": second}], **settings})
-
-
-@pytest.fixture
-def scene(run):
-    """The usual scene with TLS: scene(tls settings, more settings) -> gateway, internal sink, edge sink."""
-    def start(tls, kind=Gateway, **settings):
-        internal, edge = run(Sink, address=INTERNAL, name="internal"), run(Sink, address=EDGE, name="edge")
-        return run(kind, **{"tls": tls, **routes(internal, edge), **settings}), internal, edge
-    return start
 
 
 def client_context(version=None, shows=None, ciphers=None):
@@ -146,22 +124,6 @@ def test_openssl_gets_what_it_asks_for(scene, made):
                     ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA256"]):
         r = s_client(gateway, *refused)
         assert r.returncode != 0 and "Cipher is (NONE)" in r.stdout, r.stdout + r.stderr
-
-
-@pytest.mark.skipif(not shutil.which("sslscan"), reason="needs sslscan")
-@pytest.mark.parametrize("kind", ["ec", "rsa"])
-def test_sslscan_finds_nothing_weak(scene, made, kind):
-    gateway, _, _ = scene(certificates(made("gw", "gw.example.com", kind=kind)), limits={"sessions_per_client": 0})
-    text = subprocess.run(["sslscan", "--no-colour", "--starttls-smtp", f"127.0.0.1:{gateway.port}"], capture_output=True, text=True,
-                          timeout=PATIENCE_S).stdout
-    protocols = dict(re.findall(r"^(SSLv2|SSLv3|TLSv1\.\d) +(enabled|disabled)$", text, re.M))
-    assert protocols == {"SSLv2": "disabled", "SSLv3": "disabled", "TLSv1.0": "disabled", "TLSv1.1": "disabled", "TLSv1.2": "enabled",
-                         "TLSv1.3": "enabled"}, text
-    taken = set(re.findall(r"^(?:Preferred|Accepted) +TLSv1\.\d +\d+ bits +(\S+)", text, re.M))
-    key = "ECDSA" if kind == "ec" else "RSA"
-    assert taken == {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", f"ECDHE-{key}-AES128-GCM-SHA256",
-                     f"ECDHE-{key}-AES256-GCM-SHA384", f"ECDHE-{key}-CHACHA20-POLY1305"}, text
-    assert ("RSA Key Strength:    2048" in text) if kind == "rsa" else ("ECC Curve Name:      prime256v1" in text), text
 
 
 # --- how much TLS ---
@@ -471,18 +433,38 @@ def test_verified_server(inside, made, case):
         kept_back(gateway, backend, "TLS failed", "not trusted")
 
 
-@pytest.mark.parametrize("level", ["may", "require"])
-def test_fallback_to_clear_text_only_where_may(inside, made, level):
-    """A server whose TLS is broken: it speaks nothing that we speak."""
-    gateway, backend = inside(made("theirs", "x.example"), tls=level)
-    backend.tls.minimum_version = ssl.TLSVersion.TLSv1
-    backend.tls.maximum_version = ssl.TLSVersion.TLSv1_1
-    backend.tls.set_ciphers("ALL:@SECLEVEL=0")
-    send(gateway)
-    if level == "require":
-        kept_back(gateway, backend, "TLS failed")
+def hang_up(raw):
+    raw.shutdown(socket.SHUT_RDWR)
+    raise OSError("it hangs up")
+
+
+@pytest.mark.parametrize("level", ["may", "require", "verify", "pin"])
+@pytest.mark.parametrize("broken", ["old versions only", "hangs up"])
+def test_fallback_to_clear_text_only_where_may(inside, made, level, broken):
+    """A server whose TLS is broken, and which would take mail in the clear."""
+    theirs = made("theirs", "mail.example.com")
+    peer = {"verify": {"ca": str(theirs.cert), "name": "mail.example.com"}, "pin": {"pins": [theirs.key_pin]}}.get(level)
+    gateway, backend = inside(theirs, tls=level, **({"tls_peer": peer} if peer else {}))
+    backend.tls_needed = False
+    if broken == "hangs up":
+        backend.secure = hang_up
     else:
-        eventually(lambda: any(line.startswith("MAIL") for line in backend.heard_in_clear), "it is tried in the clear")
+        backend.tls.minimum_version, backend.tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        backend.tls.set_ciphers("ALL:@SECLEVEL=0")
+    send(gateway)
+    if level != "may":
+        kept_back(gateway, backend, *(["TLS failed"] if broken != "hangs up" else []))
+        return
+    told = delivered(gateway, backend)
+    assert "tls" not in told and told["dest"].startswith("127.0.0.2:")
+    assert not gateway.events("dest_down")
+
+
+def test_off_is_off(inside, made):
+    gateway, backend = inside(made("theirs", "x.example"), tls="off")
+    backend.tls_needed = False
+    send(gateway)
+    assert "tls" not in delivered(gateway, backend) and not backend.handshakes and "STARTTLS" not in backend.heard_in_clear
 
 
 @pytest.mark.parametrize("mechanisms", ["PLAIN LOGIN", "LOGIN", "EXTERNAL"])
@@ -546,3 +528,75 @@ def test_probes_have_the_tls_and_the_credentials_of_the_route(inside, made, tmp_
     assert not [line for line in backend.heard_in_clear if line.startswith(("MAIL", "AUTH"))]
     shown_to_people = gateway.cli("verify", "probe", "bob@example.com", check=False).stdout
     assert "(credentials)" in shown_to_people and "AUTH PLAIN A" not in shown_to_people and "certificate: pin" in shown_to_people, shown_to_people
+
+
+@pytest.mark.parametrize("level", ["require", "verify", "pin"])
+def test_probes_are_not_asked_in_another_way_than_the_route_says(inside, made, level):
+    theirs, other = made("theirs", "mail.example.com"), made("other", "mail.example.com")
+    peer = {"verify": {"ca": str(other.cert), "name": "mail.example.com"}, "pin": {"pins": [other.key_pin]}}.get(level)
+    gateway, backend = inside(None if level == "require" else theirs, tls=level, settings={"verify": {"mode": "unverified"}},
+                              **({"tls_peer": peer} if peer else {}))
+    backend.users, backend.tls_needed = {"bob@example.com"}, False
+    s = gateway.smtp()
+    s.ehlo()
+    s.say("MAIL FROM:<alice@example.net>")
+    for recipient in ("bob@example.com", "nobody@example.com"):
+        assert s.say(f"RCPT TO:<{recipient}>").code in (450, 451)
+    assert not backend.probes() and not [line for line in backend.heard_in_clear if line.startswith(("MAIL", "RCPT"))]
+
+
+# --- out: going on from an earlier session ---
+
+def sent_one_by_one(gateway, backend, *subjects):
+    for subject in subjects:
+        before = len(backend.messages)
+        send(gateway, subject)
+        eventually(lambda: len(backend.messages) > before and gateway.queued() == 0, f"{subject} is delivered")
+
+
+@pytest.mark.parametrize("level", ["may", "require", "verify", "pin"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_short_sessions_go_on_from_earlier_ones(inside, made, level, version):
+    """What is known of the server holds for them too, and what we showed it; and a reload with other rules begins anew."""
+    authority, ours = made("ca", is_ca=True), made("ours", "gw.example.com")
+    theirs = made("theirs", "mail.example.com", by=authority)
+    peer = {"certificate": str(ours.cert), "key": str(ours.key)}
+    if level == "verify":
+        peer.update(ca=str(authority.cert), name="mail.example.com")
+    if level == "pin":
+        peer["pins"] = [theirs.key_pin]
+    gateway, backend = inside(theirs, asks_by=ours, version=version, tls=level, tls_peer=peer, messages_per_connection=1)
+    sent_one_by_one(gateway, backend, "first", "second", "third")
+    assert [h["resumed"] for h in backend.handshakes] == [False, True, True]
+    assert [h["shown"] for h in backend.handshakes] == [ours.der] * 3
+    trust = {"verify": "ok", "pin": "pin"}.get(level, "none")
+    assert [e["verify"] for e in gateway.events("delivery")] == [trust] * 3
+    assert [e.get("resumed") for e in gateway.events("tls")] == [None, "yes", "yes"]
+    assert gateway.metric("postern_tls_resumed_total", direction="out") == 2
+    if level != "pin":
+        return
+    route = gateway.settings["domains"][0]["route"]
+    route["tls_peer"]["pins"] = [made("other", "x.example").key_pin]
+    gateway.configure()
+    gateway.cli("reload")
+    send(gateway, "to another key")
+    assert "none of the pins" in eventually(lambda: gateway.events("dest_down"), "the destination is down")[0]["text"]
+    assert len(backend.messages) == 3
+
+
+@pytest.mark.parametrize("level", ["may", "require"])
+def test_a_server_that_stumbles_over_a_ticket_gets_a_full_handshake(inside, made, level):
+    """Not clear text, nor a wait."""
+    gateway, backend = inside(made("theirs", "x.example"), tls=level, messages_per_connection=1)
+    sent_one_by_one(gateway, backend, "first")
+    usual, stumbled = backend.secure, []
+
+    def stumble(raw):
+        if stumbled:
+            return usual(raw)
+        stumbled.append(raw.recv(1))
+        raise OSError("it hangs up")
+    backend.secure = stumble
+    sent_one_by_one(gateway, backend, "second")
+    assert stumbled and [h["resumed"] for h in backend.handshakes] == [False, False]
+    assert not [line for line in backend.heard_in_clear if line.startswith("MAIL")] and not gateway.events("dest_down")

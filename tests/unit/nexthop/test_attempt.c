@@ -104,7 +104,7 @@ static void test_tls(void **state)
     assert_true(attempt_next(&t, &c, &may, false, 1000));
     assert_ptr_equal(t.tls, any);
     assert_int_equal(t.level, SMTPC_TLS_MAY);
-    attempt_tls_failed(&t, &c);
+    attempt_tls_failed(&t, &c, false);
     assert_true(t.tls_broke);
     assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
     assert_true(attempt_next(&t, &c, &may, false, 1000));
@@ -114,12 +114,34 @@ static void test_tls(void **state)
     assert_true(attempt_next(&other, &c, &require, false, 1000));
     assert_ptr_equal(other.tls, any);
     assert_int_equal(other.level, SMTPC_TLS_REQUIRE);
-    attempt_tls_failed(&other, &c);
+    attempt_tls_failed(&other, &c, false);
     assert_false(other.tls_broke);
     attempt_end(&t);
     attempt_end(&other);
     assert_int_equal(may.refs + require.refs, 2);
     candidates_free(&c);
+}
+
+/* A server that stumbles over a ticket costs neither mail nor TLS: a full handshake comes first. */
+static void test_a_full_handshake_before_clear_text(void **state)
+{
+    static const enum tls_level levels[] = {TLS_MAY, TLS_REQUIRE, TLS_VERIFY, TLS_PIN};
+    for (size_t i = 0; i < COUNT_OF(levels); i++) {
+        struct candidates c = three();
+        struct tls_context *any = (struct tls_context *)(void *)&c; /* only compared */
+        struct hop_access access = {.refs = 1, .level = levels[i], .tls = any};
+        struct attempt t = {0};
+        assert_true(attempt_next(&t, &c, &access, false, 1000));
+        attempt_tls_failed(&t, &c, true);
+        assert_int_equal(attempt_failed(&t, &c, false, 1000), false);
+        assert_true(attempt_next(&t, &c, &access, false, 1000));
+        assert_int_equal(t.at.port, 1);
+        assert_ptr_equal(t.tls, any);
+        attempt_tls_failed(&t, &c, false);
+        assert_int_equal(t.tls_broke, levels[i] == TLS_MAY);
+        attempt_end(&t);
+        candidates_free(&c);
+    }
 }
 
 static void test_time_left(void **state)
@@ -139,6 +161,7 @@ int main(void)
         cmocka_unit_test(test_a_new_list_is_tried_anew_but_not_for_ever),
         cmocka_unit_test(test_how_long_addresses_serve),
         cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_a_full_handshake_before_clear_text),
         cmocka_unit_test(test_time_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
