@@ -172,6 +172,8 @@ enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
 enum early { EARLY_OFF, EARLY_LOG, EARLY_REFUSE };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
+/* From PINNED on: enum received_format, of smtp/proto. */
+enum edge_format { EDGE_FORMAT_LEARNED, EDGE_FORMAT_ANY, EDGE_FORMAT_PINNED };
 /* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
 enum extension {
 #define EXTENSION(id, keyword) EXTENSION_##id,
@@ -207,6 +209,7 @@ struct config {
     struct cfg_network *edge_networks;
     size_t edge_network_count;
     struct cfg_names edge_names;
+    enum edge_format edge_format;
     struct cfg_network *xclient_networks;
     size_t xclient_network_count;
     struct cfg_network *trusted_networks;

@@ -139,7 +139,8 @@ void session_message_refused(struct smtpd_session *s, enum reply_id why)
     metric_inc(M_messages_refused);
     LOG(message_refused, LF_QID("sid", s->id), LF_IP("client", &s->peer), LF_STR("from", tx->sender),
         LF_U64("rcpts", tx->rcpt_count), LF_U64("size", tx->content.scan.bytes), LF_I64("reply", r->code),
-        LF_STR("text", r->text));
+        LF_IP("real", tx->real.step ? &tx->real.ip : NULL),
+        LF_CSTR("real_by", tx->real.step ? origin_step_name(tx->real.step) : NULL), LF_STR("text", r->text));
 }
 
 /* Clients declare what they could send; a server without these extensions can have whatever needs none. */
@@ -158,7 +159,7 @@ static void commit(struct smtpd_session *s)
     const struct content_scan *scan = &tx->content.scan;
     char trace[3072];
     struct sbuf b = SBUF_ON(trace);
-    const struct origin *real = session_origin(s);
+    const struct origin *real = &tx->real;
     struct envelope e = {
         .sender = tx->sender,
         .body = tx->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
@@ -182,11 +183,26 @@ static void commit(struct smtpd_session *s)
     s->ops->commit(s->host, &e, tx->rcpts, tx->rcpt_count, sbuf_view(&b)); /* last: tx may be gone */
 }
 
+/* Who sent it is known now, and may have sent enough. */
+static enum reply_id check_sender(struct smtpd_session *s)
+{
+    session_origin(s);
+    enum reply_id reply = session_check_share(s);
+    if (reply != R_ok) {
+        s->tx->body_open = false;
+        s->ops->body_abort(s->host);
+    }
+    return reply;
+}
+
 static void end_of_content(struct smtpd_session *s)
 {
     enum reply_id error = s->tx->content.error;
+    bool has_rcpts = s->tx->rcpt_count > 0;
     s->where = "after end of message";
-    if (error == R_ok && s->tx->rcpt_count) {
+    if (error == R_ok && has_rcpts)
+        error = check_sender(s);
+    if (error == R_ok && has_rcpts) {
         commit(s);
         return;
     }
