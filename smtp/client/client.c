@@ -87,6 +87,11 @@ void client_put_secret(struct smtpc *c, enum expect expect, str_t line)
     expect_reply(c, expect);
 }
 
+bool smtpc_has_pipelined(const struct smtpc *c)
+{
+    return c->features.pipelining && c->expected_count > 1;
+}
+
 bool smtpc_sends_secret(const struct smtpc *c)
 {
     return c->sending_secret;
