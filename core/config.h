@@ -62,6 +62,8 @@ struct cfg_auth {
     struct mark mark;          /* line 0: we do not log in */
 };
 
+enum eight_bit { EIGHT_BIT_REPORT, EIGHT_BIT_SEND };
+
 struct cfg_route {
     struct cfg_host *hosts; /* at least one when the route is set */
     size_t host_count;
@@ -73,6 +75,7 @@ struct cfg_route {
     struct cfg_auth auth;
     uint32_t connections_max; /* per worker, default 20 */
     uint32_t messages_max;    /* per connection, default 10000 */
+    enum eight_bit eight_bit; /* to servers without 8BITMIME; default report */
     struct cfg_rate rate;     /* of all workers together, default none */
     bool chunking;            /* BDAT, default true */
     struct mark mark;

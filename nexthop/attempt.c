@@ -35,6 +35,7 @@ struct smtpc_options attempt_options(const struct attempt *t, const char *hostna
         .helo_name = str_cstr(hostname),
         .lmtp = lmtp,
         .lock_step = t->lock_step,
+        .sends_eight_bit = a->sends_eight_bit,
         .tls = t->level,
         .chunking = a->chunking,
         .has_auth = a->has_auth,

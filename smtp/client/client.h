@@ -28,7 +28,8 @@ struct smtpc_auth { /* RFC 4954, 4616 (PLAIN); the user is not needed for EXTERN
 struct smtpc_options {
     str_t helo_name; /* copied */
     bool lmtp;
-    bool lock_step; /* a command at a time, whatever the server says of PIPELINING */
+    bool lock_step;       /* a command at a time, whatever the server says of PIPELINING */
+    bool sends_eight_bit; /* to a server without 8BITMIME too */
     enum smtpc_tls tls;
     bool chunking; /* BDAT where it saves a round trip */
     bool has_auth; /* logs in before anything is sent, and fails where it cannot: never in the clear */

@@ -55,8 +55,7 @@ static void look_into(struct smtpd_session *s, const uint8_t *p, size_t n)
     header_scan(&c->headers, p, n);
     if (!c->headers.done && c->headers.bytes > session_config(s)->limits.header_size)
         c->headers.done = c->headers.cut_short = true;
-    c->eight_bit =
-        c->eight_bit || (tx->params.body == BODY_8BITMIME && !str_is_ascii(str_of((const char *)p, n)));
+    c->eight_bit = c->eight_bit || !str_is_ascii(str_of((const char *)p, n));
 }
 
 static void look_at(struct smtpd_session *s, const uint8_t *p, size_t n)
@@ -143,7 +142,8 @@ void session_message_refused(struct smtpd_session *s, enum reply_id why)
         LF_CSTR("real_by", tx->real.step ? origin_step_name(tx->real.step) : NULL), LF_STR("text", r->text));
 }
 
-/* Clients declare what they could send; a server without these extensions can have whatever needs none. */
+/* Clients declare what they could send, or forget to; a server without these extensions can have whatever
+ * needs none. */
 static bool needs_smtputf8(const struct transaction *tx)
 {
     const struct header_scan *h = &tx->content.headers;

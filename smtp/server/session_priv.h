@@ -44,7 +44,7 @@ struct content {
     struct content_scan scan;
     struct header_scan headers;
     enum reply_id error; /* R_ok, or why the rest is drained and the message refused */
-    bool eight_bit;      /* declared as such, and it is */
+    bool eight_bit;      /* it is, declared or not */
     uint64_t started_ms;
     size_t scanned_n; /* bytes at the front of the next input that `scan` has seen */
     size_t store_n;   /* how many of them are content still to be stored */
