@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from backend import Backend
 from certs import Certificate
 from conftest import EDGE, INTERNAL, PATIENCE_S, STRANGER, Gateway, Sink, Smtp, eventually, message, routes
 from ports import free_port
@@ -124,6 +125,30 @@ def test_rates_are_those_of_the_real_client(scene, known_by, same, other):
     assert said.code == 220 and mail(s).code == 250, "another client has its own"
     assert gateway.metric("postern_rate_limited_total", what="connections") == 1
     assert gateway.metric("postern_rate_limited_total", what="messages") == 2
+
+
+@pytest.mark.parametrize("known_by", ["proxy", "xclient"])
+def test_scores_are_those_of_the_real_client(run, known_by):
+    """Who asks for unknown recipients is deferred, in whichever session, and nobody else behind the same edge or balancer."""
+    internal, edge = run(lambda d: Backend(INTERNAL, free_port(INTERNAL), users={"bob@example.com", "eve@example.com"})), run(Sink, address=EDGE, name="edge")
+    gateway = run(Behind, **routes(internal, edge), edge_networks=[EDGE], workers=1, verify={"mode": "unverified"},
+                  harvest={"tarpit_after": 0, "defer_after": 3, "disconnect_after": 0})
+
+    def ask(client, *recipients):
+        s = gateway.smtp(BALANCER if known_by == "proxy" else EDGE, greeting=known_by == "xclient")
+        if known_by == "proxy":
+            s.write(v1(client))
+            assert s.reply().code == 220
+        else:
+            assert s.say(f"XCLIENT ADDR={client}").code == 220
+        s.ehlo()
+        assert s.say("MAIL FROM:<a@example.net>").code == 250
+        return [s.say(f"RCPT TO:<{r}@example.com>").code for r in recipients]
+
+    assert ask("198.51.100.7", "bob", "x1", "x2", "x3", "eve") == [250, 550, 550, 550, 450]
+    assert ask("198.51.100.7", "bob") == [450]
+    assert ask("198.51.100.8", "bob", "x1") == [250, 550]
+    assert ask("198.51.100.7", "bob") == [450]
 
 
 def test_a_client_that_nobody_names_is_trusted_by_nobody(scene):
