@@ -1,4 +1,5 @@
 """Exim and OpenSMTPD on both sides of the gateway: as the client that sends to it, and as the server behind it. Unpacked as the benches do."""
+import re
 import shutil
 import sys
 import tempfile
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from certs import Certificate
-from conftest import ROOT, Gateway, Sink, Smtp, eventually, message
+from conftest import EDGE, ROOT, Gateway, Sink, Smtp, eventually, message
 
 sys.path.insert(0, str(ROOT / "bench"))
 from peers.base import Unavailable  # noqa: E402
@@ -44,6 +45,21 @@ def relay():
         shutil.rmtree(root, ignore_errors=True)
 
 
+def read_line_of(format, gateway, sink):
+    """The Received line of the server in front, as it wrote it but for the address, is read when the edge hands it over."""
+    raw = sink.messages()[0].raw.decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n", 1)[0]
+    line = re.findall(r"^Received:.*(?:\n[ \t].*)*", raw, re.MULTILINE)[2]  # behind, gateway, front
+    by = re.search(r"\bby ([^ ()]+)", line)[1]
+    gateway.configure(edge_networks=[EDGE], edge_names=[by], edge_format=format)
+    gateway.cli("reload")
+    s = gateway.smtp(EDGE)
+    s.ehlo("edge.example.net")
+    replaced = line.replace("[127.0.0.1]", "[198.51.100.7]").replace("\n", "\r\n") + "\r\n"
+    assert s.send("alice@example.net", "real@example.com", message("real", headers=replaced))[-1].code == 250
+    said = eventually(lambda: [m for m in gateway.events("message") if m["client"] == EDGE], "it is in the log")[-1]
+    assert (said["real_by"], said.get("real")) == ("received", "198.51.100.7"), line
+
+
 @pytest.mark.parametrize("kind, tls", [(Exim, False), (Exim, True), (OpenSMTPD, False)], ids=["exim", "exim-tls", "opensmtpd"])
 def test_on_both_sides(run, relay, kind, tls):
     sink = run(Sink, address=LOOPBACK)
@@ -70,6 +86,7 @@ def test_on_both_sides(run, relay, kind, tls):
     for name, body in BODIES.items():
         [raw] = {m.raw for m in sink.messages() if f"{name}@example.com" in m.recipients}
         assert raw.split(b"\r\n\r\n", 1)[1] == body.encode(), name
+    read_line_of(kind.__name__.lower(), gateway, sink)
     if tls:
         sides = {(e["side"], e["result"]) for e in gateway.events("tls")}
         assert sides == {("server", "ok"), ("client", "ok")}

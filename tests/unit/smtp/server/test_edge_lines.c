@@ -1,4 +1,6 @@
 /* How an edge writes its Received lines is learned, and what looks otherwise is not believed. */
+#include <pthread.h>
+
 #include "../../core/unit.h"
 #include "smtp/proto/origin.h"
 #include "smtp/server/edge_lines.h"
@@ -174,6 +176,45 @@ static void test_a_full_table_learns_no_more(void **state)
     edge_lines_free(d.table);
 }
 
+#define THREADS 4
+#define SAID    20000
+
+static struct edge_lines *shared;
+
+/* Each has an edge of its own, and all have one together, which writes alike on all workers. */
+static void *see_many(void *arg)
+{
+    const struct edge_line line = tells(POSTFIX | SENDMAIL, 7, 0), narrow = tells(POSTFIX, 7, 0);
+    struct edge_lines_change change;
+    struct ip own_edge = ip("198.51.100.0"), all = ip("192.0.2.10");
+    own_edge.b[15] = (uint8_t)(uintptr_t)arg;
+    for (unsigned i = 0; i < SAID; i++) {
+        edge_lines_see(shared, &own_edge, &line, &change);
+        edge_lines_see(shared, &all, i % 2 ? &line : &narrow, &change);
+    }
+    return NULL;
+}
+
+static void test_several_threads(void **state)
+{
+    pthread_t threads[THREADS];
+    struct edge_lines_known known[THREADS + 2];
+    shared = edge_lines_new();
+    assert_non_null(shared);
+    for (uintptr_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, see_many, (void *)(i + 1)), 0);
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(edge_lines_list(shared, known, COUNT_OF(known)), THREADS + 1);
+    for (unsigned i = 0; i <= THREADS; i++) {
+        assert_true(known[i].learned);
+        assert_int_equal(known[i].count, EDGE_LINES_FULL);
+        assert_int_equal(known[i].others, 0);
+        assert_true(known[i].formats & POSTFIX);
+    }
+    edge_lines_free(shared);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +226,7 @@ int main(void)
         cmocka_unit_test(test_an_edge_may_change),
         cmocka_unit_test(test_edges_are_apart_and_can_be_forgotten),
         cmocka_unit_test(test_a_full_table_learns_no_more),
+        cmocka_unit_test(test_several_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
