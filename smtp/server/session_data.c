@@ -135,11 +135,12 @@ void session_message_refused(struct smtpd_session *s, enum reply_id why)
 {
     const struct transaction *tx = s->tx;
     const struct reply_def *r = reply_def(why);
+    const char *by;
+    const struct ip *real = session_known_origin(s, &by);
     metric_inc(M_messages_refused);
     LOG(message_refused, LF_QID("sid", s->id), LF_IP("client", &s->peer), LF_STR("from", tx->sender),
         LF_U64("rcpts", tx->rcpt_count), LF_U64("size", tx->content.scan.bytes), LF_I64("reply", r->code),
-        LF_IP("real", tx->real.step ? &tx->real.ip : NULL),
-        LF_CSTR("real_by", tx->real.step ? origin_step_name(tx->real.step) : NULL), LF_STR("text", r->text));
+        LF_IP("real", real), LF_CSTR("real_by", by), LF_STR("text", r->text));
 }
 
 /* Clients declare what they could send, or forget to; a server without these extensions can have whatever

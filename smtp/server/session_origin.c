@@ -169,6 +169,17 @@ const struct origin *smtpd_origin(const struct smtpd_session *s)
     return &s->tx->real;
 }
 
+const struct ip *session_known_origin(const struct smtpd_session *s, const char **by)
+{
+    const struct origin *found = s->tx && s->tx->real.step ? &s->tx->real : s->told;
+    bool has_found = found && found->step;
+    enum origin_step step = has_found ? found->step : (enum origin_step)s->step;
+    *by = step ? origin_step_name(step) : NULL;
+    if (!step || step == ORIGIN_UNKNOWN)
+        return NULL;
+    return has_found ? &found->ip : &s->peer;
+}
+
 void session_origin(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;

@@ -214,6 +214,8 @@ const struct ip *session_limited_client(const struct smtpd_session *s);
 enum reply_id session_check_share(const struct smtpd_session *s);
 /* The front of a message passes by. */
 void session_keep_top(struct smtpd_session *s, const uint8_t *p, size_t n);
+/* Who it is besides `peer`, as far as it is known by now, and how: for the log. NULL: nobody else told. */
+const struct ip *session_known_origin(const struct smtpd_session *s, const char **by);
 /* Finds it out: transaction.real, of the message whose content is there. */
 void session_origin(struct smtpd_session *s);
 void session_greet(struct smtpd_session *s); /* session.c */

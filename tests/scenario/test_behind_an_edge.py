@@ -271,6 +271,8 @@ def test_the_queue_shows_the_real_client(run):
     assert s.say("XFORWARD ADDR=198.51.100.7 HELO=c.example NAME=[UNAVAILABLE]").code == 250
     s.send("a@example.net", "bob@example.com", message())
     identity = gateway.last("message")["id"]
+    asked = gateway.last("rcpt")
+    assert (asked["client"], asked["real"], asked["real_by"]) == (EDGE, "198.51.100.7", "xforward")
     assert "198.51.100.7, by xforward, helo c.example" in gateway.cli("queue", "show", identity).stdout
     assert queued_real(gateway, identity)["real"] == {"address": "198.51.100.7", "by": "xforward", "name": None, "helo": "c.example"}
     gateway.stop()
