@@ -9,6 +9,7 @@
 #include "admin/queue.h"
 #include "admin/verify.h"
 #include "core/config.h"
+#include "core/ip.h"
 
 struct admin;
 
@@ -27,6 +28,10 @@ struct admin_backend {
     json_t *(*import)(void *ctx, struct gbuf *record, bool parked);
     void (*lease_end)(void *ctx, uint64_t lease); /* what it holds goes on */
     json_t *(*destinations)(void *ctx);
+    /* How edges write their Received lines, as far as that was learned. */
+    json_t *(*edges)(void *ctx);
+    /* Learn it anew, of one (ip) or of all (NULL). ERR_NOT_FOUND: no message came from that one. */
+    err_t (*edges_forget)(void *ctx, const struct ip *ip);
     /* Starts giving every ring `bytes` (0: what the configuration says); the status tells how it goes on.
      * What is refused stands in `problems`, a line each. */
     json_t *(*resize)(void *ctx, uint64_t bytes, struct gbuf *problems);

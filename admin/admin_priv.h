@@ -98,6 +98,11 @@ struct answer post_lease(struct request *rq);
 struct answer get_record(struct request *rq);
 struct answer post_import(struct request *rq);
 
+/* --- http_edges.c --- */
+
+struct answer get_edges(struct request *rq);
+struct answer post_edges_forget(struct request *rq);
+
 /* --- http_verify.c --- */
 
 struct answer get_verify_show(struct request *rq);

@@ -289,6 +289,8 @@ static const struct endpoint_row {
     {"/api/v1/verify/purge", CHANGES, post_verify_purge, 0},
     {"/api/v1/verify/retry", CHANGES, post_verify_retry, 0},
     {"/api/v1/destinations", READS, get_destinations, 0},
+    {"/api/v1/edges", READS, get_edges, 0},
+    {"/api/v1/edges/forget", CHANGES, post_edges_forget, 0},
     {"/api/v1/reload", CHANGES, post_reload, 0},
     {"/api/v1/pause", CHANGES, post_pause, 0},
     {"/api/v1/resume", CHANGES, post_resume, 0},

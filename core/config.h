@@ -62,6 +62,8 @@ struct cfg_auth {
     struct mark mark;          /* line 0: we do not log in */
 };
 
+enum eight_bit { EIGHT_BIT_REPORT, EIGHT_BIT_SEND };
+
 struct cfg_route {
     struct cfg_host *hosts; /* at least one when the route is set */
     size_t host_count;
@@ -73,6 +75,7 @@ struct cfg_route {
     struct cfg_auth auth;
     uint32_t connections_max; /* per worker, default 20 */
     uint32_t messages_max;    /* per connection, default 10000 */
+    enum eight_bit eight_bit; /* to servers without 8BITMIME; default report */
     struct cfg_rate rate;     /* of all workers together, default none */
     bool chunking;            /* BDAT, default true */
     struct mark mark;
@@ -172,6 +175,8 @@ enum destination_mode { DEST_DNS, DEST_EDGE };
 enum double_bounces { DOUBLE_BOUNCES_DROP, DOUBLE_BOUNCES_POSTMASTER };
 enum early { EARLY_OFF, EARLY_LOG, EARLY_REFUSE };
 enum line_endings { ENDINGS_STRICT, ENDINGS_NORMALISE };
+/* From PINNED on: enum received_format, of smtp/proto. */
+enum edge_format { EDGE_FORMAT_LEARNED, EDGE_FORMAT_ANY, EDGE_FORMAT_PINNED };
 /* What the reply to EHLO offers to everybody, unless it is hidden from his class. */
 enum extension {
 #define EXTENSION(id, keyword) EXTENSION_##id,
@@ -207,6 +212,7 @@ struct config {
     struct cfg_network *edge_networks;
     size_t edge_network_count;
     struct cfg_names edge_names;
+    enum edge_format edge_format;
     struct cfg_network *xclient_networks;
     size_t xclient_network_count;
     struct cfg_network *trusted_networks;

@@ -30,6 +30,24 @@ bool ip_eq(const struct ip *a, const struct ip *b)
     return memcmp(a->b, b->b, sizeof a->b) == 0;
 }
 
+#define KEY_OF_ZERO UINT64_MAX /* ::/64; nobody comes from ffff:ffff:ffff:ffff::/64 */
+
+uint64_t ip_client_key(const struct ip *ip)
+{
+    uint64_t key;
+    memcpy(&key, ip->b + (ip_is_v4(ip) ? 8 : 0), sizeof key);
+    return key ? key : KEY_OF_ZERO;
+}
+
+struct ip ip_of_client_key(uint64_t key)
+{
+    struct ip v6 = {0}, v4 = {0};
+    key = key == KEY_OF_ZERO ? 0 : key;
+    memcpy(v6.b, &key, sizeof key);
+    memcpy(v4.b + 8, &key, sizeof key);
+    return ip_is_v4(&v4) ? v4 : v6;
+}
+
 /* Brackets are for IPv6 only, as in URLs. */
 static err_t parse_address(str_t s, bool *is_v4_text, struct ip *out)
 {

@@ -34,6 +34,11 @@ err_t cidr_parse(str_t s, struct cidr *out) WARN_UNUSED;
 bool cidr_match(const struct cidr *net, const struct ip *ip);
 bool cidr_overlap(const struct cidr *a, const struct cidr *b);
 
+/* Whom an address stands for, in a word that is never 0: an IPv4 client is its address, an IPv6 client its
+ * /64, which is what one customer has. The two do not meet: no IPv6 client comes from 0:ffff::/32. */
+uint64_t ip_client_key(const struct ip *ip);
+struct ip ip_of_client_key(uint64_t key); /* IPv6: the first of the /64 */
+
 void ip_format(const struct ip *ip, struct sbuf *out); /* no brackets */
 /* RFC 5321 4.1.3: [192.0.2.1] or [IPv6:2001:db8::1] */
 void ip_format_literal(const struct ip *ip, struct sbuf *out);

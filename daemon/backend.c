@@ -7,6 +7,7 @@
 #include "daemon/backend_verify.h"
 #include "daemon/gateway.h"
 #include "daemon/walk.h"
+#include "smtp/proto/origin.h"
 
 /* --- status --- */
 
@@ -148,6 +149,63 @@ static err_t backend_pause(void *ctx, bool paused, str_t key, str_t by, json_t *
     return err;
 }
 
+/* --- edges --- */
+
+static json_t *formats_json(unsigned formats)
+{
+    json_t *out = json_array();
+    for (unsigned i = 0; i < RECEIVED_FORMAT_COUNT; i++)
+        if (formats & 1u << i)
+            json_array_append_new(out, json_string(received_format_name((enum received_format)i)));
+    return out;
+}
+
+static json_t *known_json(const struct edge_lines_known *k)
+{
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    ip_format(&k->ip, &b);
+    if (!ip_is_v4(&k->ip))
+        sbuf_cstr(&b, "/64");
+    return json_pack("{s:o, s:b, s:i, s:o, s:i, s:I}", "address", json_of_str(sbuf_view(&b)), "learned",
+                     k->learned, "alike", (int)k->count, "formats", formats_json(k->formats), "hops",
+                     (int)k->hops, "doubted", (json_int_t)k->others);
+}
+
+static const char *edge_format_text(enum edge_format f)
+{
+    if (f == EDGE_FORMAT_LEARNED)
+        return "learned";
+    return f == EDGE_FORMAT_ANY ? "any"
+                                : received_format_name((enum received_format)(f - EDGE_FORMAT_PINNED));
+}
+
+static json_t *backend_edges(void *ctx)
+{
+    struct gateway *g = ctx;
+    struct edge_lines_known *known = calloc(EDGE_LINES_EDGES, sizeof *known);
+    json_t *edges = json_array();
+    if (!known) {
+        json_decref(edges);
+        return NULL;
+    }
+    size_t n = edge_lines_list(g->edge_lines, known, EDGE_LINES_EDGES);
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(edges, known_json(&known[i]));
+    free(known);
+    pthread_mutex_lock(&g->lock);
+    enum edge_format format = policy_config(g->current->policy)->edge_format;
+    pthread_mutex_unlock(&g->lock);
+    return json_pack("{s:s, s:i, s:o}", "format", edge_format_text(format), "needed", EDGE_LINES_NEEDED,
+                     "edges", edges);
+}
+
+static err_t backend_edges_forget(void *ctx, const struct ip *ip)
+{
+    struct gateway *g = ctx;
+    return edge_lines_forget(g->edge_lines, ip) ? 0 : ERR_NOT_FOUND;
+}
+
 static err_t backend_reload(void *ctx, bool shrunk_lists_ok, struct gbuf *text)
 {
     return gateway_reload(ctx, shrunk_lists_ok, text);
@@ -162,6 +220,8 @@ void backend_init(struct admin_backend *b, struct gateway *g)
         .import = backend_import,
         .lease_end = backend_lease_end,
         .destinations = backend_destinations,
+        .edges = backend_edges,
+        .edges_forget = backend_edges_forget,
         .resize = backend_resize,
         .scrub = backend_scrub,
         .reload = backend_reload,

@@ -245,9 +245,15 @@ static err_t launch_workers(struct gateway *g)
 {
     g->budget = budget_new();
     g->harvest = harvest_new();
-    err_t err = g->budget && g->harvest ? 0 : -ENOMEM;
+    g->edge_lines = edge_lines_new();
+    const struct worker_shared shared = {.dns = g->dns,
+                                         .verify = &g->verify,
+                                         .budget = g->budget,
+                                         .harvest = g->harvest,
+                                         .edge_lines = g->edge_lines};
+    err_t err = g->budget && g->harvest && g->edge_lines ? 0 : -ENOMEM;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->budget, g->harvest, g->pause.now);
+        err = worker_prepare(&g->workers[i], &shared, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;

@@ -247,6 +247,7 @@ void gateway_end(struct gateway *g)
     free(g->workers);
     budget_free(g->budget);
     harvest_free(g->harvest);
+    edge_lines_free(g->edge_lines);
     verification_close(&g->verify);
     snapshot_unref(g->current);
     names_free(&g->names);

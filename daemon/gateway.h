@@ -10,6 +10,7 @@
 #include "daemon/confine.h"
 #include "daemon/pause.h"
 #include "daemon/worker.h"
+#include "smtp/server/edge_lines.h"
 #include "smtp/server/harvest.h"
 
 struct gateway {
@@ -19,11 +20,12 @@ struct gateway {
     uint64_t started_wall_ns;
     int signal_fd, drained_fd; /* what the main thread waits for */
     unsigned drained_count;
-    struct dns *dns;             /* owned */
-    struct budget *budget;       /* owned */
-    struct harvest *harvest;     /* owned */
-    struct verify_shared verify; /* what it points to is owned */
-    struct worker *workers;      /* owned */
+    struct dns *dns;               /* owned */
+    struct budget *budget;         /* owned */
+    struct harvest *harvest;       /* owned */
+    struct edge_lines *edge_lines; /* owned */
+    struct verify_shared verify;   /* what it points to is owned */
+    struct worker *workers;        /* owned */
     unsigned worker_count;
     struct admin *admin; /* owned */
     struct confine confine;

@@ -240,12 +240,11 @@ static void delivery_taught(void *ctx, str_t rcpt, enum smtpc_stage at, const st
 }
 
 /* Before the thread: all belong to it once it runs. */
-static err_t create_services(struct worker *w, struct verify_shared *shared, struct budget *budget,
-                             struct harvest *harvest, struct pauses *pauses)
+static err_t create_services(struct worker *w, const struct worker_shared *shared, struct pauses *pauses)
 {
     const struct snapshot *s = w->current;
     struct verifier_options vo = {
-        .shared = shared,
+        .shared = shared->verify,
         .loop = w->loop,
         .dns = w->dns,
         .policy = s->policy,
@@ -254,14 +253,14 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
     err_t err = verifier_create(&w->verifier, &vo);
     if (err)
         return err;
-    shared->workers[w->index] = w->verifier;
+    shared->verify->workers[w->index] = w->verifier;
     set_lists(w);
     struct relay_options ro = {
         .loop = w->loop,
         .queue = w->queue,
         .dns = w->dns,
         .policy = s->policy,
-        .budget = budget,
+        .budget = shared->budget,
         .worker = w->index,
         .learned = delivery_taught,
         .learned_ctx = w,
@@ -270,15 +269,16 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .loop = w->loop,
         .queue = w->queue,
         .policy = s->policy,
-        .verify = shared,
+        .verify = shared->verify,
         .verifier = w->verifier,
-        .harvest = harvest,
+        .harvest = shared->harvest,
+        .edge_lines = shared->edge_lines,
         .tls = s->tls_server,
         .dns = w->dns,
         .memory_used = memory_used_bytes,
         .counts_files = true,
         .worker = w->index,
-        .worker_count = shared->worker_count,
+        .worker_count = shared->verify->worker_count,
         .accepted = message_accepted,
         .empty = sessions_empty,
         .ctx = w,
@@ -483,10 +483,9 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct budget *budget,
-                     struct harvest *harvest, struct pauses *pauses)
+err_t worker_prepare(struct worker *w, const struct worker_shared *shared, struct pauses *pauses)
 {
-    w->dns = dns;
+    w->dns = shared->dns;
     w->start.deliver = start_on_loop;
     w->reload.deliver = reload_on_loop;
     w->pause.deliver = pause_on_loop;
@@ -495,7 +494,7 @@ err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *sh
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    return create_services(w, shared, budget, harvest, pauses);
+    return create_services(w, shared, pauses);
 }
 
 err_t worker_launch(struct worker *w)

@@ -20,6 +20,7 @@ bool attempt_next(struct attempt *t, const struct candidates *c, struct hop_acce
     t->count++;
     t->at = to->at;
     t->tls_broke = false;
+    t->lock_step = to->lock_step;
     memcpy(t->host, to->host, sizeof t->host);
     struct sbuf text = {t->relay, 0, sizeof t->relay - 1, false};
     endpoint_format(&t->at, &text);
@@ -33,6 +34,8 @@ struct smtpc_options attempt_options(const struct attempt *t, const char *hostna
     return (struct smtpc_options){
         .helo_name = str_cstr(hostname),
         .lmtp = lmtp,
+        .lock_step = t->lock_step,
+        .sends_eight_bit = a->sends_eight_bit,
         .tls = t->level,
         .chunking = a->chunking,
         .has_auth = a->has_auth,
@@ -64,6 +67,16 @@ void attempt_tls_failed(struct attempt *t, const struct candidates *c, bool trie
         t->tls_broke = true;
     else if (t->access->level == TLS_MAY && to && !to->tls_broken) /* better in the clear than not at all */
         to->tls_broken = t->tls_broke = true;
+}
+
+bool attempt_pipelining_failed(struct attempt *t, const struct candidates *c, const struct smtpc *engine,
+                               bool timed_out, bool done)
+{
+    struct candidate *to = attempt_candidate(t, c);
+    bool is_news = to && !to->lock_step && smtpc_has_pipelined(engine) && (timed_out || !done);
+    if (is_news)
+        to->lock_step = true;
+    return is_news;
 }
 
 bool attempt_failed(struct attempt *t, const struct candidates *c, bool spoke, uint64_t now_ms)

@@ -14,6 +14,7 @@ struct attempt {
     struct hop_access *access; /* counted, until attempt_end() */
     struct tls_context *tls;   /* of `access`; NULL: in the clear */
     enum smtpc_tls level;
+    bool lock_step;
     bool tls_broke; /* the handshake failed, another way will do at the same address */
 
     /* attempt-private */
@@ -34,6 +35,11 @@ struct candidate *attempt_candidate(const struct attempt *t, const struct candid
 /* The handshake failed. Was it to go on from an earlier session, a full one is tried at once at the same
  * address, whatever the level. Opportunistic TLS does without from now on, there and at once. */
 void attempt_tls_failed(struct attempt *t, const struct candidates *c, bool tried_resuming);
+/* It failed with several commands unanswered: because of that, as far as one can tell? Silence is; a
+ * connection that ended is when nothing was ever `done` on it, since warm ones end at any time. True: from
+ * now on it gets a command at a time, and did not before. */
+bool attempt_pipelining_failed(struct attempt *t, const struct candidates *c, const struct smtpc *engine,
+                               bool timed_out, bool done);
 /* The connection failed; `spoke`: not for want of a server there. True: as candidates_failed(). */
 bool attempt_failed(struct attempt *t, const struct candidates *c, bool spoke, uint64_t now_ms);
 

@@ -30,6 +30,7 @@ struct candidate {
     char host[DNS_NAME_MAX + 1];
     uint64_t failed_until_ms; /* others first until then; monotonic */
     bool tls_broken;          /* opportunistic TLS failed here: in the clear next time */
+    bool lock_step;           /* it loses what is pipelined, whatever it says: a command at a time */
 };
 #define CANDIDATES_MAX 16 /* `tried` below has a bit for each */
 struct candidates {

@@ -196,13 +196,14 @@ static struct hop_access *make_access(struct builder *b, const struct cfg_route 
     a->refs = 1;
     a->level = r->tls;
     a->tls = tls;
+    a->sends_eight_bit = r->eight_bit == EIGHT_BIT_SEND;
     a->name = keep(&at, r->tls_peer.name);
     a->chunking = r->chunking;
     a->has_auth = r->auth.mark.line > 0;
     a->mechanism = r->auth.mechanism;
     a->user = keep(&at, r->auth.user);
     a->password = keep(&at, sbuf_view(&password));
-    gbuf_printf(&words, "%d", (int)r->tls);
+    gbuf_printf(&words, "%d %d", (int)r->tls, (int)r->eight_bit);
     all_words(r, &words);
     put(&words, 's', a->password);
     tls_sha256(words.p, words.n, a->digest);
@@ -215,7 +216,7 @@ static struct hop_access *make_access(struct builder *b, const struct cfg_route 
 struct hop_access *find_access(struct builder *b, const struct cfg_route *r)
 {
     struct gbuf words = {0};
-    gbuf_printf(&words, "%d", (int)r->tls);
+    gbuf_printf(&words, "%d %d", (int)r->tls, (int)r->eight_bit);
     all_words(r, &words);
     struct hop_access *a = smap_get(&b->p->accesses, gbuf_view(&words));
     str_t key = a || words.overflow ? STR_NONE : arena_str(&b->p->arena, gbuf_view(&words));

@@ -11,7 +11,8 @@ struct hop_access {
     enum tls_level level;
     struct tls_context *tls; /* owned; NULL: level is off */
     str_t name;              /* for SNI, and that the certificate must have; absent: the host's */
-    bool chunking; /* BDAT may be used */
+    bool chunking;           /* BDAT may be used */
+    bool sends_eight_bit;    /* also where the server does not offer 8BITMIME */
     bool has_auth;
     enum auth_mechanism mechanism;
     str_t user, password;

@@ -1,4 +1,5 @@
 /* verify/dialogue.c: what the protocol engine says of a connection's probes. */
+#include "core/log.h"
 #include "core/metrics.h"
 #include "verify/probeconn_priv.h"
 
@@ -85,6 +86,10 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
         patience_hung_up(&c->backend->patience, c->refused_count, loop_now_ms(c->backend->verifier->loop));
     if (at == STAGE_TLS)
         attempt_tls_failed(&c->to, &c->backend->candidates, conn_tls_tried_resuming(c->conn));
+    if (!reply && attempt_pipelining_failed(&c->to, &c->backend->candidates, c->smtpc, c->timed_out,
+                                            c->answered_count > 0))
+        LOG(lock_step, LF_STR("dest", c->backend->key), LF_CSTR("relay", c->to.relay),
+            LF_CSTR("text", c->why.text));
     probeconn_doom(c);
 }
 

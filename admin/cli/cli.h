@@ -54,6 +54,9 @@ int cli_scrub(const struct cli *cli);
 /* salvage.c: on files, whether posternd runs or not */
 int cli_salvage(const struct cli *cli);
 
+/* edges.c */
+int cli_edges(const struct cli *cli);
+int cli_edges_forget(const struct cli *cli);
 /* pause.c */
 int cli_pause(const struct cli *cli);
 int cli_resume(const struct cli *cli);

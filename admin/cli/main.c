@@ -20,6 +20,8 @@ static const char USAGE[] =
     "\n"
     "  status                  what the gateway is doing: sessions, queue, rings\n"
     "  destinations            next hops: connections, jobs, what is down and why\n"
+    "  edges                   how the edge writes its Received lines, as learned, and what was not like it\n"
+    "  edges forget ADDRESS|--all   learn it anew\n"
     "  reload                  read the configuration file again; on errors the old one stays\n"
     "  reload shrunk-lists     the same, and lists of recipients that lost many are taken\n"
     "  metrics                 all metrics in Prometheus' text format\n"
@@ -280,6 +282,8 @@ static const struct command {
     {{"verify", "backends"}, 0, 0, cli_verify_backends},
     {{"verify", "retry"}, MAYBE_ONE, TAKES_FILTER | TAKES_WHY, cli_verify_retry},
     {{"destinations"}, 0, 0, do_destinations},
+    {{"edges", "forget"}, ANY_NUMBER, TAKES_FILTER, cli_edges_forget},
+    {{"edges"}, 0, 0, cli_edges},
     {{"reload", "shrunk-lists"}, 0, 0, do_reload_shrunk_lists},
     {{"reload"}, 0, 0, do_reload},
     {{"metrics"}, 0, 0, do_metrics},

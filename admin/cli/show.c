@@ -411,6 +411,67 @@ err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *
     return err;
 }
 
+/* --- edges --- */
+
+static void cell_names(struct table *t, const json_t *names)
+{
+    char text[128];
+    struct sbuf b = SBUF_ON(text);
+    size_t i;
+    const json_t *name;
+    json_array_foreach(names, i, name)
+    {
+        if (json_is_string(name))
+            sbuf_printf(&b, "%s%s", b.n ? " or " : "", json_string_value(name));
+    }
+    table_cell(t, sbuf_view(&b));
+}
+
+static void cell_known(struct table *t, const json_t *edge, uint64_t needed)
+{
+    char text[64];
+    struct sbuf b = SBUF_ON(text);
+    if (is_true(edge, "learned"))
+        sbuf_cstr(&b, "learned");
+    else
+        sbuf_printf(&b, "%llu of %llu alike", (unsigned long long)count_of(edge, "alike"),
+                    (unsigned long long)needed);
+    table_cell(t, sbuf_view(&b));
+}
+
+err_t show_edges(const json_t *answer, FILE *out)
+{
+    const json_t *edges = json_object_get(answer, "edges"), *edge;
+    str_t format = text_of(answer, "format");
+    struct table t = {0};
+    size_t i;
+    if (format.n && !str_eq(format, STR("learned"))) {
+        fputs("The configuration says how edges write (edge_format): ", out);
+        write_safe(out, format);
+        fputs(". What was learned does not count.\n", out);
+    }
+    if (json_array_size(edges) == 0) {
+        fputs("Nothing was learned of how an edge writes its Received lines.\n", out);
+        return 0;
+    }
+    table_column(&t, "EDGE", false);
+    table_column(&t, "KNOWN", false);
+    table_column(&t, "WRITES AS", false);
+    table_column(&t, "HOPS", true);
+    table_column(&t, "DOUBTED", true);
+    json_array_foreach(edges, i, edge)
+    {
+        table_cell(&t, text_of(edge, "address"));
+        cell_known(&t, edge, count_of(answer, "needed"));
+        cell_names(&t, json_object_get(edge, "formats"));
+        cell_count(&t, edge, "hops");
+        cell_count(&t, edge, "doubted");
+    }
+    err_t err = table_write(&t, out);
+    table_free(&t);
+    return err;
+}
+
 /* --- errors --- */
 
 void show_lines(const json_t *lines, FILE *out)

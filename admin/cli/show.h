@@ -15,6 +15,7 @@ err_t show_stats(const json_t *stats, uint64_t now_wall_ns, FILE *out) WARN_UNUS
 err_t show_message(const json_t *message, uint64_t now_wall_ns, FILE *out) WARN_UNUSED;
 void show_text(str_t text, FILE *out); /* lines of mail, made safe for a terminal */
 err_t show_destinations(const json_t *destinations, uint64_t now_wall_ns, FILE *out) WARN_UNUSED;
+err_t show_edges(const json_t *answer, FILE *out) WARN_UNUSED;
 void show_paused(const json_t *paused, FILE *out); /* nothing when nothing is */
 void show_lines(const json_t *lines, FILE *out);
 /* What a failed request says, with every problem on a line of its own; "postern: " in front of the first. */

@@ -87,6 +87,11 @@ void client_put_secret(struct smtpc *c, enum expect expect, str_t line)
     expect_reply(c, expect);
 }
 
+bool smtpc_has_pipelined(const struct smtpc *c)
+{
+    return c->features.pipelining && c->expected_count > 1;
+}
+
 bool smtpc_sends_secret(const struct smtpc *c)
 {
     return c->sending_secret;
@@ -221,13 +226,14 @@ static struct smtp_reply local_reply(int code, uint8_t subject, uint8_t detail, 
 }
 
 /* What need not be asked: the server said in EHLO that it cannot take it. False: nothing against it. */
-static bool refuse_locally(const struct smtpc_features *f, const struct smtpc_tx *tx, struct smtp_reply *out)
+static bool refuse_locally(const struct smtpc *c, const struct smtpc_tx *tx, struct smtp_reply *out)
 {
+    const struct smtpc_features *f = &c->features;
     if (!all_sendable(tx)) /* never from our own server: the store is damaged in a way no checksum saw */
         *out = local_reply(553, 1, 3, STR("An address of this message cannot be sent over SMTP"));
     else if (tx->smtputf8 && !f->smtputf8)
         *out = local_reply(553, 6, 7, STR("The next server does not take internationalised mail (SMTPUTF8)"));
-    else if (tx->body == BODY_8BITMIME && !f->eightbit)
+    else if (tx->body == BODY_8BITMIME && !f->eightbit && !c->opt.sends_eight_bit)
         *out = local_reply(554, 6, 3, STR("The next server does not take 8-bit mail (8BITMIME)"));
     else if (f->size && f->size_max && tx->size > f->size_max)
         *out = local_reply(552, 3, 4, STR("The message is bigger than the next server takes (SIZE)"));
@@ -243,7 +249,7 @@ void smtpc_deliver(struct smtpc *c, struct smtpc_tx *tx)
     must(smtpc_slots(c) > 0 && tx->rcpt_count > 0);
     struct smtp_reply no;
     bool outermost = enter(c);
-    bool refused = refuse_locally(&c->features, tx, &no);
+    bool refused = refuse_locally(c, tx, &no);
     tx->next = NULL;
     tx->rcpts_sent = tx->rcpts_answered = tx->rcpts_ok = tx->dots_answered = tx->outcome_count =
         tx->dot_index = 0;

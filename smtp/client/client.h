@@ -28,6 +28,8 @@ struct smtpc_auth { /* RFC 4954, 4616 (PLAIN); the user is not needed for EXTERN
 struct smtpc_options {
     str_t helo_name; /* copied */
     bool lmtp;
+    bool lock_step;       /* a command at a time, whatever the server says of PIPELINING */
+    bool sends_eight_bit; /* to a server without 8BITMIME too */
     enum smtpc_tls tls;
     bool chunking; /* BDAT where it saves a round trip */
     bool has_auth; /* logs in before anything is sent, and fails where it cannot: never in the clear */
@@ -135,6 +137,8 @@ void smtpc_content_abort(struct smtpc *c, struct smtpc_tx *tx);
 void smtpc_quit(struct smtpc *c);                    /* when idle */
 bool smtpc_idle(const struct smtpc *c);              /* up, and no tx */
 enum smtpc_stage smtpc_stage(const struct smtpc *c); /* what it waits for now: picks the time-out */
+bool smtpc_has_pipelined(
+    const struct smtpc *c); /* also inside `failed`: several commands wait for their replies */
 bool smtpc_sends_secret(const struct smtpc *c); /* inside `send`: these bytes are credentials, for no log */
 /* After `failed`: the server offered CHUNKING and does not know BDAT; another connection should do without.
  */

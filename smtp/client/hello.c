@@ -114,6 +114,7 @@ static void take_features(struct smtpc *c, str_t text)
         more = str_cut(rest, '\n', &line, &rest);
         take_feature(&c->features, str_trim(line));
     }
+    c->features.pipelining = c->features.pipelining && !c->opt.lock_step;
 }
 
 static void said_hello(struct smtpc *c)

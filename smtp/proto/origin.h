@@ -62,10 +62,33 @@ err_t xforward_parse(str_t arg, struct client_attrs *out) WARN_UNUSED;
 /* Takes what was said over; what was not said stays. */
 void origin_take(struct origin *o, const struct client_attrs *said);
 
-/* Reads the value of a Received: field, folded or not: "from HELO (NAME [ADDRESS]) ... by HOST ...", as
- * Postfix, Sendmail, Exim, Exchange and we write it. Only what the server wrote of its own knowledge is taken
- * for the address, and never what the client said in HELO; anything unusual is ERR_SYNTAX. *by gets HOST. */
-err_t received_parse(str_t value, struct origin *out, str_t *by) WARN_UNUSED;
+/* Servers, as far as how they write a Received: line tells them apart: bits 1 << enum received_format. */
+enum received_format {
+    RECEIVED_POSTFIX,  /* HELO (NAME [ADDRESS]), always; Barracuda and Proofpoint too */
+    RECEIVED_SENDMAIL, /* the same, or HELO ([ADDRESS]); we and Cisco too */
+    RECEIVED_EXIM,
+    RECEIVED_EXCHANGE,
+    RECEIVED_OPENSMTPD,
+    RECEIVED_HARAKA,
+    RECEIVED_QMAIL,
+    RECEIVED_FORMAT_COUNT
+};
+const char *received_format_name(enum received_format f);
+/* "postfix or sendmail" */
+void received_formats_put(unsigned formats, struct sbuf *out);
+
+struct received_line {
+    struct origin client;
+    str_t by;         /* view: the host */
+    unsigned formats; /* who would write a line like this; never none */
+    uint32_t label;   /* of the product's name behind the host, "(Postfix)"; 0: there is none */
+};
+/* Reads the value of a Received: field, folded or not: "from HELO (NAME [ADDRESS]) ... by HOST ...", as the
+ * servers above write it. Only what the server wrote of its own knowledge is taken for the address, and never
+ * what the client said in HELO; anything unusual is ERR_SYNTAX. */
+err_t received_parse(str_t value, struct received_line *out) WARN_UNUSED;
+/* Of a line that received_parse() does not take: the host behind its first "by"; absent: there is none. */
+str_t received_by(str_t value);
 /* The first `count` Received: field from the top of a header section (dot-stuffed or not); absent: there is
  * no such field, or it is cut off by the end of `headers`. The view is of the value. */
 str_t received_find(str_t headers, unsigned number);

@@ -96,33 +96,23 @@ void service_count_for_memory(struct smtpd_service *s)
 
 /* --- admission --- */
 
-/* An IPv4 client is its address, an IPv6 client its /64: that is what one customer has. The two do not meet:
- * no IPv6 client comes from 0:ffff::/32. */
-uint64_t service_client_key(const struct ip *ip)
-{
-    uint64_t key;
-    memcpy(&key, ip->b + (ip_is_v4(ip) ? 8 : 0), sizeof key);
-    return key;
-}
-
 static uintptr_t client_sessions(const struct smtpd_service *s, const struct ip *ip)
 {
-    return (uintptr_t)map64_get(&s->clients, service_client_key(ip));
+    return (uintptr_t)map64_get(&s->clients, ip_client_key(ip));
 }
 
 static err_t client_add(struct smtpd_service *s, const struct ip *ip)
 {
-    return map64_put(&s->clients, service_client_key(ip), (void *)(client_sessions(s, ip) + 1));
+    return map64_put(&s->clients, ip_client_key(ip), (void *)(client_sessions(s, ip) + 1));
 }
 
 static void client_subtract(struct smtpd_service *s, const struct ip *ip)
 {
     uintptr_t left = client_sessions(s, ip) - 1;
     if (left == 0)
-        map64_remove(&s->clients, service_client_key(ip));
+        map64_remove(&s->clients, ip_client_key(ip));
     else
-        must(map64_put(&s->clients, service_client_key(ip), (void *)left) ==
-             0); /* replaces: needs no memory */
+        must(map64_put(&s->clients, ip_client_key(ip), (void *)left) == 0); /* replaces: needs no memory */
 }
 
 static uint32_t session_limit(const struct smtpd_service *s)
@@ -178,7 +168,7 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
 static bool comes_too_often(struct smtpd_service *s, const struct ip *ip)
 {
     const struct cfg_rate *rate = &policy_config(s->policy)->strangers.connections;
-    if (pace_take(s->pace, service_client_key(ip), PACE_CONNECTIONS, rate, clock_mono_ns()))
+    if (pace_take(s->pace, ip_client_key(ip), PACE_CONNECTIONS, rate, clock_mono_ns()))
         return false;
     metric_inc(M_paced_connections);
     return true;

@@ -10,6 +10,7 @@
 #include "verify/verifier.h"
 
 struct dns;
+struct edge_lines;
 struct harvest;
 struct smtpd_service;
 
@@ -23,11 +24,12 @@ struct smtpd_service_options {
     const struct policy *policy;
     /* Not owned; NULL: every recipient that policy lets through is taken. */
     const struct verify_shared *verify;
-    struct verifier *verifier; /* this worker's */
-    struct harvest *harvest;   /* of all workers; not owned. NULL: unknown recipients are not counted */
-    struct tls_context *tls;   /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
-                                  its   rules are client classes */
-    struct dns *dns;           /* for strangers.dnsbl; NULL: nobody is on a list */
+    struct verifier *verifier;     /* this worker's */
+    struct harvest *harvest;       /* of all workers; not owned. NULL: unknown recipients are not counted */
+    struct edge_lines *edge_lines; /* the same; NULL: nothing is learned, or believed without `edge_format` */
+    struct tls_context *tls; /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
+                                its   rules are client classes */
+    struct dns *dns;         /* for strangers.dnsbl; NULL: nobody is on a list */
     uint64_t (*memory_used)(void); /* by the process, in bytes, for limits.memory; NULL: nobody knows */
     bool counts_files; /* what is accepted are descriptors of this process, which may have only so many */
     unsigned worker;

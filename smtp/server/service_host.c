@@ -16,15 +16,19 @@ static err_t host_check_space(void *host, uint64_t size)
     struct session *s = host;
     struct smtpd_service *service = s->service;
     service_count_for_memory(service);
-    if (smtpd_class(s->engine) == CLASS_STRANGER &&
-        !pace_take(service->pace, service_client_key(&s->peer.ip), PACE_MESSAGES,
-                   &policy_config(smtpd_policy(s->engine))->strangers.messages, clock_mono_ns())) {
-        metric_inc(M_paced_messages);
-        return ERR_LIMIT;
-    }
     if (smtpd_class(s->engine) == CLASS_STRANGER && shed_stage(&service->shed, SHED_MEMORY) == SHED_ALL)
         return -ENOMEM;
     return queue_check_space(s->service->opt.queue, size);
+}
+
+static bool host_take_share(void *host, const struct ip *client)
+{
+    struct session *s = host;
+    const struct cfg_rate *rate = &policy_config(smtpd_policy(s->engine))->strangers.messages;
+    if (pace_take(s->service->pace, ip_client_key(client), PACE_MESSAGES, rate, clock_mono_ns()))
+        return true;
+    metric_inc(M_paced_messages);
+    return false;
 }
 
 static err_t host_body_begin(void *host)
@@ -64,6 +68,63 @@ static void host_body_abort(void *host)
     struct session *s = host;
     queue_abort(s->writer);
     s->writer = NULL;
+}
+
+/* --- the edge's own trace lines --- */
+
+static void log_learned(const struct session *s, const struct edge_lines_change *change)
+{
+    char text[96];
+    struct sbuf b = SBUF_ON(text);
+    received_formats_put(change->learned ? change->formats : 0, &b);
+    LOG(edge_lines, LF_IP("edge", &s->peer.ip), LF_CSTR("state", change->learned ? "learned" : "forgotten"),
+        LF_STR("format", b.n ? sbuf_view(&b) : STR_NONE), LF_U64("hops", change->hops));
+}
+
+static void log_doubted(const struct session *s, const struct edge_line *line, const struct ip *client,
+                        str_t by)
+{
+    char text[96];
+    struct sbuf b = SBUF_ON(text);
+    received_formats_put(line->kind == EDGE_LINE_TELLS ? line->formats : 0, &b);
+    LOG(edge_line_doubted, LF_QID("sid", s->id), LF_QID("id", s->message_id), LF_IP("edge", &s->peer.ip),
+        LF_STR("by", by), LF_IP("says", client), LF_STR("format", b.n ? sbuf_view(&b) : STR_NONE),
+        LF_U64("hops", line->hops));
+}
+
+/* As the configuration says that it writes, or as was learned. */
+static enum edge_line_result judge_line(struct session *s, const struct edge_line *line)
+{
+    unsigned pinned = policy_config(smtpd_policy(s->engine))->edge_format;
+    struct edge_lines_change change;
+    bool any = pinned == EDGE_FORMAT_ANY;
+    if (pinned != EDGE_FORMAT_LEARNED) {
+        if (line->kind == EDGE_LINE_TELLS)
+            return any || line->formats & 1u << (pinned - EDGE_FORMAT_PINNED) ? EDGE_LINE_AS_LEARNED
+                                                                              : EDGE_LINE_ANOTHER;
+        return any || line->kind == EDGE_LINE_OWN ? EDGE_LINE_LEARNING : EDGE_LINE_ANOTHER;
+    }
+    if (!s->service->opt.edge_lines)
+        return EDGE_LINE_LEARNING;
+    enum edge_line_result result = edge_lines_see(s->service->opt.edge_lines, &s->peer.ip, line, &change);
+    if (change.any)
+        log_learned(s, &change);
+    return result;
+}
+
+static bool host_edge_line(void *host, const struct edge_line *line, const struct ip *client, str_t by)
+{
+    struct session *s = host;
+    enum edge_line_result result = judge_line(s, line);
+    if (result == EDGE_LINE_ANOTHER) {
+        metric_inc(M_edge_line_doubted);
+        log_doubted(s, line, client, by);
+    } else if (line->kind == EDGE_LINE_TELLS) {
+        metric_inc(result == EDGE_LINE_LEARNING ? M_edge_line_learning : M_edge_line_believed);
+    } else {
+        metric_inc(line->kind == EDGE_LINE_OWN ? M_edge_line_own : M_edge_line_others);
+    }
+    return line->kind == EDGE_LINE_TELLS && result == EDGE_LINE_AS_LEARNED;
 }
 
 /* --- commit --- */
@@ -221,6 +282,8 @@ const struct smtpd_host service_host = {
     .rcpt = service_rcpt,
     .rcpt_ahead = service_rcpt_ahead,
     .discards = service_discards,
+    .take_share = host_take_share,
+    .edge_line = host_edge_line,
     .check_space = host_check_space,
     .body_begin = host_body_begin,
     .body_append = host_body_append,

@@ -32,7 +32,7 @@ struct smtpd_service {
     uint32_t dnsbl_count; /* questions that are out, those of sessions that are gone included */
     struct shed shed;
     uint32_t unlooked_count; /* sessions and messages since memory was looked at */
-    uint64_t file_limit; /* descriptors that the process may have */
+    uint64_t file_limit;     /* descriptors that the process may have */
     uint64_t next_session_id;
     bool draining, drain_now, emptied;
     struct tick_hook empty_hook;
@@ -46,8 +46,8 @@ struct session {
     struct link link;
     struct timer timer; /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
     uint64_t timer_due_ms, deadline_ms; /* loop clock; UINT64_MAX: we do not wait for the client */
-    uint64_t unread_due_ms; /* our replies are to be read until then; UINT64_MAX: none wait */
-    uint64_t acked_bytes;   /* by the client's system, when that was set */
+    uint64_t unread_due_ms;             /* our replies are to be read until then; UINT64_MAX: none wait */
+    uint64_t acked_bytes;               /* by the client's system, when that was set */
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
@@ -99,7 +99,6 @@ void dnsbl_forget(struct session *s);
 void service_tell_if_empty(struct smtpd_service *s);
 /* Something came that will take memory: a flood fills it faster than any timer looks. */
 void service_count_for_memory(struct smtpd_service *s);
-uint64_t service_client_key(const struct ip *ip);
 void service_forget(struct session *s);           /* frees it */
 enum reply_id service_recount(struct session *s); /* it is another client now: R_ok, or what it is told */
 void service_uncount(struct session *s);          /* it is no stranger: limits by address are not for it */

@@ -284,10 +284,12 @@ static enum reply_id accept_rcpt(struct smtpd_session *s)
 static void log_rcpt(const struct smtpd_session *s, enum reply_id id, str_t to, str_t detail)
 {
     const struct reply_def *r = reply_def(id);
+    const char *by;
+    const struct ip *real = session_known_origin(s, &by);
     LOG(rcpt, LF_QID("sid", s->id), LF_QID("id", s->tx->message_id), LF_IP("client", &s->peer),
         LF_CSTR("class", client_class_name((enum client_class)s->class)), LF_STR("from", s->tx->sender),
         LF_STR("to", to), LF_I64("reply", r->code), LF_STR("enhanced", r->enhanced), LF_STR("text", r->text),
-        LF_STR("ref", detail));
+        LF_STR("ref", detail), LF_IP("real", real), LF_CSTR("real_by", by));
 }
 
 void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t detail)

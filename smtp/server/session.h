@@ -7,6 +7,7 @@
 #include "core/pool.h"
 #include "policy/policy.h"
 #include "smtp/proto/envelope.h"
+#include "smtp/server/edge_lines.h"
 
 struct smtpd_session;
 
@@ -56,8 +57,14 @@ struct smtpd_host {
     /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked first
      * of all; it should take no time to say no. */
     bool (*discards)(void *host, const struct address *a);
-    /* MAIL was said: is there room? 0, ERR_FULL or -ENOMEM (452 4.3.1), ERR_LIMIT (too much from this client:
-     * 450), other (451). `size` 0 = not declared. */
+    /* One message more from this client, a stranger: false when it has had its share (450). Asked at MAIL,
+     * or, where the edge's Received line tells who it is, at the end of the content. */
+    bool (*take_share)(void *host, const struct ip *client);
+    /* What stands on top of a message of the edge: is it believed? For the log `client` and `by`: NULL and
+     * absent when it tells of none. */
+    bool (*edge_line)(void *host, const struct edge_line *line, const struct ip *client, str_t by);
+    /* MAIL was said: is there room? 0, ERR_FULL or -ENOMEM (452 4.3.1), other (451). `size` 0 = not declared.
+     */
     err_t (*check_space)(void *host, uint64_t size);
     /* DATA was said and may start. 0 or as check_space. */
     err_t (*body_begin)(void *host);

@@ -116,9 +116,12 @@ static enum reply_id open_transaction(struct smtpd_session *s, const struct addr
     struct sbuf b = SBUF_ON(text);
     if (params->has_size && c->limits.message_size && params->size > c->limits.message_size)
         return R_too_big;
+    const struct ip *limited = session_limited_client(s);
+    if (limited && !s->ops->take_share(s->host, limited))
+        return R_too_much_mail;
     err_t err = s->ops->check_space(s->host, params->has_size ? params->size : 0);
     if (err)
-        return err == ERR_LIMIT ? R_too_much_mail : session_reply_for_space(err);
+        return session_reply_for_space(err);
     str_t canonical = address_canonical(sender, &b);
     if (!canonical.p)
         return R_bad_sender;

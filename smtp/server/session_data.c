@@ -55,8 +55,7 @@ static void look_into(struct smtpd_session *s, const uint8_t *p, size_t n)
     header_scan(&c->headers, p, n);
     if (!c->headers.done && c->headers.bytes > session_config(s)->limits.header_size)
         c->headers.done = c->headers.cut_short = true;
-    c->eight_bit =
-        c->eight_bit || (tx->params.body == BODY_8BITMIME && !str_is_ascii(str_of((const char *)p, n)));
+    c->eight_bit = c->eight_bit || !str_is_ascii(str_of((const char *)p, n));
 }
 
 static void look_at(struct smtpd_session *s, const uint8_t *p, size_t n)
@@ -136,13 +135,16 @@ void session_message_refused(struct smtpd_session *s, enum reply_id why)
 {
     const struct transaction *tx = s->tx;
     const struct reply_def *r = reply_def(why);
+    const char *by;
+    const struct ip *real = session_known_origin(s, &by);
     metric_inc(M_messages_refused);
     LOG(message_refused, LF_QID("sid", s->id), LF_IP("client", &s->peer), LF_STR("from", tx->sender),
         LF_U64("rcpts", tx->rcpt_count), LF_U64("size", tx->content.scan.bytes), LF_I64("reply", r->code),
-        LF_STR("text", r->text));
+        LF_IP("real", real), LF_CSTR("real_by", by), LF_STR("text", r->text));
 }
 
-/* Clients declare what they could send; a server without these extensions can have whatever needs none. */
+/* Clients declare what they could send, or forget to; a server without these extensions can have whatever
+ * needs none. */
 static bool needs_smtputf8(const struct transaction *tx)
 {
     const struct header_scan *h = &tx->content.headers;
@@ -158,7 +160,7 @@ static void commit(struct smtpd_session *s)
     const struct content_scan *scan = &tx->content.scan;
     char trace[3072];
     struct sbuf b = SBUF_ON(trace);
-    const struct origin *real = session_origin(s);
+    const struct origin *real = &tx->real;
     struct envelope e = {
         .sender = tx->sender,
         .body = tx->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
@@ -182,11 +184,26 @@ static void commit(struct smtpd_session *s)
     s->ops->commit(s->host, &e, tx->rcpts, tx->rcpt_count, sbuf_view(&b)); /* last: tx may be gone */
 }
 
+/* Who sent it is known now, and may have sent enough. */
+static enum reply_id check_sender(struct smtpd_session *s)
+{
+    session_origin(s);
+    enum reply_id reply = session_check_share(s);
+    if (reply != R_ok) {
+        s->tx->body_open = false;
+        s->ops->body_abort(s->host);
+    }
+    return reply;
+}
+
 static void end_of_content(struct smtpd_session *s)
 {
     enum reply_id error = s->tx->content.error;
+    bool has_rcpts = s->tx->rcpt_count > 0;
     s->where = "after end of message";
-    if (error == R_ok && s->tx->rcpt_count) {
+    if (error == R_ok && has_rcpts)
+        error = check_sender(s);
+    if (error == R_ok && has_rcpts) {
         commit(s);
         return;
     }

@@ -130,17 +130,37 @@ static bool is_edge_name(const struct smtpd_session *s, str_t name)
 
 /* From the top down, only as long as the edge wrote the line: the first that is not from the edge itself
  * tells. */
-static bool read_edges_lines(const struct smtpd_session *s, struct origin *out)
+static enum edge_line_kind read_edges_lines(const struct smtpd_session *s, struct received_line *l,
+                                            uint8_t *hops)
 {
-    str_t top = str_of(s->tx->top, s->tx->top_n), by;
-    for (unsigned i = 0; s->tx->top && i < HOPS_MAX; i++) {
-        str_t value = received_find(top, i);
-        if (!value.p || received_parse(value, out, &by) || !is_edge_name(s, by))
-            return false;
-        if (!ip_is_loopback(&out->ip) && policy_classify(s->policy, &out->ip) != CLASS_EDGE)
-            return true;
+    str_t top = str_of(s->tx->top, s->tx->top_n);
+    for (unsigned i = 0; i < HOPS_MAX; i++) {
+        str_t value = s->tx->top ? received_find(top, i) : STR_NONE;
+        bool is_read = value.p && received_parse(value, l) == 0;
+        if (!is_read)
+            *l = (struct received_line){.by = received_by(value)};
+        bool is_cut = !value.p && s->tx->top_n == TOP_BYTES_MAX;
+        if (!is_edge_name(s, l->by))
+            return i || is_cut ? EDGE_LINE_OWN : EDGE_LINE_OTHERS;
+        if (!is_read)
+            return EDGE_LINE_OWN;
+        *hops = (uint8_t)i;
+        if (!ip_is_loopback(&l->client.ip) && policy_classify(s->policy, &l->client.ip) != CLASS_EDGE)
+            return EDGE_LINE_TELLS;
     }
-    return false;
+    return EDGE_LINE_OWN;
+}
+
+static void take_edges_word(struct smtpd_session *s, struct origin *out)
+{
+    struct received_line l = {0};
+    uint8_t hops = 0;
+    enum edge_line_kind kind = read_edges_lines(s, &l, &hops);
+    const struct edge_line line = {
+        .kind = kind, .formats = (uint8_t)l.formats, .hops = hops, .label = l.label};
+    *out = (struct origin){.step = ORIGIN_UNKNOWN, .ip = origin_no_address()};
+    if (s->ops->edge_line(s->host, &line, kind == EDGE_LINE_TELLS ? &l.client.ip : NULL, l.by))
+        *out = l.client;
 }
 
 const struct origin *smtpd_origin(const struct smtpd_session *s)
@@ -149,20 +169,50 @@ const struct origin *smtpd_origin(const struct smtpd_session *s)
     return &s->tx->real;
 }
 
-struct origin *session_origin(struct smtpd_session *s)
+const struct ip *session_known_origin(const struct smtpd_session *s, const char **by)
+{
+    const struct origin *found = s->tx && s->tx->real.step ? &s->tx->real : s->told;
+    bool has_found = found && found->step;
+    enum origin_step step = has_found ? found->step : (enum origin_step)s->step;
+    *by = step ? origin_step_name(step) : NULL;
+    if (!step || step == ORIGIN_UNKNOWN)
+        return NULL;
+    return has_found ? &found->ip : &s->peer;
+}
+
+void session_origin(struct smtpd_session *s)
 {
     struct transaction *tx = s->tx;
     struct origin *o = &tx->real;
     if (s->told && s->told->step) {
         *o = *s->told;
     } else if (s->class == CLASS_EDGE) {
-        if (!read_edges_lines(s, o))
-            *o = (struct origin){.step = ORIGIN_UNKNOWN, .ip = origin_no_address()};
+        take_edges_word(s, o);
     } else {
         if (s->named)
             *o = *s->named;
         o->step = (enum origin_step)s->step;
         o->ip = s->peer;
     }
-    return o;
+}
+
+/* --- limits --- */
+
+const struct ip *session_limited_client(const struct smtpd_session *s)
+{
+    const struct origin *told = s->told;
+    if (s->class == CLASS_TRUSTED)
+        return NULL;
+    struct ip nobody = origin_no_address();
+    if (!told || !told->step || ip_eq(&told->ip, &nobody))
+        return s->class == CLASS_STRANGER ? &s->peer : NULL;
+    return policy_classify(s->policy, &told->ip) == CLASS_STRANGER ? &told->ip : NULL;
+}
+
+enum reply_id session_check_share(const struct smtpd_session *s)
+{
+    const struct origin *real = &s->tx->real;
+    if (real->step != ORIGIN_RECEIVED || policy_classify(s->policy, &real->ip) != CLASS_STRANGER)
+        return R_ok;
+    return s->ops->take_share(s->host, &real->ip) ? R_ok : R_too_much_mail;
 }

@@ -44,7 +44,7 @@ struct content {
     struct content_scan scan;
     struct header_scan headers;
     enum reply_id error; /* R_ok, or why the rest is drained and the message refused */
-    bool eight_bit;      /* declared as such, and it is */
+    bool eight_bit;      /* it is, declared or not */
     uint64_t started_ms;
     size_t scanned_n; /* bytes at the front of the next input that `scan` has seen */
     size_t store_n;   /* how many of them are content still to be stored */
@@ -208,10 +208,16 @@ enum reply_id session_check_naming(const struct smtpd_session *s, enum extension
 void session_xclient(struct smtpd_session *s, str_t arg);
 void session_xforward(struct smtpd_session *s, str_t arg);
 void session_forget_told(struct smtpd_session *s);
+/* Whose share of messages one more counts against, as far as it is known at MAIL; NULL: nobody's. */
+const struct ip *session_limited_client(const struct smtpd_session *s);
+/* The same at the end of the content, for whom only that told: R_ok, or why not. After session_origin(). */
+enum reply_id session_check_share(const struct smtpd_session *s);
 /* The front of a message passes by. */
 void session_keep_top(struct smtpd_session *s, const uint8_t *p, size_t n);
-/* Of the message that is about to be committed. Its texts live as long as the transaction. */
-struct origin *session_origin(struct smtpd_session *s);
+/* Who it is besides `peer`, as far as it is known by now, and how: for the log. NULL: nobody else told. */
+const struct ip *session_known_origin(const struct smtpd_session *s, const char **by);
+/* Finds it out: transaction.real, of the message whose content is there. */
+void session_origin(struct smtpd_session *s);
 void session_greet(struct smtpd_session *s); /* session.c */
 
 /* transaction.c */

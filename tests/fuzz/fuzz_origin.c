@@ -23,19 +23,28 @@ static void check_attrs(str_t arg)
     check_texts(&o);
 }
 
+static void check_line(str_t value)
+{
+    struct received_line l;
+    str_t by = received_by(value);
+    must(!by.p || (by.n > 0 && by.p >= value.p && by.p + by.n <= value.p + value.n));
+    if (received_parse(value, &l))
+        return;
+    check_texts(&l.client);
+    must(l.formats && l.formats < 1u << RECEIVED_FORMAT_COUNT);
+    must(l.by.n > 0 && l.by.p >= value.p && l.by.p + l.by.n <= value.p + value.n);
+    must(str_eq(l.by, by)); /* both find the same */
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    str_t all = str_of((const char *)data, size), by;
-    struct origin o;
+    str_t all = str_of((const char *)data, size);
     check_attrs(all);
-    if (received_parse(all, &o, &by) == 0) {
-        check_texts(&o);
-        must(by.n > 0 && by.p >= all.p && by.p + by.n <= all.p + all.n);
-    }
+    check_line(all);
     for (unsigned i = 0; i < 4; i++) {
         str_t value = received_find(all, i);
-        if (value.p && received_parse(value, &o, &by) == 0)
-            check_texts(&o);
+        if (value.p)
+            check_line(value);
     }
     return 0;
 }

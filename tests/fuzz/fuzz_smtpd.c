@@ -182,10 +182,34 @@ static enum reply_id host_client_named(void *host, const struct endpoint *peer, 
     return R_ok;
 }
 
-static const struct smtpd_host ops = {host_reply,       host_rcpt,       host_rcpt_ahead,  host_discards,
-                                      host_check_space, host_body_begin, host_body_append, host_commit,
-                                      host_body_abort,  host_starttls,   host_close,       host_message_id,
-                                      host_client_named};
+static bool host_take_share(void *host, const struct ip *client)
+{
+    return roll(host, 8);
+}
+
+static bool host_edge_line(void *host, const struct edge_line *line, const struct ip *client, str_t by)
+{
+    must((line->kind == EDGE_LINE_TELLS) == (client != NULL) && (!client || (line->formats && by.n)));
+    return client && roll(host, 2);
+}
+
+static const struct smtpd_host ops = {
+    .reply = host_reply,
+    .rcpt = host_rcpt,
+    .rcpt_ahead = host_rcpt_ahead,
+    .discards = host_discards,
+    .take_share = host_take_share,
+    .edge_line = host_edge_line,
+    .check_space = host_check_space,
+    .body_begin = host_body_begin,
+    .body_append = host_body_append,
+    .commit = host_commit,
+    .body_abort = host_body_abort,
+    .starttls = host_starttls,
+    .close = host_close,
+    .message_id = host_message_id,
+    .client_named = host_client_named,
+};
 
 static size_t no_names(void *ctx, str_t name, struct ip *out, size_t max)
 {

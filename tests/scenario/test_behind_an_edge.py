@@ -1,5 +1,6 @@
 """Who the client really is when somebody stands in front of us: load balancers that say PROXY, an edge that says XCLIENT or XFORWARD or
 writes Received lines."""
+import json
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import subprocess
 
 import pytest
 
+from backend import Backend
 from certs import Certificate
 from conftest import EDGE, INTERNAL, PATIENCE_S, STRANGER, Gateway, Sink, Smtp, eventually, message, routes
 from ports import free_port
@@ -17,6 +19,7 @@ from postfix import POSTFIX, Postfix
 pytestmark = pytest.mark.sanitized
 
 BALANCER = "127.0.0.4"
+ALIKE = 8  # lines in a row, to know how an edge writes
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -124,6 +127,30 @@ def test_rates_are_those_of_the_real_client(scene, known_by, same, other):
     assert gateway.metric("postern_rate_limited_total", what="messages") == 2
 
 
+@pytest.mark.parametrize("known_by", ["proxy", "xclient"])
+def test_scores_are_those_of_the_real_client(run, known_by):
+    """Who asks for unknown recipients is deferred, in whichever session, and nobody else behind the same edge or balancer."""
+    internal, edge = run(lambda d: Backend(INTERNAL, free_port(INTERNAL), users={"bob@example.com", "eve@example.com"})), run(Sink, address=EDGE, name="edge")
+    gateway = run(Behind, **routes(internal, edge), edge_networks=[EDGE], workers=1, verify={"mode": "unverified"},
+                  harvest={"tarpit_after": 0, "defer_after": 3, "disconnect_after": 0})
+
+    def ask(client, *recipients):
+        s = gateway.smtp(BALANCER if known_by == "proxy" else EDGE, greeting=known_by == "xclient")
+        if known_by == "proxy":
+            s.write(v1(client))
+            assert s.reply().code == 220
+        else:
+            assert s.say(f"XCLIENT ADDR={client}").code == 220
+        s.ehlo()
+        assert s.say("MAIL FROM:<a@example.net>").code == 250
+        return [s.say(f"RCPT TO:<{r}@example.com>").code for r in recipients]
+
+    assert ask("198.51.100.7", "bob", "x1", "x2", "x3", "eve") == [250, 550, 550, 550, 450]
+    assert ask("198.51.100.7", "bob") == [450]
+    assert ask("198.51.100.8", "bob", "x1") == [250, 550]
+    assert ask("198.51.100.7", "bob") == [450]
+
+
 def test_a_client_that_nobody_names_is_trusted_by_nobody(scene):
     gateway, _, _ = scene(trusted_networks=[INTERNAL, BALANCER])
     s = balanced(gateway, b"PROXY UNKNOWN\r\n")
@@ -202,7 +229,6 @@ def test_starttls_discards_the_clear_rest_behind_a_header_too(scene, tmp_path):
 
 
 def queued_real(gateway, identity):
-    import json
     return json.loads(gateway.cli("--json", "queue", "show", identity).stdout)
 
 
@@ -245,6 +271,8 @@ def test_the_queue_shows_the_real_client(run):
     assert s.say("XFORWARD ADDR=198.51.100.7 HELO=c.example NAME=[UNAVAILABLE]").code == 250
     s.send("a@example.net", "bob@example.com", message())
     identity = gateway.last("message")["id"]
+    asked = gateway.last("rcpt")
+    assert (asked["client"], asked["real"], asked["real_by"]) == (EDGE, "198.51.100.7", "xforward")
     assert "198.51.100.7, by xforward, helo c.example" in gateway.cli("queue", "show", identity).stdout
     assert queued_real(gateway, identity)["real"] == {"address": "198.51.100.7", "by": "xforward", "name": None, "helo": "c.example"}
     gateway.stop()
@@ -264,8 +292,96 @@ def test_a_postfix_in_front(scene, run, forwards):
     assert s.say("XCLIENT NAME=mail.example.org ADDR=198.51.100.7").code == 220
     s.ehlo("[127.0.0.1]")
     forged = "Received: from x (x [203.0.113.9])\r\n\tby edge.example.net (Postfix) with ESMTP id 1;\r\n\tTue, 24 Nov 2026 04:14:26 +0000\r\n"
-    assert s.send("a@example.net", "bob@example.com", message(headers=forged))[-1].code == 250
-    internal.wait_for(1)
-    line = gateway.last("message")
+    for n in range(1, ALIKE + 1):
+        assert s.send("a@example.net", "bob@example.com", message(headers=forged))[-1].code == 250
+        internal.wait_for(n)
+    lines = eventually(lambda: (found := gateway.events("message")) and len(found) == ALIKE and found, "all came")
+    line = lines[-1]
+    if forwards == "no":  # nothing is believed before it is known how this edge writes
+        assert [m["real_by"] for m in lines] == ["unknown"] * (ALIKE - 1) + ["received"]
+        edges = json.loads(gateway.cli("--json", "edges").stdout)
+        assert edges == {"format": "learned", "needed": ALIKE, "edges": [
+            {"address": EDGE, "learned": True, "alike": 32, "formats": ["postfix"], "hops": 0, "doubted": 0}]}
     assert (line["client"], line["class"], line["real"], line["real_helo"]) == (EDGE, "edge", "198.51.100.7", "[127.0.0.1]"), edge.log()
     assert (line["real_by"], line["real_name"]) == ("xforward" if forwards == "yes" else "received", "mail.example.org")
+
+
+POSTFIX_LINE = "Received: from c.example (n.example [{}])\r\n\tby edge.example.net (Postfix) with ESMTP id 1;\r\n\tTue, 24 Nov 2026 04:14:26 +0000\r\n"
+EXIM_LINE = "Received: from n.example ([{}] helo=c.example)\r\n\tby edge.example.net with esmtp (Exim 4.96)\r\n\tid 1-2-3; Tue, 24 Nov 2026 04:14:26 +0000\r\n"
+
+
+def hand_over(gateway, *lines, source=EDGE):
+    """Messages of the edge, one for each of these Received lines: the last replies, and how each real client is known."""
+    before = len(gateway.events("message"))
+    s = gateway.smtp(source)
+    s.ehlo("edge.example.net")
+    replies = [s.send("a@example.net", "bob@example.com", message(headers=line))[-1].code for line in lines]
+    s.close()
+    taken = replies.count(250)
+    eventually(lambda: len(gateway.events("message")) == before + taken, "all are in the log")
+    return replies, [(m["real_by"], m.get("real")) for m in gateway.events("message")[before:]]
+
+
+def test_how_the_edge_writes_is_learned_and_another_line_is_not_believed(scene):
+    gateway, _, _ = scene(edge_networks=[EDGE])
+    line, client = POSTFIX_LINE.format("198.51.100.7"), ("received", "198.51.100.7")
+    unknown = ("unknown", None)
+    assert "Nothing was learned" in gateway.cli("edges").stdout
+    _, real = hand_over(gateway, *[line] * (ALIKE + 1))
+    assert real == [unknown] * (ALIKE - 1) + [client] * 2
+    assert gateway.last("edge_lines")["format"] == "postfix"
+    # What stands below is the client's own, and what looks otherwise is nobody's.
+    other = EXIM_LINE.format("203.0.113.9")
+    _, real = hand_over(gateway, line + other, other, "Received: from x by other.example.net; Tue\r\n", line)
+    assert real == [client, unknown, unknown, client]
+    doubted = gateway.events("edge_line_doubted")
+    assert [(d["edge"], d.get("by"), d.get("says"), d.get("format")) for d in doubted] == [
+        (EDGE, "edge.example.net", "203.0.113.9", "exim"), (EDGE, "other.example.net", None, None)]
+    assert gateway.metric("postern_edge_lines_total", line="doubted") == 2
+    assert gateway.metric("postern_edge_lines_total", line="believed") == 4
+    shown = gateway.cli("edges").stdout
+    assert "learned" in shown and "postfix" in shown and EDGE in shown
+    # An administrator may let it be learned anew, or say it.
+    assert "learned anew" in gateway.cli("edges", "forget", EDGE).stdout
+    assert hand_over(gateway, line)[1] == [unknown]
+    assert gateway.cli("edges", "forget", "192.0.2.200", check=False).returncode == 1
+    gateway.configure(edge_format="exim")
+    assert gateway.cli("reload").returncode == 0
+    assert hand_over(gateway, other, line)[1] == [("received", "203.0.113.9"), unknown]
+    assert "edge_format" in gateway.cli("edges").stdout
+    gateway.configure(edge_format="any")
+    assert gateway.cli("reload").returncode == 0
+    assert hand_over(gateway, other, line)[1] == [("received", "203.0.113.9"), client]
+
+
+def test_an_edge_that_writes_no_lines_is_not_spoken_for_by_strangers(scene):
+    """Between the forged lines of one comes the mail of others, and so no eight are alike."""
+    gateway, _, _ = scene(edge_networks=[EDGE])
+    forged, honest = POSTFIX_LINE.format("203.0.113.9"), "Received: from a by mx.example.org; Tue, 24 Nov 2026 04:14:26 +0000\r\n"
+    _, real = hand_over(gateway, *[forged, forged, honest, forged, ""] * ALIKE)
+    assert set(real) == {("unknown", None)}
+
+
+@pytest.mark.parametrize("known_by", ["received", "xforward"])
+def test_the_share_of_messages_is_the_real_clients_behind_an_edge_too(scene, known_by):
+    gateway, internal, _ = scene(edge_networks=[EDGE], edge_format="postfix", workers=1, strangers={"messages": "2/h"})
+
+    def send(client):
+        s = gateway.smtp(EDGE)
+        s.ehlo("edge.example.net")
+        if known_by == "xforward":
+            assert s.say(f"XFORWARD ADDR={client}").code == 250
+        headers = POSTFIX_LINE.format(client) if known_by == "received" else ""
+        return s.send("a@example.net", "bob@example.com", message(headers=headers))
+
+    assert [send("198.51.100.7")[-1].code for _ in range(2)] == [250, 250]
+    replies = send("198.51.100.7")
+    assert replies[-1].startswith("450 4.7.1")
+    assert len(replies) == (4 if known_by == "received" else 1)  # at the end of the data, or at MAIL
+    assert send("198.51.100.8")[-1].code == 250
+    assert [send(INTERNAL)[-1].code for _ in range(3)] == [250] * 3  # the edge says that it is one of ours
+    assert gateway.metric("postern_rate_limited_total", what="messages") == 1
+    if known_by == "received":
+        refused = gateway.last("message_refused")
+        assert (refused["reply"], refused["real"], refused["real_by"]) == ("450", "198.51.100.7", "received")
+    internal.wait_for(6)

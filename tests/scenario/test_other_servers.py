@@ -99,6 +99,21 @@ def gateway_before(run, server, secured, **more):
     return run(Gateway, **{"destination": {"mode": "dns"}, **more}, domains=[{"name": "example.com", "local": True, "route": route}])
 
 
+def read_line_of(format, gateway, sink):
+    """The Received line of the server in front, as it wrote it but for the address, is read when the edge hands it over."""
+    raw = sink.messages()[0].raw.decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n", 1)[0]
+    line = re.findall(r"^Received:.*(?:\n[ \t].*)*", raw, re.MULTILINE)[2]  # behind, gateway, front
+    by = re.search(r"\bby ([^ ()]+)", line)[1]
+    gateway.configure(edge_networks=[EDGE], edge_names=[by], edge_format=format)
+    gateway.cli("reload")
+    s = gateway.smtp(EDGE)
+    s.ehlo("edge.example.net")
+    replaced = line.replace("[127.0.0.1]", "[198.51.100.7]").replace("\n", "\r\n") + "\r\n"
+    assert s.send("alice@example.net", "real@example.com", message("real", headers=replaced))[-1].code == 250
+    said = eventually(lambda: [m for m in gateway.events("message") if m["client"] == EDGE], "it is in the log")[-1]
+    assert (said["real_by"], said.get("real")) == ("received", "198.51.100.7"), line
+
+
 @EVERY
 @SECURED
 def test_on_both_sides(run, relay, certificate, name, secured):
@@ -120,6 +135,7 @@ def test_on_both_sides(run, relay, certificate, name, secured):
         assert raw.split(b"\r\n\r\n", 1)[1] == body.encode(), subject
     sides = {(e["side"], e["result"]) for e in gateway.events("tls")}
     assert sides == ({("server", "ok")} if secured else set()) | ({("client", "ok")} if serves_tls else set())
+    read_line_of(name, gateway, sink)
     eventually(lambda: gateway.queued() == 0, "nothing is left in the queue")
 
 

@@ -159,6 +159,29 @@ def test_who_is_listed_is_refused_by_name_and_never_the_edge(run, lists):
     assert (said["zone"], said["answer"], said["result"]) == ("bl.test", "127.0.0.2", "listed")
 
 
+@pytest.mark.parametrize("known_by", ["proxy", "xclient"])
+def test_lists_are_asked_about_the_real_client(run, lists, known_by):
+    """Who is listed (127.0.0.1) is refused behind a balancer or an edge that says so, and others that they name are not."""
+    sink, port = run(Sink), free_port()
+    gateway = run(Gateway, **served(sink, strangers={"dnsbl": ["bl.test"]}, dns={"resolver": f"127.0.0.1:{lists.port}", "timeout": "2s"},
+                                    listeners=[{"address": "127.0.0.1:0"}, {"address": f"127.0.0.1:{port}", "proxy": ["127.0.0.4"]}]))
+
+    def ask(client):
+        if known_by == "proxy":
+            c = Smtp("127.0.0.1", port, "127.0.0.4", greeting=False)
+            c.write(f"PROXY TCP4 {client} 192.0.2.1 40001 25\r\n")
+            assert c.reply().code == 220
+        else:
+            c = Smtp("127.0.0.1", port, EDGE)
+            assert c.say(f"XCLIENT ADDR={client}").code == 220
+        c.say("EHLO x"), c.say("MAIL FROM:<a@example.net>")
+        return c.say("RCPT TO:<bob@example.com>")
+
+    assert ask("198.51.100.7").code == 250
+    assert "bl.test" in ask(STRANGER)
+    assert eventually(lambda: gateway.events("dnsbl"), "logged")[0]["client"] == STRANGER
+
+
 def test_a_list_that_does_not_answer_lists_nobody(run, lists):
     gateway = listed_gateway(run, lists, ["dead.example.net", "broken.test", "clean.test"])
     deliver(gateway, STRANGER)

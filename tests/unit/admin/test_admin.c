@@ -69,6 +69,16 @@ static json_t *backend_destinations(void *ctx)
     return backend_state.silent ? NULL : json_array();
 }
 
+static json_t *backend_edges(void *ctx)
+{
+    return backend_state.silent ? NULL : json_pack("{s:s}", "format", "learned");
+}
+
+static err_t backend_edges_forget(void *ctx, const struct ip *ip)
+{
+    return !ip || ip_is_v4(ip) ? 0 : ERR_NOT_FOUND;
+}
+
 static err_t backend_reload(void *ctx, bool shrunk_lists_ok, struct gbuf *text)
 {
     backend_state.reload_count++;
@@ -121,6 +131,8 @@ static const struct admin_backend backend = {.status = backend_status,
                                              .message = backend_message,
                                              .lease_end = backend_lease_end,
                                              .destinations = backend_destinations,
+                                             .edges = backend_edges,
+                                             .edges_forget = backend_edges_forget,
                                              .resize = backend_resize,
                                              .scrub = backend_scrub,
                                              .reload = backend_reload,
@@ -278,6 +290,14 @@ static void test_routes(void **state)
         {true, "GET", "/api/v1/queue/headers?id=0000000000001", 403, "Unix socket"},
         {true, "POST", "/api/v1/queue/remove?all=1", 403, "Unix socket"},
         {false, "GET", "/api/v1/destinations", 200, "[]"},
+        {true, "GET", "/api/v1/edges", 200, "learned"},
+        {false, "POST", "/api/v1/edges/forget?address=192.0.2.10", 200, "ok"},
+        {false, "POST", "/api/v1/edges/forget?all=1", 200, "ok"},
+        {false, "POST", "/api/v1/edges/forget?address=2001:db8::/64", 404, "no message"},
+        {false, "POST", "/api/v1/edges/forget", 400, "all=1"},
+        {false, "POST", "/api/v1/edges/forget?address=somewhere", 400, "which edge"},
+        {false, "POST", "/api/v1/edges/forget?address=192.0.2.10&all=1", 400, "which edge"},
+        {true, "POST", "/api/v1/edges/forget?all=1", 403, "Unix socket"},
         {false, "GET", "/metrics", 200, "text/plain; version=0.0.4"},
         {false, "GET", "/metrics", 200, "# TYPE postern_sessions_total counter"},
         {false, "POST", "/api/v1/reload", 200, "\"result\":\"ok\""},

@@ -205,6 +205,22 @@ static void test_destinations(void **state)
     json_decref(json);
 }
 
+static void test_edges(void **state)
+{
+    json_t *json = json_of(
+        "{\"format\":\"learned\",\"needed\":8,\"edges\":[{\"address\":\"192.0.2.10\",\"learned\":true,"
+        "\"alike\":32,\"formats\":[\"postfix\"],\"hops\":0,\"doubted\":2},{\"address\":\"2001:db8::/64\","
+        "\"learned\":false,\"alike\":3,\"formats\":[\"sendmail\",\"exim\"],\"hops\":1,\"doubted\":0}]}");
+    CAPTURE(f, assert_int_equal(show_edges(json, f), 0));
+    assert_says("192.0.2.10     learned       postfix              0        2\n");
+    assert_says("2001:db8::/64  3 of 8 alike  sendmail or exim     1        0\n");
+    json_decref(json);
+    json = json_of("{\"format\":\"postfix\",\"edges\":[]}");
+    CAPTURE(f, assert_int_equal(show_edges(json, f), 0));
+    assert_says("postfix. What was learned does not count.\n");
+    json_decref(json);
+}
+
 /* Whatever another version sends, nothing breaks. */
 static void test_odd_answers(void **state)
 {
@@ -222,6 +238,7 @@ static void test_odd_answers(void **state)
         CAPTURE(f, assert_int_equal(show_status(json, f), 0));
         CAPTURE(f, assert_int_equal(show_queue(json, false, false, NOW_NS, f), 0));
         CAPTURE(f, assert_int_equal(show_destinations(json, NOW_NS, f), 0));
+        CAPTURE(f, assert_int_equal(show_edges(json, f), 0));
         CAPTURE(f, show_error(json, 500, f));
         assert_says("postern: posternd answered with HTTP status 500\n");
         json_decref(json);
@@ -242,10 +259,12 @@ static void test_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_age),         cmocka_unit_test(test_size),  cmocka_unit_test(test_until),
-        cmocka_unit_test(test_safe),        cmocka_unit_test(test_table), cmocka_unit_test(test_long_table),
-        cmocka_unit_test(test_status),      cmocka_unit_test(test_queue), cmocka_unit_test(test_destinations),
-        cmocka_unit_test(test_odd_answers), cmocka_unit_test(test_error),
+        cmocka_unit_test(test_age),          cmocka_unit_test(test_size),
+        cmocka_unit_test(test_until),        cmocka_unit_test(test_safe),
+        cmocka_unit_test(test_table),        cmocka_unit_test(test_long_table),
+        cmocka_unit_test(test_status),       cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_destinations), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_odd_answers),  cmocka_unit_test(test_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -210,12 +210,30 @@ static void sockaddrs(void **state)
     assert_int_equal(endpoint_from_sockaddr(&local, &e), ERR_UNSUPPORTED);
 }
 
+static void client_keys(void **state)
+{
+    static const char *const rows[][2] = {{"192.0.2.1", "192.0.2.1"},
+                                          {"0.0.0.0", "0.0.0.0"},
+                                          {"2001:db8:1:2:3::4", "2001:db8:1:2::"},
+                                          {"::1", "::"}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct ip ip, back;
+        char text[64];
+        struct sbuf b = SBUF_ON(text);
+        assert_int_equal(ip_parse(str_cstr(rows[i][0]), &ip), 0);
+        assert_true(ip_client_key(&ip) != 0);
+        back = ip_of_client_key(ip_client_key(&ip));
+        ip_format(&back, &b);
+        assert_str(sbuf_view(&b), rows[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses), cmocka_unit_test(no_addresses), cmocka_unit_test(kinds),
         cmocka_unit_test(networks),  cmocka_unit_test(no_networks),  cmocka_unit_test(overlaps),
-        cmocka_unit_test(endpoints), cmocka_unit_test(sockaddrs),
+        cmocka_unit_test(endpoints), cmocka_unit_test(sockaddrs),    cmocka_unit_test(client_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

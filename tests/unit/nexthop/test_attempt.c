@@ -144,6 +144,77 @@ static void test_a_full_handshake_before_clear_text(void **state)
     }
 }
 
+/* --- a server that loses what is pipelined --- */
+
+static void ignore_bytes(void *host, const char *p, size_t n)
+{
+}
+
+static void ignore_outcome(void *host, struct smtpc_tx *tx, uint32_t index, bool accepted,
+                           enum smtpc_stage at, const struct smtp_reply *reply)
+{
+}
+
+static void ignore_tx(void *host, struct smtpc_tx *tx)
+{
+}
+
+static void ignore(void *host)
+{
+}
+
+/* An engine that has said MAIL, RCPT and DATA, or only MAIL. */
+static struct smtpc *engine_with(const struct smtpc_options *o, const char *ehlo, struct smtpc_tx *tx)
+{
+    static const struct smtpc_host host = {
+        .send = ignore_bytes, .rcpt_done = ignore_outcome, .tx_done = ignore_tx, .ready = ignore};
+    struct smtpc *c;
+    assert_int_equal(smtpc_create(&c, &host, NULL, o), 0);
+    smtpc_start(c);
+    smtpc_input(c, (const uint8_t *)"220 x\r\n", 7);
+    smtpc_input(c, (const uint8_t *)ehlo, strlen(ehlo));
+    smtpc_deliver(c, tx);
+    return c;
+}
+
+static void test_pipelining(void **state)
+{
+    static const struct {
+        const char *ehlo;
+        bool timed_out, done, tells;
+    } rows[] = {
+        {"250-x\r\n250 PIPELINING\r\n", true, true, true},
+        {"250-x\r\n250 PIPELINING\r\n", true, false, true},
+        {"250-x\r\n250 PIPELINING\r\n", false, false, true},
+        {"250-x\r\n250 PIPELINING\r\n", false, true, false},
+        {"250 x\r\n", true, false, false}, /* one command was out */
+    };
+    const struct envelope_rcpt rcpt = {.address = STR("bob@example.com")};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct candidates c = three();
+        struct attempt t = {0};
+        struct smtpc_tx tx = {.sender = STR("a@example.net"), .rcpts = &rcpt, .rcpt_count = 1};
+        assert_true(attempt_next(&t, &c, &plain, false, 1000));
+        struct smtpc_options o = attempt_options(&t, "gw.example.com", false);
+        struct smtpc *engine = engine_with(&o, rows[i].ehlo, &tx);
+        assert_int_equal(attempt_pipelining_failed(&t, &c, engine, rows[i].timed_out, rows[i].done),
+                         rows[i].tells);
+        assert_false(
+            attempt_pipelining_failed(&t, &c, engine, rows[i].timed_out, rows[i].done)); /* no news */
+        smtpc_destroy(engine);
+        attempt_end(&t);
+
+        t = (struct attempt){0};
+        assert_true(attempt_next(&t, &c, &plain, false, 1000));
+        o = attempt_options(&t, "gw.example.com", false);
+        engine = engine_with(&o, rows[i].ehlo, &tx);
+        assert_int_equal(smtpc_has_pipelined(engine), !rows[i].tells && strstr(rows[i].ehlo, "PIPE") != NULL);
+        smtpc_destroy(engine);
+        attempt_end(&t);
+        candidates_free(&c);
+    }
+}
+
 static void test_time_left(void **state)
 {
     assert_int_equal(stage_left_ms(1000, 1000, 500), 500);
@@ -156,6 +227,7 @@ static void test_time_left(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pipelining),
         cmocka_unit_test(test_each_address_once),
         cmocka_unit_test(test_failed_ones_come_last),
         cmocka_unit_test(test_a_new_list_is_tried_anew_but_not_for_ever),

@@ -266,6 +266,13 @@ static const struct dialogue extensions[] = {
          UP_SIZE "D 0\nE rcpt 0.0 no MAIL 552 5.3.4\nE rcpt 0.1 no MAIL 552 5.3.4\nE done 0\nD 1\n" SAY_1},
     {"8-bit to a 7-bit server", .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .body = BODY_8BITMIME}},
      .script = UP_PLAIN "D 0\nE rcpt 0.0 no MAIL 554 5.6.3\nE done 0\n"},
+    {"8-bit to a server that is known to take it", .opt = {.sends_eight_bit = true},
+     .messages = {{.sender = "a@b", .rcpts = {"x@y"}, .body = BODY_8BITMIME}},
+     .script = UP_PLAIN "D 0\nC MAIL FROM:<a@b>\nS 250 ok\nC RCPT TO:<x@y>\n"},
+    {"lock step, whatever it offers", .opt = {.lock_step = true},
+     .messages = {{.sender = "a@b", .rcpts = {"x@y"}}},
+     .script =
+         EHLO "S 250-mx\nS 250 PIPELINING\nE ready 1\nD 0\nC MAIL FROM:<a@b>\nS 250 ok\nC RCPT TO:<x@y>\n"},
     {"SMTPUTF8 not taken", .messages = {{.sender = "a@b", .rcpts = {"\xC3\xB6@y"}, .smtputf8 = true}},
      .script = UP_PIPE "D 0\nE rcpt 0.0 no MAIL 553 5.6.7\nE done 0\n"},
     {"no commands inside addresses", .messages = {{.sender = "a@b", .rcpts = {"x@y>\r\nQUIT"}}},

@@ -26,8 +26,9 @@ struct peer {
 
     /* How the host behaves. */
     bool hold_rcpt, hold_commit;
-    size_t room;      /* bytes that body_append takes before it says no; SIZE_MAX = all */
-    size_t room_step; /* what peer_room() gives back */
+    bool no_share, doubts; /* of take_share and edge_line */
+    size_t room;           /* bytes that body_append takes before it says no; SIZE_MAX = all */
+    size_t room_step;      /* what peer_room() gives back */
     enum reply_id verdict;
     err_t space_err, begin_err, commit_err;
 
@@ -39,6 +40,9 @@ struct peer {
     unsigned begins, aborts, commits, closes, rcpts_asked;
     enum close_reason why;
     char real_helo[256];
+    struct ip share_of; /* the last that take_share was asked about */
+    unsigned shares;
+    struct edge_line edge_line;
     struct endpoint named; /* by XCLIENT */
     enum client_class named_class;
     enum reply_id named_reply;
@@ -86,6 +90,22 @@ static bool peer_discards(void *host, const struct address *a)
 {
     (void)host;
     return str_eq(a->local, STR("discard"));
+}
+
+static bool peer_take_share(void *host, const struct ip *client)
+{
+    struct peer *h = host;
+    h->share_of = *client;
+    h->shares++;
+    return !h->no_share;
+}
+
+static bool peer_edge_line(void *host, const struct edge_line *line, const struct ip *client, str_t by)
+{
+    struct peer *h = host;
+    h->edge_line = *line;
+    assert_int_equal(line->kind == EDGE_LINE_TELLS, client != NULL);
+    return line->kind == EDGE_LINE_TELLS && !h->doubts;
 }
 
 static err_t peer_check_space(void *host, uint64_t size)
@@ -188,6 +208,8 @@ static const struct smtpd_host peer_ops = {
     .rcpt = peer_rcpt,
     .rcpt_ahead = peer_rcpt_ahead,
     .discards = peer_discards,
+    .take_share = peer_take_share,
+    .edge_line = peer_edge_line,
     .check_space = peer_check_space,
     .body_begin = peer_body_begin,
     .body_append = peer_body_append,

@@ -142,8 +142,10 @@ static void test_what_the_next_server_must_be_able_to_do(void **state)
         {" BODY=8BITMIME SMTPUTF8", "bob", "Subject: x\r\n\r\n\xC3\xA9\r\n", BODY_8BITMIME, false},
         {" BODY=8BITMIME SMTPUTF8", "bob", "Subject: \xC3\xA9\r\n\r\nplain\r\n", BODY_8BITMIME, true},
         {" BODY=8BITMIME SMTPUTF8", "j\xC3\xB6rg", "Subject: x\r\n\r\nplain\r\n", BODY_7BIT, true},
-        {" SMTPUTF8", "bob", "no header\r\n", BODY_7BIT, true},          /* cannot be told */
-        {"", "bob", "Subject: x\r\n\r\n\xC3\xA9\r\n", BODY_7BIT, false}, /* as it always was */
+        {" SMTPUTF8", "bob", "no header\r\n", BODY_7BIT, true}, /* cannot be told */
+        {"", "bob", "Subject: x\r\n\r\n\xC3\xA9\r\n", BODY_8BITMIME,
+         false}, /* who did not say so sends it too */
+        {" BODY=7BIT", "bob", "Subject: \xC3\xA9\r\n\r\nx\r\n", BODY_8BITMIME, false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         for (size_t step = 0; step < 2; step++) {

@@ -162,6 +162,98 @@ static void test_the_edges_own_line(void **state)
     }
 }
 
+/* What the host is told of these lines, which it believes or not. */
+static void test_kinds_of_lines(void **state)
+{
+    static const char made_there[] = "Received: by edge.example.net (Postfix, from userid 0) id 4; Tue\r\n";
+    static const char long_line[] = "X-Long: ";
+    static const struct {
+        const char *first, *second;
+        enum edge_line_kind kind;
+        unsigned hops;
+    } rows[] = {
+        {edges_line, forged_line, EDGE_LINE_TELLS, 0},
+        {filters_line, edges_line, EDGE_LINE_TELLS, 1},
+        {others_line, edges_line, EDGE_LINE_OTHERS, 0},
+        {"", "", EDGE_LINE_OTHERS, 0},
+        {made_there, forged_line, EDGE_LINE_OWN, 0},
+        {filters_line, others_line, EDGE_LINE_OWN, 0}, /* sent on the edge itself */
+        {filters_line, made_there, EDGE_LINE_OWN, 0},
+        {filters_line, "", EDGE_LINE_OWN, 0},
+        {long_line, edges_line, EDGE_LINE_OWN, 0}, /* nobody looked that far */
+    };
+    static char headers[40000], filler[32768];
+    memset(filler, 'x', sizeof filler - 1);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct peer *h = peer_new(EDGE, "limits: { header_size: 64KiB }\n");
+        peer_start(h);
+        peer_say(h, EHLO);
+        bool is_long = rows[i].first == long_line;
+        snprintf(headers, sizeof headers, "%s%s%s%s", rows[i].first, is_long ? filler : "",
+                 is_long ? "\r\n" : "", rows[i].second);
+        say_message(h, headers);
+        assert_int_equal(h->commits, 1);
+        if (h->edge_line.kind != rows[i].kind ||
+            (rows[i].kind == EDGE_LINE_TELLS && h->edge_line.hops != rows[i].hops))
+            fail_msg("row %zu: kind %d", i, h->edge_line.kind);
+        peer_free(h);
+    }
+}
+
+static void test_a_line_that_is_doubted_is_not_used(void **state)
+{
+    struct peer *h = peer_new(EDGE, "");
+    h->doubts = true;
+    peer_start(h);
+    peer_say(h, EHLO);
+    say_message(h, edges_line);
+    assert_int_equal(h->edge_line.formats, 1u << RECEIVED_POSTFIX);
+    assert_real(h, ORIGIN_UNKNOWN, "0.0.0.0");
+    assert_null(strstr(h->trace, "198.51.100.7"));
+    peer_free(h);
+}
+
+/* One message more of the real client, wherever it is learned who that is. */
+static void test_shares_are_the_real_clients(void **state)
+{
+    static const char inner[] =
+        "Received: from c.example (n.example [10.1.2.3]) by edge.example.net (Postfix) "
+        "id 1; Tue\r\n";
+    struct ip stranger;
+    assert_int_equal(ip_parse(STR(STRANGER), &stranger), 0);
+    struct peer *h = peer_new(EDGE, "");
+    peer_start(h);
+    peer_say(h, EHLO);
+    say_message(h, others_line);
+    say_message(h, inner); /* a trusted one */
+    assert_int_equal(h->shares, 0);
+    assert_int_equal(h->commits, 2);
+    say_message(h, edges_line);
+    assert_int_equal(h->shares, 1);
+    assert_true(ip_eq(&h->share_of, &stranger));
+    h->no_share = true;
+    peer_heard(h);
+    peer_say(h, MESSAGE);
+    assert_says(h, edges_line, "");
+    assert_says(h, "Subject: x\r\n\r\n.\r\n", "450 4.7.1");
+    assert_int_equal(h->commits, 3);
+    assert_int_equal(h->aborts, 1);
+    say_message(h, others_line); /* the session goes on, and others have their own */
+    assert_int_equal(h->commits, 4);
+    peer_say(h, "XFORWARD ADDR=" STRANGER "\r\n");
+    assert_says(h, "MAIL FROM:<>\r\n", "450 4.7.1");
+    peer_say(h, "XFORWARD ADDR=[UNAVAILABLE]\r\n");
+    assert_says(h, "MAIL FROM:<>\r\n", "250 ");
+    peer_free(h);
+    h = peer_new(STRANGER, "");
+    h->no_share = true;
+    peer_start(h);
+    peer_say(h, EHLO);
+    assert_says(h, "MAIL FROM:<>\r\n", "450 4.7.1");
+    assert_true(ip_eq(&h->share_of, &stranger));
+    peer_free(h);
+}
+
 static void test_the_edges_name_is_pinned(void **state)
 {
     struct peer *h = peer_new(EDGE, "edge_names: [inner.example.net]\n");
@@ -194,6 +286,9 @@ int main(void)
         cmocka_unit_test(test_xclient_may_be_turned_away),
         cmocka_unit_test(test_xforward_is_for_one_message),
         cmocka_unit_test(test_the_edges_own_line),
+        cmocka_unit_test(test_kinds_of_lines),
+        cmocka_unit_test(test_a_line_that_is_doubted_is_not_used),
+        cmocka_unit_test(test_shares_are_the_real_clients),
         cmocka_unit_test(test_the_edges_name_is_pinned),
         cmocka_unit_test(test_others_lines_are_nobodys_word),
     };
