@@ -255,6 +255,7 @@ struct config {
         uint32_t data_block; /* 180 s between reads of content */
         uint32_t data_total; /* 3600 s for one message */
         uint32_t session;    /* 0 = none */
+        uint32_t overload;   /* 10 s: strangers, while new ones are turned away */
         uint32_t shutdown;   /* 30 s: SIGTERM drain */
         uint32_t connect, greeting, helo, mail, rcpt, data_init, data_send,
             data_done;                         /* client: 30,300,300,300,300,120,180,600 s */

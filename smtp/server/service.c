@@ -79,13 +79,36 @@ void smtpd_service_destroy(struct smtpd_service *s)
     free(s);
 }
 
-/* --- memory --- */
+/* --- overload --- */
+
+bool service_is_short(const struct smtpd_service *s)
+{
+    return shed_worst(&s->shed) != SHED_NONE;
+}
+
+uint64_t service_patience_ms(const struct smtpd_service *s)
+{
+    enum shed_stage stage = shed_worst(&s->shed);
+    return stage == SHED_NONE ? UINT64_MAX
+                              : MAX(policy_config(s->policy)->timeouts.overload >> (stage - 1), 1u);
+}
+
+/* Who does nothing holds a place that others are turned away for: it has less time from now on. */
+static void look(struct smtpd_service *s, enum shed_cause cause, uint64_t used, uint64_t limit)
+{
+    enum shed_stage was = shed_worst(&s->shed);
+    shed_look(&s->shed, cause, used, limit);
+    if (shed_worst(&s->shed) <= was)
+        return;
+    LIST_EACH(&s->open, k)
+        session_hurry(container_of(k, struct session, link));
+}
 
 static void look_at_memory(struct smtpd_service *s)
 {
     uint64_t limit = policy_config(s->policy)->limits.memory;
     s->unlooked_count = 0;
-    shed_look(&s->shed, SHED_MEMORY, limit && s->opt.memory_used ? s->opt.memory_used() : 0, limit);
+    look(s, SHED_MEMORY, limit && s->opt.memory_used ? s->opt.memory_used() : 0, limit);
 }
 
 void service_count_for_memory(struct smtpd_service *s)
@@ -137,19 +160,13 @@ static uint32_t admitted_count(const struct smtpd_service *s)
 
 static void note_sessions(struct smtpd_service *s)
 {
-    shed_look(&s->shed, SHED_SESSIONS, admitted_count(s), session_limit(s));
+    look(s, SHED_SESSIONS, admitted_count(s), session_limit(s));
 }
 
-/* What is short for one more session of this class. */
+/* There is too little for one more session of this class. */
 static bool is_short(const struct smtpd_service *s, enum shed_cause cause, enum client_class class)
 {
     return shed_stage(&s->shed, cause) >= (class == CLASS_STRANGER ? SHED_STRANGERS : SHED_ALL);
-}
-
-static bool is_full(const struct smtpd_service *s, enum client_class class)
-{
-    enum shed_stage stage = class == CLASS_STRANGER ? SHED_STRANGERS : SHED_ALL;
-    return admitted_count(s) >= shed_begins(SHED_SESSIONS, stage, session_limit(s));
 }
 
 /* A connection that is only being refused would make it worse. */
@@ -167,7 +184,7 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
     if (s->draining)
         return R_shutting_down;
     *why = CLOSE_overload;
-    if (is_full(s, class) || is_pressed(s, class))
+    if (is_short(s, SHED_SESSIONS, class) || is_pressed(s, class))
         return R_overloaded;
     *why = CLOSE_limit;
     if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
@@ -287,6 +304,7 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
 void service_admit(struct session *s, const struct endpoint *local, enum listener_tls tls)
 {
     s->service->session_count--; /* it is not in its own way */
+    note_sessions(s->service);
     struct admission a = judge(s->service, &s->peer.ip, tls);
     s->service->session_count++;
     enter(s, a, local, tls);
@@ -321,7 +339,7 @@ void smtpd_service_turn_away(struct smtpd_service *service, int fd, const struct
 /* The lowest that is free, so all below it are in use. */
 static void note_files(struct smtpd_service *service, uint64_t fd)
 {
-    shed_look(&service->shed, SHED_FILES, fd, service->file_limit);
+    look(service, SHED_FILES, fd, service->file_limit);
 }
 
 void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
@@ -330,10 +348,11 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
     bool waits = is_proxy(door, &peer->ip);
     struct admission a = {0};
     note_files(service, (uint64_t)fd);
+    note_sessions(service);
     service_count_for_memory(service);
     if (!waits)
         a = judge(service, &peer->ip, door->tls);
-    else if (is_full(service, CLASS_EDGE) || is_pressed(service, CLASS_EDGE))
+    else if (is_short(service, SHED_SESSIONS, CLASS_EDGE) || is_pressed(service, CLASS_EDGE))
         a = (struct admission){.reply = R_overloaded, .brief = true};
     bool is_shut = a.reply != R_ok && (a.silent || a.brief);
     struct session *s = is_shut ? NULL : session_new(service, peer);

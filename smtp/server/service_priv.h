@@ -101,6 +101,9 @@ void service_tell_if_empty(struct smtpd_service *s);
 void service_count_for_memory(struct smtpd_service *s);
 uint64_t service_client_key(const struct ip *ip);
 void service_forget(struct session *s);           /* frees it */
+bool service_is_short(const struct smtpd_service *s); /* somebody is turned away for want of something */
+/* How long a stranger may take for anything, in overload; UINT64_MAX: as long as ever. */
+uint64_t service_patience_ms(const struct smtpd_service *s);
 enum reply_id service_recount(struct session *s); /* it is another client now: R_ok, or what it is told */
 void service_uncount(struct session *s);          /* it is no stranger: limits by address are not for it */
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules);
@@ -122,6 +125,7 @@ err_t session_begin(struct session *s, const struct endpoint *local, enum listen
 void session_refuse(struct session *s, enum reply_id reply, enum close_reason why, bool silent);
 void session_wait(struct session *s, uint32_t wait_ms); /* for a PROXY header */
 void session_touch(struct session *s, size_t n); /* n bytes came, or something happened: the deadline */
+void session_hurry(struct session *s);           /* service_patience_ms() is less now */
 void session_release(struct session *s);         /* connection or commit ended: the second of the two frees */
 
 /* service_host.c */

@@ -18,6 +18,18 @@
 
 static void greet(struct session *s);
 
+static bool is_stranger(const struct session *s)
+{
+    return smtpd_class(s->engine) == CLASS_STRANGER;
+}
+
+/* What the client has for what it is to do now; 0: nothing to do. */
+static uint64_t step_ms(const struct session *s)
+{
+    uint64_t ms = smtpd_timeout_ms(s->engine);
+    return is_stranger(s) ? MIN(ms, service_patience_ms(s->service)) : ms;
+}
+
 /* 0 where there is no such number. */
 static uint64_t acked_bytes(struct session *s)
 {
@@ -30,11 +42,11 @@ static uint64_t acked_bytes(struct session *s)
 /* Replies wait, and commands do not renew their time: whoever sends and never reads would stay for ever. */
 static void watch_reader(struct session *s)
 {
-    uint64_t step_ms = smtpd_timeout_ms(s->engine);
-    if (s->unread_due_ms != UINT64_MAX || !step_ms || smtpd_class(s->engine) != CLASS_STRANGER ||
+    uint64_t allowed_ms = step_ms(s);
+    if (s->unread_due_ms != UINT64_MAX || !allowed_ms || !is_stranger(s) ||
         !policy_config(smtpd_policy(s->engine))->strangers.min_rate)
         return;
-    s->unread_due_ms = loop_now_ms(s->service->opt.loop) + step_ms;
+    s->unread_due_ms = loop_now_ms(s->service->opt.loop) + allowed_ms;
     s->acked_bytes = acked_bytes(s);
 }
 
@@ -48,7 +60,7 @@ static void renew_unread(struct session *s, uint64_t now_ms)
         return;
     }
     s->acked_bytes = acked;
-    s->unread_due_ms = MIN(s->unread_due_ms + taken * 1000 / rate, now_ms + smtpd_timeout_ms(s->engine));
+    s->unread_due_ms = MIN(s->unread_due_ms + taken * 1000 / rate, now_ms + step_ms(s));
 }
 
 /* While replies hold up input there is nothing else that the client could do. */
@@ -87,6 +99,8 @@ static void timer_fired(struct timer *t)
         arm_for_due(s, now_ms);
         return;
     }
+    if (is_stranger(s) && service_is_short(s->service))
+        metric_inc(M_overload_cut);
     smtpd_timeout(s->engine);
 }
 
@@ -100,13 +114,13 @@ void session_wait(struct session *s, uint32_t wait_ms)
 static uint64_t new_deadline(struct session *s, size_t n, uint64_t now_ms)
 {
     const struct config *c = policy_config(smtpd_policy(s->engine));
-    uint64_t step_ms = smtpd_timeout_ms(s->engine), full_ms = now_ms + step_ms;
+    uint64_t allowed_ms = step_ms(s), full_ms = now_ms + allowed_ms;
     uint32_t steps = smtpd_steps(s->engine), rate = c->strangers.min_rate;
     bool is_same = n && steps == s->steps && s->deadline_ms != UINT64_MAX;
     s->steps = steps;
-    if (!step_ms)
+    if (!allowed_ms)
         return UINT64_MAX;
-    if (!is_same || !rate || smtpd_class(s->engine) != CLASS_STRANGER)
+    if (!is_same || !rate || !is_stranger(s))
         return full_ms;
     return MIN(full_ms, s->deadline_ms + (uint64_t)n * 1000 / rate);
 }
@@ -124,11 +138,23 @@ void session_touch(struct session *s, size_t n)
         arm_for_due(s, now_ms);
 }
 
+void session_hurry(struct session *s)
+{
+    uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    if (!s->engine || s->closed || !s->greeted || s->deadline_ms == UINT64_MAX || !step_ms(s))
+        return;
+    s->deadline_ms = MIN(s->deadline_ms, now_ms + step_ms(s));
+    if (s->unread_due_ms != UINT64_MAX)
+        s->unread_due_ms = MIN(s->unread_due_ms, now_ms + step_ms(s));
+    if (!timer_armed(&s->timer) || s->timer_due_ms > due_ms(s))
+        arm_for_due(s, now_ms);
+}
+
 /* --- the connection's callbacks --- */
 
 static void go_first(struct session *s)
 {
-    if (smtpd_class(s->engine) != CLASS_STRANGER)
+    if (!is_stranger(s))
         conn_go_first(session_conn(s));
 }
 
@@ -207,7 +233,7 @@ static void conn_secured(struct conn *c, err_t err)
         .class = service_shown_class(s, s->service->tls), /* of today, not of when it came */
     };
     smtpd_secured(s->engine, &tls);
-    if (smtpd_class(s->engine) != CLASS_STRANGER)
+    if (!is_stranger(s))
         service_uncount(s);
     session_touch(s, 0);
 }

@@ -24,6 +24,7 @@ def test_overload_turns_strangers_away_first_and_tells(run):
     assert raw(gateway).reply().startswith("421 4.3.2")
     assert gateway.metric("postern_overload", cause="sessions", stage="strangers") == 1
     deliver(gateway, EDGE)
+    eventually(lambda: gateway.metric("postern_sessions_open") == 30, "who was turned away, and the edge, are gone")
     held += [gateway.smtp(EDGE) for _ in range(2)]
     assert raw(gateway, EDGE).reply().startswith("421 4.3.2")
     eventually(lambda: [e["stage"] for e in gateway.events("overload")] == ["strangers", "all"], "told")
@@ -32,6 +33,38 @@ def test_overload_turns_strangers_away_first_and_tells(run):
     eventually(lambda: gateway.metric("postern_overload", cause="sessions", stage="strangers") == 0, "over")
     eventually(lambda: gateway.events("overload")[-1]["stage"] == "none", "told")
     deliver(gateway, STRANGER)
+
+
+def answered(c):
+    """What has come so far, without waiting."""
+    c.sock.setblocking(False)
+    try:
+        return c.sock.recv(4096)
+    except BlockingIOError:
+        return None
+
+
+@pytest.mark.sanitized
+def test_who_does_nothing_gives_way_in_overload(run):
+    """Idle strangers had the usual five minutes; those that came first have less as soon as others are turned away for want of their places."""
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, workers=1, limits={"sessions": 32, "sessions_per_client": 0}, timeouts={"overload": "2s"}))
+    edge = gateway.smtp(EDGE)
+    held = [gateway.smtp() for _ in range(24)]
+    writes = gateway.smtp()
+    writes.ehlo(), writes.say("MAIL FROM:<a@example.net>"), writes.say("RCPT TO:<bob@example.com>")
+    assert writes.say("DATA").code == 354
+    held += [writes] + [gateway.smtp() for _ in range(4)]
+    assert raw(gateway).reply().startswith("421 4.3.2")
+    assert {c.reply()[:9] for c in held} == {"421 4.4.2"}
+    for c in held:
+        c.close()
+    eventually(lambda: gateway.metric("postern_overload", cause="sessions", stage="strangers") == 0, "over")
+    assert gateway.metric("postern_overload_cut_total") >= 1
+    deliver(gateway, STRANGER)
+    assert edge.say("NOOP").code == 250, "the edge may idle"
+    idle = gateway.smtp()
+    assert idle.say("NOOP").code == 250 and answered(idle) is None, "and all have the usual time again"
 
 
 # --- files ---
