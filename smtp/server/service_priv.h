@@ -18,6 +18,8 @@
 
 struct dnsbl_check;
 
+#define DNSBL_ZONES_MAX 8 /* strangers.dnsbl takes no more */
+
 struct smtpd_service {
     struct smtpd_service_options opt;
     const struct policy *policy; /* not owned */
@@ -30,6 +32,7 @@ struct smtpd_service {
     struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
     uint32_t dnsbl_count; /* questions that are out, those of sessions that are gone included */
+    uint32_t dnsbl_out[DNSBL_ZONES_MAX]; /* the same, by the list's place in the configuration */
     struct shed shed;
     uint32_t unlooked_count; /* sessions and messages since memory was looked at */
     uint64_t file_limit; /* descriptors that the process may have */

@@ -195,6 +195,20 @@ def test_a_question_that_is_out_when_its_client_is_gone_and_we_stop(run):
         assert stays.reply().code in (421, 250)
 
 
+def test_a_resolver_that_never_answers_costs_only_so_much(run):
+    """Who comes and goes leaves questions behind. They are bounded, and who comes then does not wait for a list that is not asked."""
+    sink = run(Sink)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        gateway = run(Gateway, **served(sink, workers=1, strangers={"dnsbl": ["list.example.net"]}, limits={"sessions_per_client": 0},
+                                        dns={"resolver": f"127.0.0.1:{silent.getsockname()[1]}", "timeout": "300s"}))
+        for _ in range(300):
+            gateway.smtp().close()
+        deliver(gateway, STRANGER)
+        assert gateway.metric("postern_dnsbl_total", result="skipped") >= 1
+        assert gateway.stop() == 0
+
+
 def test_rates_of_one_address(run):
     sink = run(Sink)
     gateway = run(Gateway, **served(sink, workers=1, strangers={"connections": "3/h", "messages": "2/h"}))
