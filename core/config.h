@@ -246,7 +246,7 @@ struct config {
             str_t *names; /* lower-cased */
             size_t count;
         } dnsbl;
-        struct cfg_rate connections, messages; /* of one client, per worker; none */
+        struct cfg_rate connections, messages; /* of one client; none */
         uint32_t min_rate;                     /* 100 bytes a second; 0: none */
     } strangers;
 
@@ -277,7 +277,7 @@ struct config {
         bool offer[3];                      /* by enum client_class; default: trusted only */
         uint64_t return_size;               /* 50KiB: a larger original goes back as its header lines */
         uint32_t delay_after_s;             /* 4 h; 0 = a sender is not told that mail is late */
-        uint32_t rate;                      /* 100 reports a minute to one domain, per worker; 0 = no limit */
+        uint32_t rate;                      /* 100 reports a minute to one domain; 0 = no limit */
         enum double_bounces double_bounces; /* drop */
     } dsn;
 

@@ -243,11 +243,11 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
 /* All know each other before one runs. */
 static err_t launch_workers(struct gateway *g)
 {
-    g->budget = budget_new();
-    g->harvest = harvest_new();
-    err_t err = g->budget && g->harvest ? 0 : -ENOMEM;
+    g->budget = cells_new(BUDGET_DOMAINS);
+    g->strangers = strangers_new(policy_config(g->current->policy)->limits.sessions);
+    err_t err = g->budget && g->strangers ? 0 : -ENOMEM;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
-        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->budget, g->harvest, g->pause.now);
+        err = worker_prepare(&g->workers[i], g->dns, &g->verify, g->budget, g->strangers, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_launch(&g->workers[i]);
     return err;

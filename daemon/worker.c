@@ -240,8 +240,8 @@ static void delivery_taught(void *ctx, str_t rcpt, enum smtpc_stage at, const st
 }
 
 /* Before the thread: all belong to it once it runs. */
-static err_t create_services(struct worker *w, struct verify_shared *shared, struct budget *budget,
-                             struct harvest *harvest, struct pauses *pauses)
+static err_t create_services(struct worker *w, struct verify_shared *shared, struct cells *budget,
+                             struct strangers *strangers, struct pauses *pauses)
 {
     const struct snapshot *s = w->current;
     struct verifier_options vo = {
@@ -272,7 +272,7 @@ static err_t create_services(struct worker *w, struct verify_shared *shared, str
         .policy = s->policy,
         .verify = shared,
         .verifier = w->verifier,
-        .harvest = harvest,
+        .strangers = strangers,
         .tls = s->tls_server,
         .dns = w->dns,
         .memory_used = memory_used_bytes,
@@ -483,8 +483,8 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct budget *budget,
-                     struct harvest *harvest, struct pauses *pauses)
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct cells *budget,
+                     struct strangers *strangers, struct pauses *pauses)
 {
     w->dns = dns;
     w->start.deliver = start_on_loop;
@@ -495,7 +495,7 @@ err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *sh
     w->step.deliver = step_drain;
     w->retire_timer.fire = retire_due;
     w->gauge_timer.fire = gauges_due;
-    return create_services(w, shared, budget, harvest, pauses);
+    return create_services(w, shared, budget, strangers, pauses);
 }
 
 err_t worker_launch(struct worker *w)

@@ -77,9 +77,9 @@ err_t worker_open(struct worker *w, unsigned index, struct snapshot *s, int cpu,
                   struct gbuf *notes) WARN_UNUSED;
 err_t worker_adopt(struct worker *w, unsigned ring_index, struct gbuf *notes) WARN_UNUSED;
 err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes) WARN_UNUSED;
-/* All workers, before the first one is launched. `shared`, `budget` and `harvest` outlive them. */
-err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct budget *budget,
-                     struct harvest *harvest, struct pauses *pauses) WARN_UNUSED;
+/* All workers, before the first one is launched. `shared`, `budget` and `strangers` outlive them. */
+err_t worker_prepare(struct worker *w, struct dns *dns, struct verify_shared *shared, struct cells *budget,
+                     struct strangers *strangers, struct pauses *pauses) WARN_UNUSED;
 err_t worker_launch(struct worker *w) WARN_UNUSED;
 /* Undoes all that when boot fails before the thread was made. */
 void worker_discard(struct worker *w);

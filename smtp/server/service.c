@@ -45,12 +45,6 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
     pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
     pool_init(&s->dnsbl_questions, "smtpd_dnsbl_questions", dnsbl_question_bytes(), 0); /* eight of each */
-    s->pace = calloc(1, sizeof *s->pace);
-    if (!s->pace) {
-        smtpd_service_destroy(s);
-        *out = NULL;
-        return -ENOMEM;
-    }
     arena_init(&s->scratch, SCRATCH_BYTES_MAX);
     list_init(&s->open);
     s->empty_hook.run = empty_run;
@@ -72,9 +66,7 @@ void smtpd_service_destroy(struct smtpd_service *s)
     pool_free(&s->rcpt_waits);
     pool_free(&s->dnsbl_checks);
     pool_free(&s->dnsbl_questions);
-    free(s->pace);
     arena_free(&s->scratch);
-    map64_free(&s->clients);
     tls_context_unref(s->tls);
     free(s);
 }
@@ -101,7 +93,7 @@ static void look(struct smtpd_service *s, enum shed_cause cause, uint64_t used, 
     if (shed_worst(&s->shed) <= was)
         return;
     LIST_EACH(&s->open, k)
-        session_hurry(container_of(k, struct session, link));
+    session_hurry(container_of(k, struct session, link));
 }
 
 static void look_at_memory(struct smtpd_service *s)
@@ -128,24 +120,13 @@ uint64_t service_client_key(const struct ip *ip)
     return key;
 }
 
-static uintptr_t client_sessions(const struct smtpd_service *s, const struct ip *ip)
+static enum stranger_entry count_client(struct session *s)
 {
-    return (uintptr_t)map64_get(&s->clients, service_client_key(ip));
-}
-
-static err_t client_add(struct smtpd_service *s, const struct ip *ip)
-{
-    return map64_put(&s->clients, service_client_key(ip), (void *)(client_sessions(s, ip) + 1));
-}
-
-static void client_subtract(struct smtpd_service *s, const struct ip *ip)
-{
-    uintptr_t left = client_sessions(s, ip) - 1;
-    if (left == 0)
-        map64_remove(&s->clients, service_client_key(ip));
-    else
-        must(map64_put(&s->clients, service_client_key(ip), (void *)left) ==
-             0); /* replaces: needs no memory */
+    struct smtpd_service *service = s->service;
+    enum stranger_entry entry = strangers_enter(service->opt.strangers, service_client_key(&s->peer.ip),
+                                                policy_config(service->policy)->limits.sessions_per_client);
+    s->counted = entry == STRANGER_COUNTED;
+    return entry;
 }
 
 static uint32_t session_limit(const struct smtpd_service *s)
@@ -187,7 +168,8 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
     if (is_short(s, SHED_SESSIONS, class) || is_pressed(s, class))
         return R_overloaded;
     *why = CLOSE_limit;
-    if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
+    if (class == CLASS_STRANGER && per_client &&
+        strangers_sessions(s->opt.strangers, service_client_key(ip)) >= per_client)
         return R_too_many_sessions;
     return R_ok;
 }
@@ -195,7 +177,7 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
 static bool comes_too_often(struct smtpd_service *s, const struct ip *ip)
 {
     const struct cfg_rate *rate = &policy_config(s->policy)->strangers.connections;
-    if (pace_take(s->pace, service_client_key(ip), PACE_CONNECTIONS, rate, clock_mono_ns()))
+    if (pace_take(s->opt.strangers->connections, service_client_key(ip), rate, clock_mono_ns()))
         return false;
     metric_inc(M_paced_connections);
     return true;
@@ -217,21 +199,17 @@ static struct session *session_new(struct smtpd_service *service, const struct e
 void service_uncount(struct session *s)
 {
     if (s->counted)
-        client_subtract(s->service, &s->peer.ip);
+        strangers_leave(s->service->opt.strangers, service_client_key(&s->peer.ip));
     s->counted = false;
 }
 
 enum reply_id service_recount(struct session *s)
 {
-    uint32_t per_client = policy_config(s->service->policy)->limits.sessions_per_client;
     if (s->class != CLASS_STRANGER)
         return R_ok;
-    if (per_client && client_sessions(s->service, &s->peer.ip) >= per_client)
+    if (count_client(s) == STRANGER_TOO_MANY)
         return R_too_many_sessions;
-    if (comes_too_often(s->service, &s->peer.ip))
-        return R_too_many_connections;
-    s->counted = client_add(s->service, &s->peer.ip) == 0;
-    return R_ok;
+    return comes_too_often(s->service, &s->peer.ip) ? R_too_many_connections : R_ok;
 }
 
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules)
@@ -284,8 +262,11 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
     };
     struct smtpd_service *service = s->service;
     s->class = (uint8_t)a.class;
+    if (a.reply == R_ok && a.class == CLASS_STRANGER && count_client(s) == STRANGER_TOO_MANY) {
+        a.reply = R_too_many_sessions; /* others came to other workers meanwhile */
+        a.why = CLOSE_limit;
+    }
     if (a.reply == R_ok) {
-        s->counted = a.class == CLASS_STRANGER && client_add(service, &s->peer.ip) == 0;
         if (session_begin(s, local, tls) == 0) {
             metric_inc(by_class[a.class]);
             note_sessions(service);

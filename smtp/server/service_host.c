@@ -17,7 +17,7 @@ static err_t host_check_space(void *host, uint64_t size)
     struct smtpd_service *service = s->service;
     service_count_for_memory(service);
     if (smtpd_class(s->engine) == CLASS_STRANGER &&
-        !pace_take(service->pace, service_client_key(&s->peer.ip), PACE_MESSAGES,
+        !pace_take(service->opt.strangers->messages, service_client_key(&s->peer.ip),
                    &policy_config(smtpd_policy(s->engine))->strangers.messages, clock_mono_ns())) {
         metric_inc(M_paced_messages);
         return ERR_LIMIT;

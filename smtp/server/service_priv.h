@@ -7,7 +7,6 @@
 
 #include "core/clock.h"
 #include "core/log.h"
-#include "core/map.h"
 #include "core/metrics.h"
 #include "net/conn.h"
 #include "smtp/server/harvest.h"
@@ -15,6 +14,7 @@
 #include "smtp/server/service.h"
 #include "smtp/server/session.h"
 #include "smtp/server/shed_priv.h"
+#include "smtp/server/strangers.h"
 
 struct dnsbl_check;
 
@@ -26,16 +26,14 @@ struct smtpd_service {
     struct tls_context *tls;     /* counted; NULL: STARTTLS is not offered */
     struct smtpd_memory memory;
     struct pool sessions, rcpt_waits, proxy_waits, dnsbl_checks, dnsbl_questions;
-    struct pace *pace;    /* owned */
     struct arena scratch; /* recipients of the commit being put together */
     struct list open;
-    struct map64 clients; /* client_key() -> open sessions of strangers, the number itself as the pointer */
     uint32_t session_count, refused_count;
     uint32_t dnsbl_count; /* questions that are out, those of sessions that are gone included */
     uint32_t dnsbl_out[DNSBL_ZONES_MAX]; /* the same, by the list's place in the configuration */
     struct shed shed;
     uint32_t unlooked_count; /* sessions and messages since memory was looked at */
-    uint64_t file_limit; /* descriptors that the process may have */
+    uint64_t file_limit;     /* descriptors that the process may have */
     uint64_t next_session_id;
     bool draining, drain_now, emptied;
     struct tick_hook empty_hook;
@@ -49,8 +47,8 @@ struct session {
     struct link link;
     struct timer timer; /* lazy: armed for timer_due_ms, it looks at deadline_ms when it fires */
     uint64_t timer_due_ms, deadline_ms; /* loop clock; UINT64_MAX: we do not wait for the client */
-    uint64_t unread_due_ms; /* our replies are to be read until then; UINT64_MAX: none wait */
-    uint64_t acked_bytes;   /* by the client's system, when that was set */
+    uint64_t unread_due_ms;             /* our replies are to be read until then; UINT64_MAX: none wait */
+    uint64_t acked_bytes;               /* by the client's system, when that was set */
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
@@ -65,7 +63,7 @@ struct session {
     const char *tls_verify; /* static */
     uint8_t class;          /* enum client_class, when it came */
     uint8_t refused;        /* enum close_reason */
-    bool counted;           /* in service->clients */
+    bool counted;           /* strangers_leave() at its end */
     bool turned_away;       /* in service->refused_count */
     bool has_via;
     uint8_t step; /* enum origin_step: how we know `peer` */
@@ -103,7 +101,7 @@ void service_tell_if_empty(struct smtpd_service *s);
 /* Something came that will take memory: a flood fills it faster than any timer looks. */
 void service_count_for_memory(struct smtpd_service *s);
 uint64_t service_client_key(const struct ip *ip);
-void service_forget(struct session *s);           /* frees it */
+void service_forget(struct session *s);               /* frees it */
 bool service_is_short(const struct smtpd_service *s); /* somebody is turned away for want of something */
 /* How long a stranger may take for anything, in overload; UINT64_MAX: as long as ever. */
 uint64_t service_patience_ms(const struct smtpd_service *s);

@@ -32,17 +32,17 @@ static const struct config *config_of(const struct session *s)
 /* Only strangers collect addresses: the edge asks for what others want to know, and is believed. */
 static enum harvest_level level_of(const struct session *s)
 {
-    const struct harvest *h = s->service->opt.harvest;
-    if (!h || smtpd_class(s->engine) != CLASS_STRANGER)
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
         return HARVEST_NONE;
-    return harvest_level(h, service_client_key(&s->peer.ip), config_of(s), now_s());
+    return harvest_level(s->service->opt.strangers->unknown, service_client_key(&s->peer.ip), config_of(s),
+                         now_s());
 }
 
 static void count_against(const struct session *s)
 {
-    struct harvest *h = s->service->opt.harvest;
-    if (h && smtpd_class(s->engine) == CLASS_STRANGER)
-        harvest_count(h, service_client_key(&s->peer.ip), config_of(s), now_s());
+    if (smtpd_class(s->engine) == CLASS_STRANGER)
+        harvest_count(s->service->opt.strangers->unknown, service_client_key(&s->peer.ip), config_of(s),
+                      now_s());
 }
 
 void service_rcpt_cancel(struct session *s)

@@ -226,6 +226,29 @@ def test_rates_of_one_address(run):
     assert gateway.metric("postern_rate_limited_total", what="connections") >= 1
 
 
+def test_limits_of_one_address_are_those_of_all_workers(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, workers=4, strangers={"messages": "3/h"}, limits={"sessions_per_client": 5}))
+    held = [raw(gateway) for _ in range(40)]
+    greeted = [c for c in held if c.reply().code == 220]
+    assert len(greeted) == 5
+    said = []
+    for c in greeted:
+        c.ehlo()
+        for _ in range(2):
+            said.append(c.say("MAIL FROM:<a@example.net>").code)
+            c.say("RSET")
+    assert (said.count(250), said.count(450)) == (3, 7)
+    for c in held:
+        c.close()
+    eventually(lambda: gateway.metric("postern_sessions_open") == 0, "all are gone")
+    deliver(gateway, EDGE)
+    gateway.configure(strangers={"messages": "none", "connections": "6/h"}, limits={"sessions_per_client": 0})
+    gateway.cli("reload")
+    said = [raw(gateway).reply().code for _ in range(40)]
+    assert (said.count(220), said.count(421)) == (6, 34)
+
+
 def dribble(c, data, patience_s=PATIENCE_S):
     """One byte now and then until the other side has had enough; returns what it says."""
     c.sock.settimeout(0.1)

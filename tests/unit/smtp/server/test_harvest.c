@@ -7,19 +7,19 @@
 
 #include <cmocka.h>
 
-static struct harvest *h;
+static struct cells *h;
 static const struct config limits = {
     .harvest = {.tarpit_after = 2, .defer_after = 4, .disconnect_after = 6, .tarpit_ms = 1, .forget_s = 10}};
 
 static int table_new(void **state)
 {
-    h = harvest_new();
+    h = cells_new(HARVEST_CLIENTS);
     return h ? 0 : -1;
 }
 
 static int table_free(void **state)
 {
-    harvest_free(h);
+    cells_free(h);
     return 0;
 }
 
