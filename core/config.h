@@ -247,6 +247,7 @@ struct config {
             size_t count;
         } dnsbl;
         struct cfg_rate connections, messages; /* of one client; none */
+        uint32_t errors, error_delay_ms;       /* 10; 1 s */
         uint32_t min_rate;                     /* 100 bytes a second; 0: none */
     } strangers;
 

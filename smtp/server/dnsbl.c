@@ -125,8 +125,7 @@ static void answered(struct dns_query *query)
 static void ask(struct dnsbl_check *k, const struct cfg_zones *zones, size_t i)
 {
     struct smtpd_service *service = k->service;
-    struct dnsbl_question *q =
-        service->dnsbl_out[i] < OUT_MAX ? pool_get(&service->dnsbl_questions) : NULL;
+    struct dnsbl_question *q = service->dnsbl_out[i] < OUT_MAX ? pool_get(&service->dnsbl_questions) : NULL;
     if (!q) { /* it lists nobody */
         metric_inc(M_dnsbl_skipped);
         return;

@@ -186,6 +186,13 @@ static void host_starttls(void *host)
     s->tls_asked = true;
 }
 
+/* The client is not to act meanwhile, so nothing else has the timer. */
+static void host_delay(void *host, uint32_t ms)
+{
+    metric_inc(M_commands_delayed);
+    session_delay(host, ms);
+}
+
 static enum reply_id host_client_named(void *host, const struct endpoint *peer, enum client_class class)
 {
     struct session *s = host;
@@ -222,6 +229,7 @@ const struct smtpd_host service_host = {
     .commit = host_commit,
     .body_abort = host_body_abort,
     .starttls = host_starttls,
+    .delay = host_delay,
     .close = host_close,
     .message_id = host_message_id,
     .client_named = host_client_named,

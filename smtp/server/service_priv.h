@@ -70,6 +70,7 @@ struct session {
     bool committing, closed;
     bool greeted, told_early; /* a stranger's greeting may be late */
     bool dnsbl_waiting;
+    bool delayed;                             /* the timer is for that */
     bool tls_asked;                           /* conn_starttls when the engine has returned */
     bool output_paused;                       /* the client does not read: no input until it does */
     _Alignas(16) unsigned char conn_memory[]; /* conn_size() bytes */
@@ -125,6 +126,7 @@ err_t session_begin(struct session *s, const struct endpoint *local, enum listen
 /* `silent`: whoever waits for TLS reads no clear text. */
 void session_refuse(struct session *s, enum reply_id reply, enum close_reason why, bool silent);
 void session_wait(struct session *s, uint32_t wait_ms); /* for a PROXY header */
+void session_delay(struct session *s, uint32_t ms);     /* before the engine reads on */
 void session_touch(struct session *s, size_t n); /* n bytes came, or something happened: the deadline */
 void session_hurry(struct session *s);           /* service_patience_ms() is less now */
 void session_release(struct session *s);         /* connection or commit ended: the second of the two frees */

@@ -78,6 +78,16 @@ static void arm_for_due(struct session *s, uint64_t now_ms)
     timer_arm(s->service->opt.loop, &s->timer, s->timer_due_ms > now_ms ? s->timer_due_ms - now_ms : 0);
 }
 
+static void delay_over(struct session *s)
+{
+    s->delayed = false;
+    if (conn_closing(session_conn(s)))
+        return;
+    smtpd_resume(s->engine);
+    conn_resume(session_conn(s));
+    session_touch(s, 0);
+}
+
 static void timer_fired(struct timer *t)
 {
     struct session *s = container_of(t, struct session, timer);
@@ -91,6 +101,10 @@ static void timer_fired(struct timer *t)
             greet(s);
         return;
     }
+    if (s->delayed) {
+        delay_over(s);
+        return;
+    }
     if (s->deadline_ms == UINT64_MAX) /* session_touch arms it again when the client is to act */
         return;
     if (s->unread_due_ms <= now_ms)
@@ -102,6 +116,12 @@ static void timer_fired(struct timer *t)
     if (is_stranger(s) && service_is_short(s->service))
         metric_inc(M_overload_cut);
     smtpd_timeout(s->engine);
+}
+
+void session_delay(struct session *s, uint32_t ms)
+{
+    s->delayed = true;
+    timer_arm(s->service->opt.loop, &s->timer, ms);
 }
 
 void session_wait(struct session *s, uint32_t wait_ms)

@@ -10,6 +10,7 @@
  *               |              ROOM_WAIT                   |
  *               |                                          |
  *               +- BDAT refused -> SKIP -------------------+
+ *               +- many errors --> PENALTY_WAIT -----------+
  *
  * In a *_WAIT state no input is consumed, so replies keep the order of the commands. */
 #ifndef SMTP_SERVER_SESSION_PRIV_H
@@ -29,6 +30,7 @@ enum session_state {
     STATE_RCPT_WAIT,
     STATE_ROOM_WAIT,
     STATE_COMMIT_WAIT,
+    STATE_PENALTY_WAIT,
     STATE_TLS_WAIT,
     STATE_CLOSED,
 };
@@ -123,6 +125,7 @@ struct smtpd_session {
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */
+    bool penalty_paid;   /* the next command has been waited for */
     bool shutdown_asked; /* 421 as soon as no transaction is left */
     uint8_t helo_n;
     char helo[ADDRESS_DOMAIN_MAX];

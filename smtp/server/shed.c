@@ -38,8 +38,7 @@ static uint64_t slack(enum shed_cause cause, enum shed_stage stage, uint64_t lim
     switch (cause) {
     case SHED_FILES: return MIN(FILES_KEPT_MAX, limit / 4) / 4;
     case SHED_MEMORY: return limit / 20;
-    default:
-        return (stage == SHED_ALL ? limit / KNOWN_SHARE : begins(cause, stage, limit)) / KNOWN_SHARE;
+    default: return (stage == SHED_ALL ? limit / KNOWN_SHARE : begins(cause, stage, limit)) / KNOWN_SHARE;
     }
 }
 

@@ -163,6 +163,11 @@ static void host_starttls(void *host)
     h->tls_due = true;
 }
 
+static void host_delay(void *host, uint32_t ms)
+{
+    must(ms > 0);
+}
+
 static void host_close(void *host, enum close_reason why)
 {
     struct host *h = host;
@@ -182,10 +187,10 @@ static enum reply_id host_client_named(void *host, const struct endpoint *peer, 
     return R_ok;
 }
 
-static const struct smtpd_host ops = {host_reply,       host_rcpt,       host_rcpt_ahead,  host_discards,
-                                      host_check_space, host_body_begin, host_body_append, host_commit,
-                                      host_body_abort,  host_starttls,   host_close,       host_message_id,
-                                      host_client_named};
+static const struct smtpd_host ops = {host_reply,       host_rcpt,        host_rcpt_ahead,  host_discards,
+                                      host_check_space, host_body_begin,  host_body_append, host_commit,
+                                      host_body_abort,  host_starttls,    host_delay,       host_close,
+                                      host_message_id,  host_client_named};
 
 static size_t no_names(void *ctx, str_t name, struct ip *out, size_t max)
 {
@@ -200,6 +205,7 @@ static const struct policy *policy(bool normalise)
         "edge_networks: [192.0.2.10]\n"
         "limits: { message_size: 3000, header_size: 1024, hops: 3, recipients: 20, line_length: 600,"
         " errors: 6, junk_commands: 8, messages_per_session: 5 }\n"
+        "strangers: { errors: 3 }\n"
         "domains: [ { name: example.com, local: true, route: { hosts: [10.0.0.5] } } ]\n";
     static struct policy *made[2];
     static const struct policy_resolver resolver = {.resolve = no_names};

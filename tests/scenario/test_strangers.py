@@ -226,6 +226,33 @@ def test_rates_of_one_address(run):
     assert gateway.metric("postern_rate_limited_total", what="connections") >= 1
 
 
+@pytest.mark.sanitized
+def test_errors_slow_strangers_down(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"errors": 3, "error_delay": "100ms"}))
+    c = gateway.smtp()
+    c.write("EHLO x\r\n" + "FROB\r\n" * 5 + "NOOP\r\n")
+    assert [c.reply().code for _ in range(7)] == [250] + [500] * 5 + [250]
+    assert gateway.metric("postern_commands_delayed_total") == 3
+    for source in (EDGE, INTERNAL):
+        c = gateway.smtp(source)
+        c.write("EHLO x\r\n" + "FROB\r\n" * 15)
+        assert [c.reply().code for _ in range(16)] == [250] + [500] * 15
+    assert gateway.metric("postern_commands_delayed_total") == 3, "never the edge, nor the inside"
+    gateway.configure(strangers={"error_delay": "1m"})
+    gateway.cli("reload")
+    waits = gateway.smtp()
+    waits.write("FROB\r\n" * 4)
+    assert [waits.reply().code for _ in range(3)] == [500] * 3
+    eventually(lambda: gateway.metric("postern_commands_delayed_total") == 4)
+    gone = gateway.smtp()
+    gone.write("FROB\r\n" * 4)
+    eventually(lambda: gateway.metric("postern_commands_delayed_total") == 5)
+    gone.close()
+    assert gateway.stop() == 0
+    assert waits.reply().code == 421
+
+
 def test_limits_of_one_address_are_those_of_all_workers(run):
     sink = run(Sink)
     gateway = run(Gateway, **served(sink, workers=4, strangers={"messages": "3/h"}, limits={"sessions_per_client": 5}))

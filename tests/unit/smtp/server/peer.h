@@ -25,7 +25,7 @@ struct peer {
     size_t step_bytes; /* input a call; 0 = all of it */
 
     /* How the host behaves. */
-    bool hold_rcpt, hold_commit;
+    bool hold_rcpt, hold_commit, hold_delay;
     size_t room;      /* bytes that body_append takes before it says no; SIZE_MAX = all */
     size_t room_step; /* what peer_room() gives back */
     enum reply_id verdict;
@@ -34,9 +34,10 @@ struct peer {
     /* What happened. */
     char in[PEER_BYTES], out[PEER_BYTES], body[PEER_BYTES];
     size_t in_n, out_n, out_seen, body_n;
-    bool body_open, commit_due, rcpt_due, tls_due;
+    bool body_open, commit_due, rcpt_due, tls_due, delay_due;
     uint64_t space_asked;
-    unsigned begins, aborts, commits, closes, rcpts_asked;
+    unsigned begins, aborts, commits, closes, rcpts_asked, delays;
+    uint32_t delay_ms;
     enum close_reason why;
     char real_helo[256];
     struct endpoint named; /* by XCLIENT */
@@ -163,6 +164,15 @@ static inline void peer_starttls(void *host)
     h->tls_due = true;
 }
 
+static inline void peer_delay(void *host, uint32_t ms)
+{
+    struct peer *h = host;
+    assert_false(h->delay_due);
+    h->delay_due = true;
+    h->delay_ms = ms;
+    h->delays++;
+}
+
 static void peer_close(void *host, enum close_reason why)
 {
     struct peer *h = host;
@@ -194,6 +204,7 @@ static const struct smtpd_host peer_ops = {
     .commit = peer_commit,
     .body_abort = peer_body_abort,
     .starttls = peer_starttls,
+    .delay = peer_delay,
     .close = peer_close,
     .message_id = peer_message_id,
     .client_named = peer_client_named,
@@ -270,8 +281,12 @@ static inline void peer_pump(struct peer *h)
         assert_true(used == n || smtpd_waiting(h->s));
         memmove(h->in, h->in + used, h->in_n - used);
         h->in_n -= used;
-        if (used < n)
+        if (h->delay_due && !h->hold_delay) {
+            h->delay_due = false;
+            smtpd_resume(h->s);
+        } else if (used < n) {
             break;
+        }
     }
 }
 
@@ -295,6 +310,7 @@ static inline void peer_settle(struct peer *h)
             smtpd_committed(h->s, h->commit_err);
         } else if (smtpd_waiting(h->s) && !h->tls_due) {
             h->room += h->room_step;
+            h->delay_due = false;
             smtpd_resume(h->s);
         } else {
             break;
