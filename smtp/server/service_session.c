@@ -1,8 +1,10 @@
 /* smtp/server/service_session.c: one session's connection: bytes to the engine, time, the end and its log
  * line. */
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 
 /* This header has tcpi_bytes_acked; the C library's own may be older. */
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 
 #include "smtp/server/service_priv.h"
@@ -39,6 +41,13 @@ static uint64_t acked_bytes(struct session *s)
     return info.tcpi_bytes_acked;
 }
 
+/* Replies that the kernel has and the client's system has not. */
+static bool has_unread(const struct session *s)
+{
+    int bytes = 0;
+    return ioctl(conn_fd(session_conn((struct session *)s)), SIOCOUTQ, &bytes) == 0 && bytes > 0;
+}
+
 /* Replies wait, and commands do not renew their time: whoever sends and never reads would stay for ever. */
 static void watch_reader(struct session *s)
 {
@@ -50,11 +59,24 @@ static void watch_reader(struct session *s)
     s->acked_bytes = acked_bytes(s);
 }
 
+/* It may act now, and has its time for that. */
+static void all_read(struct session *s, uint64_t now_ms)
+{
+    uint64_t allowed_ms = step_ms(s);
+    s->unread_due_ms = UINT64_MAX;
+    if (allowed_ms && s->deadline_ms != UINT64_MAX)
+        s->deadline_ms = now_ms + allowed_ms;
+}
+
 /* What was read since, at the least rate, gives more of it. Asked only when time is up. */
 static void renew_unread(struct session *s, uint64_t now_ms)
 {
     uint32_t rate = policy_config(smtpd_policy(s->engine))->strangers.min_rate;
     uint64_t acked = acked_bytes(s), taken = acked - MIN(acked, s->acked_bytes);
+    if (!conn_pending_bytes(session_conn(s)) && !has_unread(s)) {
+        all_read(s, now_ms);
+        return;
+    }
     if (!rate) { /* a reload's */
         s->unread_due_ms = UINT64_MAX;
         return;
@@ -63,13 +85,12 @@ static void renew_unread(struct session *s, uint64_t now_ms)
     s->unread_due_ms = MIN(s->unread_due_ms + taken * 1000 / rate, now_ms + step_ms(s));
 }
 
-/* While replies hold up input there is nothing else that the client could do. */
+/* Who has replies to read may well wait for them before it acts. */
 static uint64_t due_ms(const struct session *s)
 {
     uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
-    if (!s->output_paused || s->unread_due_ms == UINT64_MAX)
-        return MIN(s->deadline_ms, s->unread_due_ms);
-    return session_ms ? MIN(s->unread_due_ms, s->started_ms + session_ms) : s->unread_due_ms;
+    uint64_t due = s->unread_due_ms == UINT64_MAX ? s->deadline_ms : s->unread_due_ms;
+    return session_ms ? MIN(due, s->started_ms + session_ms) : due;
 }
 
 static void arm_for_due(struct session *s, uint64_t now_ms)
@@ -109,6 +130,8 @@ static void timer_fired(struct timer *t)
         return;
     if (s->unread_due_ms <= now_ms)
         renew_unread(s, now_ms);
+    else if (s->deadline_ms <= now_ms && has_unread(s))
+        watch_reader(s);
     if (now_ms < due_ms(s)) {
         arm_for_due(s, now_ms);
         return;
@@ -148,12 +171,9 @@ static uint64_t new_deadline(struct session *s, size_t n, uint64_t now_ms)
 void session_touch(struct session *s, size_t n)
 {
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
-    uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
     s->deadline_ms = new_deadline(s, n, now_ms);
     if (s->deadline_ms == UINT64_MAX)
         return;
-    if (session_ms)
-        s->deadline_ms = MIN(s->deadline_ms, s->started_ms + session_ms);
     if (!timer_armed(&s->timer) || s->timer_due_ms > due_ms(s))
         arm_for_due(s, now_ms);
 }
@@ -229,7 +249,8 @@ static void conn_eof(struct conn *c)
 static void conn_drained(struct conn *c)
 {
     struct session *s = conn_ctx(c);
-    s->unread_due_ms = UINT64_MAX;
+    if (s->engine && s->unread_due_ms != UINT64_MAX)
+        all_read(s, loop_now_ms(s->service->opt.loop));
     if (!s->output_paused)
         return;
     s->output_paused = false;
