@@ -45,6 +45,15 @@ enum harvest_level harvest_level(const struct cells *h, uint64_t key, const stru
     return c->harvest.tarpit_after && score >= c->harvest.tarpit_after ? HARVEST_TARPIT : HARVEST_NONE;
 }
 
+uint64_t harvest_room(const struct cells *h, uint64_t key, const struct config *c, uint32_t now_s)
+{
+    const struct now n = {now_s, c->harvest.forget_s};
+    uint64_t defer = c->harvest.defer_after, end = c->harvest.disconnect_after;
+    uint64_t limit = defer && end ? MIN(defer, end) : MAX(defer, end);
+    uint64_t score = limit ? cells_worth(h, hash_u64(key), &rules, &n) : 0;
+    return limit ? limit - MIN(limit, score) : UINT64_MAX;
+}
+
 void harvest_count(struct cells *h, uint64_t key, const struct config *c, uint32_t now_s)
 {
     const struct now n = {now_s, c->harvest.forget_s};

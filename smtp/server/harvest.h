@@ -18,6 +18,8 @@ enum harvest_level {
 
 /* `key` is the client's; `now_s` the wall clock. */
 enum harvest_level harvest_level(const struct cells *h, uint64_t key, const struct config *c, uint32_t now_s);
+/* How many more unknown recipients are asked for until DEFER or DISCONNECT; UINT64_MAX: any number. */
+uint64_t harvest_room(const struct cells *h, uint64_t key, const struct config *c, uint32_t now_s);
 void harvest_count(struct cells *h, uint64_t key, const struct config *c, uint32_t now_s);
 
 #endif

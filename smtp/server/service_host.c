@@ -41,6 +41,7 @@ static err_t host_body_begin(void *host)
 static uint64_t host_message_id(void *host)
 {
     struct session *s = host;
+    s->ahead_count = 0;
     s->message_id = queue_new_id(s->service->opt.queue);
     return s->message_id;
 }

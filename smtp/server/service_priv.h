@@ -52,6 +52,7 @@ struct session {
     uint64_t id, message_id, started_ms, data_started_ms;
     str_t sender; /* of the commit in flight, in the engine's memory */
     uint32_t rcpt_count;
+    uint32_t ahead_count;            /* recipients asked for before their turn, which is still to come */
     struct proxy_wait *proxy_wait;   /* owned: the balancer has not said yet who its client is; else NULL */
     struct dnsbl_check *dnsbl;       /* owned: being asked for, or listed; else NULL */
     const struct smtpd_rcpt *parked; /* the engine's: a recipient that waits for dnsbl */
@@ -84,7 +85,7 @@ static inline struct conn *session_conn(struct session *s)
 /* service_rcpt.c: the engine's questions about recipients */
 size_t service_rcpt_wait_bytes(void); /* of service.rcpt_waits */
 void service_rcpt(void *host, const struct smtpd_rcpt *r);
-void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r);
+bool service_rcpt_ahead(void *host, const struct smtpd_rcpt *r);
 bool service_discards(void *host, const struct address *a);
 void service_rcpt_cancel(struct session *s);
 

@@ -205,6 +205,7 @@ void service_rcpt_go_on(struct session *s)
 void service_rcpt(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
+    s->ahead_count -= s->ahead_count > 0;
     enum reply_id reply = judge(s, r);
     if ((reply == R_ok || reply == R_rcpt_ok) && stopped_by_list(s, r))
         return;
@@ -219,14 +220,29 @@ void service_rcpt(void *host, const struct smtpd_rcpt *r)
     decide(s, reply, STR_NONE);
 }
 
-void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+/* For a stranger not more than would be answered if all of them, and the one that is asked for, were unknown:
+ * what is asked for ahead of an answer that stops it teaches him nothing, and costs the server as much. */
+static bool may_look_ahead(const struct session *s)
+{
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
+        return true;
+    return s->ahead_count + 1 < harvest_room(s->service->opt.strangers->unknown,
+                                             service_client_key(&s->peer.ip), config_of(s), now_s());
+}
+
+bool service_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
     if (!s->rcpt_wait || judge(s, r) != R_ok)
-        return;
+        return true;
     struct verify_query q = query_of(s, r);
-    if (!q.known_only)
-        verifier_hint(s->service->opt.verifier, &q);
+    if (q.known_only)
+        return true;
+    if (!may_look_ahead(s))
+        return false;
+    s->ahead_count++;
+    verifier_hint(s->service->opt.verifier, &q);
+    return true;
 }
 
 bool service_discards(void *host, const struct address *a)

@@ -51,8 +51,9 @@ struct smtpd_host {
      * or later. */
     void (*rcpt)(void *host, const struct smtpd_rcpt *r);
     /* While one is being decided: a recipient that stands behind it in the input (RFC 2920). It will be asked
-     * for in its turn; whoever has to ask elsewhere can begin. `r` is valid until return. */
-    void (*rcpt_ahead)(void *host, const struct smtpd_rcpt *r);
+     * for in its turn; whoever has to ask elsewhere can begin. `r` is valid until return. False: not now; it
+     * and those behind it are told of again with the next one that is decided. */
+    bool (*rcpt_ahead)(void *host, const struct smtpd_rcpt *r);
     /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked first
      * of all; it should take no time to say no. */
     bool (*discards)(void *host, const struct address *a);

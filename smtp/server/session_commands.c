@@ -250,7 +250,7 @@ bool session_rcpt_ahead(struct smtpd_session *s, str_t line)
         return false;
     if (!command_parse_rcpt(c.arg, &rcpt, &params, &reply) &&
         judge_rcpt(s, &rcpt, &params, text, &ahead) == R_ok)
-        s->ops->rcpt_ahead(s->host, &ahead);
+        return s->ops->rcpt_ahead(s->host, &ahead);
     return true;
 }
 

@@ -189,7 +189,7 @@ void session_look_ahead(struct smtpd_session *s, const uint8_t *p, size_t n);
 
 /* session_commands.c */
 void session_command(struct smtpd_session *s, str_t line);
-bool session_rcpt_ahead(struct smtpd_session *s, str_t line); /* false: no RCPT, look no further */
+bool session_rcpt_ahead(struct smtpd_session *s, str_t line); /* false: look no further */
 
 /* For want of space, counted. */
 enum reply_id session_reply_for_space(err_t err);

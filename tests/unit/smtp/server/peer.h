@@ -26,8 +26,9 @@ struct peer {
 
     /* How the host behaves. */
     bool hold_rcpt, hold_commit, hold_delay;
-    size_t room;      /* bytes that body_append takes before it says no; SIZE_MAX = all */
-    size_t room_step; /* what peer_room() gives back */
+    unsigned ahead_max; /* recipients seen ahead before the host says: not now; 0: it never does */
+    size_t room;        /* bytes that body_append takes before it says no; SIZE_MAX = all */
+    size_t room_step;   /* what peer_room() gives back */
     enum reply_id verdict;
     err_t space_err, begin_err, commit_err;
 
@@ -36,6 +37,7 @@ struct peer {
     size_t in_n, out_n, out_seen, body_n;
     bool body_open, commit_due, rcpt_due, tls_due, delay_due;
     uint64_t space_asked;
+    unsigned ahead_seen;
     unsigned begins, aborts, commits, closes, rcpts_asked, delays;
     uint32_t delay_ms;
     enum close_reason why;
@@ -76,11 +78,12 @@ static void peer_rcpt(void *host, const struct smtpd_rcpt *r)
         smtpd_rcpt_decided(h->s, h->verdict, STR_NONE);
 }
 
-static void peer_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+static bool peer_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
 {
     struct peer *h = host;
     size_t n = strlen(h->ahead);
     snprintf(h->ahead + n, sizeof h->ahead - n, STR_FMT " ", STR_ARG(r->text));
+    return h->ahead_max == 0 || ++h->ahead_seen < h->ahead_max;
 }
 
 static bool peer_discards(void *host, const struct address *a)
