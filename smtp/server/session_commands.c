@@ -397,6 +397,12 @@ static enum reply_id check(const struct smtpd_session *s, const struct command *
     return table[c->id].check(s);
 }
 
+void session_junk(struct smtpd_session *s)
+{
+    if (++s->junk > session_config(s)->limits.junk_commands)
+        session_error(s);
+}
+
 void session_command(struct smtpd_session *s, str_t line)
 {
     struct command c;

@@ -105,7 +105,7 @@ struct smtpd_session {
     char *line;
     uint32_t line_n, line_cap;
     uint64_t id, now_ms, bytes;
-    uint64_t skip_bytes;  /* of a refused chunk, until its reply */
+    uint64_t skip_bytes, skip_started_ms; /* of a refused chunk, until its reply */
     size_t ahead_n;       /* bytes at the front of the next input whose recipients the host was told of */
     struct ip peer;       /* the client, connected to us or named */
     struct origin *named; /* owned, from memory->origins: by XCLIENT; else NULL */
@@ -172,6 +172,8 @@ enum reply_id session_reply_for_store(err_t err);
 /* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
 void session_error(struct smtpd_session *s);
+bool session_overdue(const struct smtpd_session *s, uint64_t started_ms); /* timeouts.data_total has passed */
+void session_junk(struct smtpd_session *s); /* one more idle command, an error when there are too many */
 void session_reply_lines(struct smtpd_session *s, int code,
                          str_t lines); /* whole, CRLF included; no enhanced code */
 void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why);
