@@ -202,11 +202,19 @@ void service_rcpt_go_on(struct session *s)
     session_touch(s, 0);
 }
 
+/* Recipients are what one session can make us keep most of. */
+static bool is_out_of_memory(const struct session *s)
+{
+    return smtpd_class(s->engine) == CLASS_STRANGER &&
+           shed_stage(&s->service->shed, SHED_MEMORY) == SHED_ALL;
+}
+
 void service_rcpt(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
     s->ahead_count -= s->ahead_count > 0;
-    enum reply_id reply = judge(s, r);
+    service_count_for_memory(s->service);
+    enum reply_id reply = is_out_of_memory(s) ? R_no_space : judge(s, r);
     if ((reply == R_ok || reply == R_rcpt_ok) && stopped_by_list(s, r))
         return;
     if (reply == R_ok) {
