@@ -231,13 +231,16 @@ uint32_t smtpd_steps(const struct smtpd_session *s)
     return s->commands * (STATE_CLOSED + 1) + s->state;
 }
 
-/* RFC 2920 3.1: EHLO ends a group, as what may come behind it stands in its reply. */
+/* RFC 2920 3.1: EHLO and DATA end a group. What may come behind EHLO stands in its reply; content comes when
+ * it is asked for. */
 static size_t read_line(struct smtpd_session *s, const uint8_t *p, size_t n)
 {
     s->helo_said = false;
     size_t used = session_read_line(s, p, n);
     if (s->helo_said && used < n)
         talked_early(s, "ehlo", M_early_ehlo);
+    if (s->state == STATE_CONTENT && !s->tx->chunks.begun && used < n)
+        talked_early(s, "data", M_early_data);
     return used;
 }
 

@@ -76,6 +76,36 @@ def test_what_is_pipelined_behind_ehlo(run):
     assert gateway.metric("postern_early_talkers_total", when="ehlo") == 2
 
 
+@pytest.mark.sanitized
+def test_what_is_pipelined_behind_data(run):
+    """Content in front of 354 is what those say who do not listen, and how mail is smuggled that another server takes for commands."""
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"early": "log"}))
+    blind = "DATA\r\nSubject: x\r\n\r\nhello\r\n.\r\n"
+
+    def in_transaction(source):
+        c = gateway.smtp(source)
+        c.ehlo(), c.say("MAIL FROM:<a@example.net>"), c.say("RCPT TO:<bob@example.com>")
+        return c
+
+    for source in (STRANGER, EDGE, INTERNAL):
+        c = in_transaction(source)
+        c.write(blind)
+        assert c.reply().code == 354 and c.reply().code == 250
+        assert gateway.metric("postern_early_talkers_total", when="data") == 1
+    gateway.configure(strangers={"early": "refuse"})
+    gateway.cli("reload")
+    c = in_transaction(STRANGER)
+    c.write(blind + "MAIL FROM:<b@example.net>\r\n")
+    assert c.reply().code == 354 and c.reply().startswith("554 5.5.1") and c.reply().code == 0
+    deliver(gateway, STRANGER)
+    c = in_transaction(EDGE)
+    c.write(blind)
+    assert c.reply().code == 354 and c.reply().code == 250
+    sink.wait_for(5)
+    assert [e["when"] for e in gateway.events("early_talker")] == ["data", "data"]
+
+
 class Lists:
     """unbound, with one client on the list bl.test; dead.example.net is asked of nobody who answers."""
 
