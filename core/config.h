@@ -252,7 +252,8 @@ struct config {
             str_t *names; /* lower-cased */
             size_t count;
         } dnsbl;
-        struct cfg_rate connections, messages; /* of one client, per worker; none */
+        struct cfg_rate connections, messages; /* of one client; none */
+        uint32_t errors, error_delay_ms;       /* 10; 1 s */
         uint32_t min_rate;                     /* 100 bytes a second; 0: none */
     } strangers;
 
@@ -261,6 +262,7 @@ struct config {
         uint32_t data_block; /* 180 s between reads of content */
         uint32_t data_total; /* 3600 s for one message */
         uint32_t session;    /* 0 = none */
+        uint32_t overload;   /* 10 s: strangers, while new ones are turned away */
         uint32_t shutdown;   /* 30 s: SIGTERM drain */
         uint32_t connect, greeting, helo, mail, rcpt, data_init, data_send,
             data_done;                         /* client: 30,300,300,300,300,120,180,600 s */
@@ -282,7 +284,7 @@ struct config {
         bool offer[3];                      /* by enum client_class; default: trusted only */
         uint64_t return_size;               /* 50KiB: a larger original goes back as its header lines */
         uint32_t delay_after_s;             /* 4 h; 0 = a sender is not told that mail is late */
-        uint32_t rate;                      /* 100 reports a minute to one domain, per worker; 0 = no limit */
+        uint32_t rate;                      /* 100 reports a minute to one domain; 0 = no limit */
         enum double_bounces double_bounces; /* drop */
     } dsn;
 

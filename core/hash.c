@@ -5,7 +5,7 @@
 #include <endian.h>
 #include <stddef.h>
 
-#include "core/hash_priv.h"
+#include "core/hash.h"
 #include "core/rng.h"
 #include "core/str.h"
 

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-#include "core/hash_priv.h"
+#include "core/hash.h"
 
 #define CAP_MIN 8 /* a power of two, as every cap */
 

@@ -243,15 +243,15 @@ static void note_features(const struct loop_features *f, struct gbuf *notes)
 /* All know each other before one runs. */
 static err_t launch_workers(struct gateway *g)
 {
-    g->budget = budget_new();
-    g->harvest = harvest_new();
+    g->budget = cells_new(BUDGET_DOMAINS);
+    g->strangers = strangers_new(policy_config(g->current->policy)->limits.sessions);
     g->edge_lines = edge_lines_new();
     const struct worker_shared shared = {.dns = g->dns,
                                          .verify = &g->verify,
                                          .budget = g->budget,
-                                         .harvest = g->harvest,
+                                         .strangers = g->strangers,
                                          .edge_lines = g->edge_lines};
-    err_t err = g->budget && g->harvest && g->edge_lines ? 0 : -ENOMEM;
+    err_t err = g->budget && g->strangers && g->edge_lines ? 0 : -ENOMEM;
     for (unsigned i = 0; i < g->worker_count && !err; i++)
         err = worker_prepare(&g->workers[i], &shared, g->pause.now);
     for (unsigned i = 0; i < g->worker_count && !err; i++)

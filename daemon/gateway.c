@@ -245,8 +245,8 @@ void gateway_end(struct gateway *g)
             worker_discard(&g->workers[i]);
     }
     free(g->workers);
-    budget_free(g->budget);
-    harvest_free(g->harvest);
+    cells_free(g->budget);
+    strangers_free(g->strangers);
     edge_lines_free(g->edge_lines);
     verification_close(&g->verify);
     snapshot_unref(g->current);

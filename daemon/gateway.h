@@ -11,7 +11,7 @@
 #include "daemon/pause.h"
 #include "daemon/worker.h"
 #include "smtp/server/edge_lines.h"
-#include "smtp/server/harvest.h"
+#include "smtp/server/strangers.h"
 
 struct gateway {
     const char *config_path;
@@ -21,8 +21,8 @@ struct gateway {
     int signal_fd, drained_fd; /* what the main thread waits for */
     unsigned drained_count;
     struct dns *dns;               /* owned */
-    struct budget *budget;         /* owned */
-    struct harvest *harvest;       /* owned */
+    struct cells *budget;          /* of reports; owned */
+    struct strangers *strangers;   /* owned */
     struct edge_lines *edge_lines; /* owned */
     struct verify_shared verify;   /* what it points to is owned */
     struct worker *workers;        /* owned */

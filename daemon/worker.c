@@ -271,7 +271,7 @@ static err_t create_services(struct worker *w, const struct worker_shared *share
         .policy = s->policy,
         .verify = shared->verify,
         .verifier = w->verifier,
-        .harvest = shared->harvest,
+        .strangers = shared->strangers,
         .edge_lines = shared->edge_lines,
         .tls = s->tls_server,
         .dns = w->dns,

@@ -81,8 +81,8 @@ err_t worker_listen(struct worker *w, struct ports *ports, struct gbuf *notes) W
 struct worker_shared {
     struct dns *dns;
     struct verify_shared *verify;
-    struct budget *budget;
-    struct harvest *harvest;
+    struct cells *budget;
+    struct strangers *strangers;
     struct edge_lines *edge_lines;
 };
 /* All workers, before the first one is launched. */

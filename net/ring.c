@@ -20,6 +20,9 @@
 #define BUFFERS_DEFAULT 1024
 #define BUFFER_BYTES    16384
 #define ADDRESS_COUNT   64 /* connects in one submission; more submit early */
+/* Completions that wait for their callbacks: more than a tick's only where the kernel takes no submissions
+ * before it is rid of them. 4 MiB of address space, memory only as far as it is used. */
+#define BATCH_COUNT_MAX ((size_t)1 << 18)
 #define PROBE_ENTRIES   4
 #define PROBE_WAIT_NS   (100 * 1000 * 1000) /* a message between two rings of one thread takes microseconds */
 
@@ -172,7 +175,8 @@ static void free_memory(struct ring *r)
         must(munmap(r->buffer_ring, buffer_ring_bytes(r)) == 0);
     if (r->buffers)
         must(munmap(r->buffers, (size_t)r->loop.buffer_count * r->buffer_bytes) == 0);
-    free(r->loop.batch);
+    if (r->loop.batch)
+        must(munmap(r->loop.batch, BATCH_COUNT_MAX * sizeof *r->loop.batch) == 0);
     free(r);
 }
 
@@ -196,8 +200,7 @@ static err_t setup_parts(struct ring *r, unsigned flags)
     if (err)
         return err;
     note_features(r, flags);
-    l->batch_capacity = ENTRIES_DEFAULT;
-    l->batch = malloc(l->batch_capacity * sizeof *l->batch);
+    l->batch = map_zeroed(BATCH_COUNT_MAX * sizeof *l->batch);
     if (!l->batch)
         return -ENOMEM;
     err = loop_mail_create(l);
@@ -295,27 +298,30 @@ void ring_detach(struct loop *l)
 
 /* ---- entering and reaping ---- */
 
-static void completions_grow(struct loop *l)
+/* Those that have run make room at the front. */
+static bool batch_has_room(struct loop *l)
 {
-    l->batch_capacity *= 2;
-    l->batch = realloc(l->batch, l->batch_capacity * sizeof *l->batch);
-    must(l->batch != NULL); /* completions cannot be dropped, and without memory there is no going on */
+    if (l->batch_at == l->batch_count)
+        l->batch_at = l->batch_count = 0;
+    if (LIKELY(l->batch_count < BATCH_COUNT_MAX))
+        return true;
+    l->batch_count -= l->batch_at;
+    memmove(l->batch, l->batch + l->batch_at, l->batch_count * sizeof *l->batch);
+    l->batch_at = 0;
+    return l->batch_count < BATCH_COUNT_MAX;
 }
 
-/* Copies up to `count_max` completions behind those that wait already. */
+/* Copies up to `count_max` completions behind those that wait already; what finds no room stays with the
+ * kernel. */
 void ring_reap(struct loop *l, uint32_t count_max)
 {
     struct io_uring *u = &ring_of(l)->uring;
     struct io_uring_cqe *cqe;
     unsigned head, count = 0;
-    if (l->batch_at == l->batch_count)
-        l->batch_at = l->batch_count = 0;
     io_uring_for_each_cqe(u, head, cqe)
     {
-        if (count == count_max)
+        if (count == count_max || !batch_has_room(l))
             break;
-        if (UNLIKELY(l->batch_count == l->batch_capacity))
-            completions_grow(l);
         l->batch[l->batch_count++] = (struct completion){cqe->user_data, cqe->res, cqe->flags};
         count++;
     }
@@ -377,7 +383,8 @@ static void flush(struct loop *l)
 void ring_run(struct loop *l, uint32_t count_max)
 {
     for (; count_max > 0 && l->batch_at != l->batch_count; count_max--) {
-        struct completion c = l->batch[l->batch_at++]; /* a copy: callbacks may make the batch grow */
+        struct completion c =
+            l->batch[l->batch_at++]; /* a copy: a callback that submits may move the batch */
         if (c.user_data == 0)
             continue;
         if (c.user_data & TAG_WAKE) {

@@ -32,8 +32,8 @@ struct loop {
     struct conn_loop *conns;          /* owned */
 
     /* Completions copied and not yet run: [batch_at, batch_count). */
-    struct completion *batch; /* owned */
-    uint32_t batch_at, batch_count, batch_capacity;
+    struct completion *batch; /* mmap, owned */
+    uint32_t batch_at, batch_count;
 
     uint64_t ops_inflight;
     uint64_t sqe_count, cqe_count, nobufs_count, tick_count; /* since the last report to the metrics */

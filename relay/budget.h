@@ -2,16 +2,15 @@
 #ifndef RELAY_BUDGET_H
 #define RELAY_BUDGET_H
 
+#include "core/cells.h"
 #include "core/str.h"
 
-struct budget;
-
-struct budget *budget_new(void); /* NULL: no memory */
-void budget_free(struct budget *b);
+/* In one minute, about; what comes behind them is a storm, and gets nothing. */
+#define BUDGET_DOMAINS (1u << 14)
 /* Counts one more for `domain`, if that is at most `rate` in this minute (0: no limit; at most
  * BUDGET_RATE_MAX). False: used up, nothing was counted. `now_ms`: monotonic; the threads' may differ a
  * little. */
 #define BUDGET_RATE_MAX 1000000u
-bool budget_take(struct budget *b, str_t domain, uint32_t rate, uint64_t now_ms);
+bool budget_take(struct cells *b, str_t domain, uint32_t rate, uint64_t now_ms);
 
 #endif

@@ -17,7 +17,7 @@ struct relay_options {
     struct queue *queue;
     struct dns *dns;
     const struct policy *policy;
-    struct budget *budget; /* of reports; outlives all relays */
+    struct cells *budget; /* of reports; outlives all relays */
     unsigned worker;
     /* Optional: what a server said of a recipient, at RCPT or after the content. */
     void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,

@@ -71,7 +71,7 @@ struct relay {
     struct queue *queue;
     const struct policy *policy;
     uint64_t policy_generation;
-    struct pauses *pauses;                /* counted; NULL: nothing is paused */
+    struct pauses *pauses; /* counted; NULL: nothing is paused */
     void (*learned)(void *ctx, str_t rcpt, enum smtpc_stage at, const struct smtp_reply *reply,
                     bool accepted);
     void *learned_ctx;
@@ -90,7 +90,7 @@ struct relay {
     struct pool message_pool, conn_pool, piece_pool;
     struct list notes;
     struct note *held_note; /* the last one given to a held message: the next has the same reason, likely */
-    struct budget *budget; /* of all workers */
+    struct cells *budget;   /* of all workers */
 
     struct smap destinations; /* owned values */
     struct list dirty;        /* dest.dirty_link: have jobs to hand out at the tick's end */

@@ -4,6 +4,10 @@
 #include "net/dns.h"
 #include "smtp/server/service_priv.h"
 
+/* Questions to one list at a time. One that does not answer is no reason to remember all who came and went:
+ * behind these, clients are not asked about there. */
+#define OUT_MAX 256
+
 /* Outlives its session, until all lists have answered. */
 struct dnsbl_check {
     struct smtpd_service *service;
@@ -15,6 +19,7 @@ struct dnsbl_check {
 
 struct dnsbl_question {
     struct dnsbl_check *check;
+    size_t zone;    /* in service.dnsbl_out */
     size_t zone_at; /* in query.name */
     struct dns_query query;
 };
@@ -93,6 +98,7 @@ static void question_over(struct dnsbl_question *q)
     struct smtpd_service *service = q->check->service;
     q->check->out_count--;
     service->dnsbl_count--;
+    service->dnsbl_out[q->zone]--;
     pool_put(&service->dnsbl_questions, q);
     service_tell_if_empty(service); /* from the loop, later */
 }
@@ -116,14 +122,17 @@ static void answered(struct dns_query *query)
     service_rcpt_go_on(s);
 }
 
-static void ask(struct dnsbl_check *k, str_t zone)
+static void ask(struct dnsbl_check *k, const struct cfg_zones *zones, size_t i)
 {
     struct smtpd_service *service = k->service;
-    struct dnsbl_question *q = pool_get(&service->dnsbl_questions);
-    if (!q)
-        return; /* no memory: it lists nobody */
+    struct dnsbl_question *q = service->dnsbl_out[i] < OUT_MAX ? pool_get(&service->dnsbl_questions) : NULL;
+    if (!q) { /* it lists nobody */
+        metric_inc(M_dnsbl_skipped);
+        return;
+    }
     q->check = k;
-    if (!query_name(&k->session->peer.ip, zone, q)) {
+    q->zone = i;
+    if (!query_name(&k->session->peer.ip, zones->names[i], q)) {
         pool_put(&service->dnsbl_questions, q);
         return;
     }
@@ -131,6 +140,7 @@ static void ask(struct dnsbl_check *k, str_t zone)
     q->query.answered = answered;
     k->out_count++;
     service->dnsbl_count++;
+    service->dnsbl_out[i]++;
     dns_ask(service->opt.dns, service->opt.loop, &q->query);
 }
 
@@ -146,8 +156,9 @@ void dnsbl_start(struct session *s)
     k->service = service;
     k->session = s;
     s->dnsbl = k;
+    must(zones->count <= DNSBL_ZONES_MAX);
     for (size_t i = 0; i < zones->count; i++)
-        ask(k, zones->names[i]);
+        ask(k, zones, i);
     s->dnsbl_waiting = k->out_count > 0;
     if (!k->out_count)
         finish(k);

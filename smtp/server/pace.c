@@ -1,38 +1,37 @@
-/* smtp/server/pace.c: see pace_priv.h. A leaky bucket told by one time (GCRA). */
+/* smtp/server/pace.c: see pace_priv.h. A leaky bucket told by one time (GCRA): when a client's share will be
+ * whole again, in microseconds, of which the low bits are kept. They come round in two years. */
 #include "smtp/server/pace_priv.h"
 
 #include "core/clock.h"
+#include "core/hash.h"
 
-static uint64_t busy_until(const struct pace_entry *e)
+struct request {
+    uint64_t now_us, period_us, each_us;
+};
+
+/* 0 as well for what was written under a slower rate. */
+static uint64_t used_us(uint64_t due_us, const void *ctx)
 {
-    return MAX(e->due_ns[PACE_CONNECTIONS], e->due_ns[PACE_MESSAGES]);
+    const struct request *q = ctx;
+    uint64_t left_us = (due_us - q->now_us) & CELL_MAX;
+    return left_us > q->period_us ? 0 : left_us;
 }
 
-static struct pace_entry *entry_of(struct pace *p, uint64_t key)
+static uint64_t one_more(uint64_t due_us, const void *ctx)
 {
-    size_t set = (size_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32) % PACE_SETS;
-    struct pace_entry *e = &p->sets[set][0];
-    for (size_t i = 0; i < PACE_WAYS; i++) {
-        struct pace_entry *one = &p->sets[set][i];
-        if (one->key == key)
-            return one;
-        if (busy_until(one) < busy_until(e))
-            e = one;
-    }
-    *e = (struct pace_entry){.key = key};
-    return e;
+    const struct request *q = ctx;
+    uint64_t used = due_us ? used_us(due_us, ctx) : 0;
+    if (used > q->period_us - q->each_us)
+        return CELL_LEAVE;
+    return MAX((q->now_us + used + q->each_us) & CELL_MAX, UINT64_C(1)); /* 0 would be nobody's */
 }
 
-bool pace_take(struct pace *p, uint64_t key, enum pace_kind kind, const struct cfg_rate *rate,
-               uint64_t now_ns)
+bool pace_take(struct cells *p, uint64_t key, const struct cfg_rate *rate, uint64_t now_ns)
 {
+    static const struct cell_rules rules = {.worth = used_us, .next = one_more, .evicts = true};
     if (!rate->count)
         return true;
-    uint64_t period_ns = rate->period_s * NS_PER_S, each_ns = period_ns / rate->count;
-    struct pace_entry *e = entry_of(p, key);
-    uint64_t due_ns = MAX(e->due_ns[kind], now_ns);
-    if (due_ns - now_ns > period_ns - each_ns)
-        return false;
-    e->due_ns[kind] = due_ns + each_ns;
-    return true;
+    uint64_t period_us = rate->period_s * NS_PER_S / 1000;
+    const struct request q = {now_ns / 1000, period_us, period_us / rate->count};
+    return cells_change(p, hash_u64(key), &rules, &q) == CELL_CHANGED;
 }

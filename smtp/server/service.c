@@ -45,12 +45,6 @@ err_t smtpd_service_create(struct smtpd_service **out, const struct smtpd_servic
     pool_init(&s->rcpt_waits, "smtpd_rcpt_waits", service_rcpt_wait_bytes(), 0);    /* one a session */
     pool_init(&s->dnsbl_checks, "smtpd_dnsbl", dnsbl_check_bytes(), 0); /* one a session, and what is out */
     pool_init(&s->dnsbl_questions, "smtpd_dnsbl_questions", dnsbl_question_bytes(), 0); /* eight of each */
-    s->pace = calloc(1, sizeof *s->pace);
-    if (!s->pace) {
-        smtpd_service_destroy(s);
-        *out = NULL;
-        return -ENOMEM;
-    }
     arena_init(&s->scratch, SCRATCH_BYTES_MAX);
     list_init(&s->open);
     s->empty_hook.run = empty_run;
@@ -72,20 +66,41 @@ void smtpd_service_destroy(struct smtpd_service *s)
     pool_free(&s->rcpt_waits);
     pool_free(&s->dnsbl_checks);
     pool_free(&s->dnsbl_questions);
-    free(s->pace);
     arena_free(&s->scratch);
-    map64_free(&s->clients);
     tls_context_unref(s->tls);
     free(s);
 }
 
-/* --- memory --- */
+/* --- overload --- */
+
+bool service_is_short(const struct smtpd_service *s)
+{
+    return shed_worst(&s->shed) != SHED_NONE;
+}
+
+uint64_t service_patience_ms(const struct smtpd_service *s)
+{
+    enum shed_stage stage = shed_worst(&s->shed);
+    return stage == SHED_NONE ? UINT64_MAX
+                              : MAX(policy_config(s->policy)->timeouts.overload >> (stage - 1), 1u);
+}
+
+/* Who does nothing holds a place that others are turned away for: it has less time from now on. */
+static void look(struct smtpd_service *s, enum shed_cause cause, uint64_t used, uint64_t limit)
+{
+    enum shed_stage was = shed_worst(&s->shed);
+    shed_look(&s->shed, cause, used, limit);
+    if (shed_worst(&s->shed) <= was)
+        return;
+    LIST_EACH(&s->open, k)
+    session_hurry(container_of(k, struct session, link));
+}
 
 static void look_at_memory(struct smtpd_service *s)
 {
     uint64_t limit = policy_config(s->policy)->limits.memory;
     s->unlooked_count = 0;
-    shed_look(&s->shed, SHED_MEMORY, limit && s->opt.memory_used ? s->opt.memory_used() : 0, limit);
+    look(s, SHED_MEMORY, limit && s->opt.memory_used ? s->opt.memory_used() : 0, limit);
 }
 
 void service_count_for_memory(struct smtpd_service *s)
@@ -96,23 +111,13 @@ void service_count_for_memory(struct smtpd_service *s)
 
 /* --- admission --- */
 
-static uintptr_t client_sessions(const struct smtpd_service *s, const struct ip *ip)
+static enum stranger_entry count_client(struct session *s)
 {
-    return (uintptr_t)map64_get(&s->clients, ip_client_key(ip));
-}
-
-static err_t client_add(struct smtpd_service *s, const struct ip *ip)
-{
-    return map64_put(&s->clients, ip_client_key(ip), (void *)(client_sessions(s, ip) + 1));
-}
-
-static void client_subtract(struct smtpd_service *s, const struct ip *ip)
-{
-    uintptr_t left = client_sessions(s, ip) - 1;
-    if (left == 0)
-        map64_remove(&s->clients, ip_client_key(ip));
-    else
-        must(map64_put(&s->clients, ip_client_key(ip), (void *)left) == 0); /* replaces: needs no memory */
+    struct smtpd_service *service = s->service;
+    enum stranger_entry entry = strangers_enter(service->opt.strangers, ip_client_key(&s->peer.ip),
+                                                policy_config(service->policy)->limits.sessions_per_client);
+    s->counted = entry == STRANGER_COUNTED;
+    return entry;
 }
 
 static uint32_t session_limit(const struct smtpd_service *s)
@@ -127,19 +132,13 @@ static uint32_t admitted_count(const struct smtpd_service *s)
 
 static void note_sessions(struct smtpd_service *s)
 {
-    shed_look(&s->shed, SHED_SESSIONS, admitted_count(s), session_limit(s));
+    look(s, SHED_SESSIONS, admitted_count(s), session_limit(s));
 }
 
-/* What is short for one more session of this class. */
+/* There is too little for one more session of this class. */
 static bool is_short(const struct smtpd_service *s, enum shed_cause cause, enum client_class class)
 {
     return shed_stage(&s->shed, cause) >= (class == CLASS_STRANGER ? SHED_STRANGERS : SHED_ALL);
-}
-
-static bool is_full(const struct smtpd_service *s, enum client_class class)
-{
-    enum shed_stage stage = class == CLASS_STRANGER ? SHED_STRANGERS : SHED_ALL;
-    return admitted_count(s) >= shed_begins(SHED_SESSIONS, stage, session_limit(s));
 }
 
 /* A connection that is only being refused would make it worse. */
@@ -157,10 +156,11 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
     if (s->draining)
         return R_shutting_down;
     *why = CLOSE_overload;
-    if (is_full(s, class) || is_pressed(s, class))
+    if (is_short(s, SHED_SESSIONS, class) || is_pressed(s, class))
         return R_overloaded;
     *why = CLOSE_limit;
-    if (class == CLASS_STRANGER && per_client && client_sessions(s, ip) >= per_client)
+    if (class == CLASS_STRANGER && per_client &&
+        strangers_sessions(s->opt.strangers, ip_client_key(ip)) >= per_client)
         return R_too_many_sessions;
     return R_ok;
 }
@@ -168,7 +168,7 @@ static enum reply_id admit(const struct smtpd_service *s, enum client_class clas
 static bool comes_too_often(struct smtpd_service *s, const struct ip *ip)
 {
     const struct cfg_rate *rate = &policy_config(s->policy)->strangers.connections;
-    if (pace_take(s->pace, ip_client_key(ip), PACE_CONNECTIONS, rate, clock_mono_ns()))
+    if (pace_take(s->opt.strangers->connections, ip_client_key(ip), rate, clock_mono_ns()))
         return false;
     metric_inc(M_paced_connections);
     return true;
@@ -190,21 +190,17 @@ static struct session *session_new(struct smtpd_service *service, const struct e
 void service_uncount(struct session *s)
 {
     if (s->counted)
-        client_subtract(s->service, &s->peer.ip);
+        strangers_leave(s->service->opt.strangers, ip_client_key(&s->peer.ip));
     s->counted = false;
 }
 
 enum reply_id service_recount(struct session *s)
 {
-    uint32_t per_client = policy_config(s->service->policy)->limits.sessions_per_client;
     if (s->class != CLASS_STRANGER)
         return R_ok;
-    if (per_client && client_sessions(s->service, &s->peer.ip) >= per_client)
+    if (count_client(s) == STRANGER_TOO_MANY)
         return R_too_many_sessions;
-    if (comes_too_often(s->service, &s->peer.ip))
-        return R_too_many_connections;
-    s->counted = client_add(s->service, &s->peer.ip) == 0;
-    return R_ok;
+    return comes_too_often(s->service, &s->peer.ip) ? R_too_many_connections : R_ok;
 }
 
 enum client_class service_shown_class(struct session *s, const struct tls_context *rules)
@@ -257,8 +253,11 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
     };
     struct smtpd_service *service = s->service;
     s->class = (uint8_t)a.class;
+    if (a.reply == R_ok && a.class == CLASS_STRANGER && count_client(s) == STRANGER_TOO_MANY) {
+        a.reply = R_too_many_sessions; /* others came to other workers meanwhile */
+        a.why = CLOSE_limit;
+    }
     if (a.reply == R_ok) {
-        s->counted = a.class == CLASS_STRANGER && client_add(service, &s->peer.ip) == 0;
         if (session_begin(s, local, tls) == 0) {
             metric_inc(by_class[a.class]);
             note_sessions(service);
@@ -277,6 +276,7 @@ static void enter(struct session *s, struct admission a, const struct endpoint *
 void service_admit(struct session *s, const struct endpoint *local, enum listener_tls tls)
 {
     s->service->session_count--; /* it is not in its own way */
+    note_sessions(s->service);
     struct admission a = judge(s->service, &s->peer.ip, tls);
     s->service->session_count++;
     enter(s, a, local, tls);
@@ -311,7 +311,7 @@ void smtpd_service_turn_away(struct smtpd_service *service, int fd, const struct
 /* The lowest that is free, so all below it are in use. */
 static void note_files(struct smtpd_service *service, uint64_t fd)
 {
-    shed_look(&service->shed, SHED_FILES, fd, service->file_limit);
+    look(service, SHED_FILES, fd, service->file_limit);
 }
 
 void smtpd_service_accept(struct smtpd_service *service, int fd, const struct endpoint *peer,
@@ -320,10 +320,11 @@ void smtpd_service_accept(struct smtpd_service *service, int fd, const struct en
     bool waits = is_proxy(door, &peer->ip);
     struct admission a = {0};
     note_files(service, (uint64_t)fd);
+    note_sessions(service);
     service_count_for_memory(service);
     if (!waits)
         a = judge(service, &peer->ip, door->tls);
-    else if (is_full(service, CLASS_EDGE) || is_pressed(service, CLASS_EDGE))
+    else if (is_short(service, SHED_SESSIONS, CLASS_EDGE) || is_pressed(service, CLASS_EDGE))
         a = (struct admission){.reply = R_overloaded, .brief = true};
     bool is_shut = a.reply != R_ok && (a.silent || a.brief);
     struct session *s = is_shut ? NULL : session_new(service, peer);

@@ -11,13 +11,13 @@
 
 struct dns;
 struct edge_lines;
-struct harvest;
+struct strangers;
 struct smtpd_service;
 
 /* Limits. limits.sessions is split evenly over the workers; the last sixteenth is kept for the edge and
  * trusted networks, and so are the last files and the last fifth of limits.memory (shed_priv.h).
- * limits.sessions_per_client counts on each worker for itself, as SO_REUSEPORT spreads a client's connections
- * over them; an IPv6 client is its /64. A session over a limit gets one 421 line. */
+ * What is limited by client (an IPv6 client is its /64) is counted for all workers together, as SO_REUSEPORT
+ * spreads a client's connections over them. A session over a limit gets one 421 line. */
 struct smtpd_service_options {
     struct loop *loop;
     struct queue *queue;
@@ -25,7 +25,7 @@ struct smtpd_service_options {
     /* Not owned; NULL: every recipient that policy lets through is taken. */
     const struct verify_shared *verify;
     struct verifier *verifier;     /* this worker's */
-    struct harvest *harvest;       /* of all workers; not owned. NULL: unknown recipients are not counted */
+    struct strangers *strangers;   /* of all workers; not owned */
     struct edge_lines *edge_lines; /* the same; NULL: nothing is learned, or believed without `edge_format` */
     struct tls_context *tls; /* NULL: STARTTLS is not offered; the service takes its own reference. Tags of
                                 its   rules are client classes */

@@ -25,7 +25,7 @@ static bool host_take_share(void *host, const struct ip *client)
 {
     struct session *s = host;
     const struct cfg_rate *rate = &policy_config(smtpd_policy(s->engine))->strangers.messages;
-    if (pace_take(s->service->pace, ip_client_key(client), PACE_MESSAGES, rate, clock_mono_ns()))
+    if (pace_take(s->service->opt.strangers->messages, ip_client_key(client), rate, clock_mono_ns()))
         return true;
     metric_inc(M_paced_messages);
     return false;
@@ -45,6 +45,7 @@ static err_t host_body_begin(void *host)
 static uint64_t host_message_id(void *host)
 {
     struct session *s = host;
+    s->ahead_count = 0;
     s->message_id = queue_new_id(s->service->opt.queue);
     return s->message_id;
 }
@@ -247,6 +248,13 @@ static void host_starttls(void *host)
     s->tls_asked = true;
 }
 
+/* The client is not to act meanwhile, so nothing else has the timer. */
+static void host_delay(void *host, uint32_t ms)
+{
+    metric_inc(M_commands_delayed);
+    session_delay(host, ms);
+}
+
 static enum reply_id host_client_named(void *host, const struct endpoint *peer, enum client_class class)
 {
     struct session *s = host;
@@ -290,6 +298,7 @@ const struct smtpd_host service_host = {
     .commit = host_commit,
     .body_abort = host_body_abort,
     .starttls = host_starttls,
+    .delay = host_delay,
     .close = host_close,
     .message_id = host_message_id,
     .client_named = host_client_named,

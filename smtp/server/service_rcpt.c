@@ -32,17 +32,16 @@ static const struct config *config_of(const struct session *s)
 /* Only strangers collect addresses: the edge asks for what others want to know, and is believed. */
 static enum harvest_level level_of(const struct session *s)
 {
-    const struct harvest *h = s->service->opt.harvest;
-    if (!h || smtpd_class(s->engine) != CLASS_STRANGER)
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
         return HARVEST_NONE;
-    return harvest_level(h, ip_client_key(&s->peer.ip), config_of(s), now_s());
+    return harvest_level(s->service->opt.strangers->unknown, ip_client_key(&s->peer.ip), config_of(s),
+                         now_s());
 }
 
 static void count_against(const struct session *s)
 {
-    struct harvest *h = s->service->opt.harvest;
-    if (h && smtpd_class(s->engine) == CLASS_STRANGER)
-        harvest_count(h, ip_client_key(&s->peer.ip), config_of(s), now_s());
+    if (smtpd_class(s->engine) == CLASS_STRANGER)
+        harvest_count(s->service->opt.strangers->unknown, ip_client_key(&s->peer.ip), config_of(s), now_s());
 }
 
 void service_rcpt_cancel(struct session *s)
@@ -202,10 +201,18 @@ void service_rcpt_go_on(struct session *s)
     session_touch(s, 0);
 }
 
+/* Recipients are what one session can make us keep most of. */
+static bool is_out_of_memory(const struct session *s)
+{
+    return smtpd_class(s->engine) == CLASS_STRANGER && shed_stage(&s->service->shed, SHED_MEMORY) == SHED_ALL;
+}
+
 void service_rcpt(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
-    enum reply_id reply = judge(s, r);
+    s->ahead_count -= s->ahead_count > 0;
+    service_count_for_memory(s->service);
+    enum reply_id reply = is_out_of_memory(s) ? R_no_space : judge(s, r);
     if ((reply == R_ok || reply == R_rcpt_ok) && stopped_by_list(s, r))
         return;
     if (reply == R_ok) {
@@ -219,14 +226,29 @@ void service_rcpt(void *host, const struct smtpd_rcpt *r)
     decide(s, reply, STR_NONE);
 }
 
-void service_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+/* For a stranger not more than would be answered if all of them, and the one that is asked for, were unknown:
+ * what is asked for ahead of an answer that stops it teaches him nothing, and costs the server as much. */
+static bool may_look_ahead(const struct session *s)
+{
+    if (smtpd_class(s->engine) != CLASS_STRANGER)
+        return true;
+    return s->ahead_count + 1 < harvest_room(s->service->opt.strangers->unknown, ip_client_key(&s->peer.ip),
+                                             config_of(s), now_s());
+}
+
+bool service_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
 {
     struct session *s = host;
     if (!s->rcpt_wait || judge(s, r) != R_ok)
-        return;
+        return true;
     struct verify_query q = query_of(s, r);
-    if (!q.known_only)
-        verifier_hint(s->service->opt.verifier, &q);
+    if (q.known_only)
+        return true;
+    if (!may_look_ahead(s))
+        return false;
+    s->ahead_count++;
+    verifier_hint(s->service->opt.verifier, &q);
+    return true;
 }
 
 bool service_discards(void *host, const struct address *a)

@@ -1,8 +1,10 @@
 /* smtp/server/service_session.c: one session's connection: bytes to the engine, time, the end and its log
  * line. */
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 
 /* This header has tcpi_bytes_acked; the C library's own may be older. */
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 
 #include "smtp/server/service_priv.h"
@@ -18,6 +20,18 @@
 
 static void greet(struct session *s);
 
+static bool is_stranger(const struct session *s)
+{
+    return smtpd_class(s->engine) == CLASS_STRANGER;
+}
+
+/* What the client has for what it is to do now; 0: nothing to do. */
+static uint64_t step_ms(const struct session *s)
+{
+    uint64_t ms = smtpd_timeout_ms(s->engine);
+    return is_stranger(s) ? MIN(ms, service_patience_ms(s->service)) : ms;
+}
+
 /* 0 where there is no such number. */
 static uint64_t acked_bytes(struct session *s)
 {
@@ -27,15 +41,31 @@ static uint64_t acked_bytes(struct session *s)
     return info.tcpi_bytes_acked;
 }
 
+/* Replies that the kernel has and the client's system has not. */
+static bool has_unread(const struct session *s)
+{
+    int bytes = 0;
+    return ioctl(conn_fd(session_conn((struct session *)s)), SIOCOUTQ, &bytes) == 0 && bytes > 0;
+}
+
 /* Replies wait, and commands do not renew their time: whoever sends and never reads would stay for ever. */
 static void watch_reader(struct session *s)
 {
-    uint64_t step_ms = smtpd_timeout_ms(s->engine);
-    if (s->unread_due_ms != UINT64_MAX || !step_ms || smtpd_class(s->engine) != CLASS_STRANGER ||
+    uint64_t allowed_ms = step_ms(s);
+    if (s->unread_due_ms != UINT64_MAX || !allowed_ms || !is_stranger(s) ||
         !policy_config(smtpd_policy(s->engine))->strangers.min_rate)
         return;
-    s->unread_due_ms = loop_now_ms(s->service->opt.loop) + step_ms;
+    s->unread_due_ms = loop_now_ms(s->service->opt.loop) + allowed_ms;
     s->acked_bytes = acked_bytes(s);
+}
+
+/* It may act now, and has its time for that. */
+static void all_read(struct session *s, uint64_t now_ms)
+{
+    uint64_t allowed_ms = step_ms(s);
+    s->unread_due_ms = UINT64_MAX;
+    if (allowed_ms && s->deadline_ms != UINT64_MAX)
+        s->deadline_ms = now_ms + allowed_ms;
 }
 
 /* What was read since, at the least rate, gives more of it. Asked only when time is up. */
@@ -43,27 +73,40 @@ static void renew_unread(struct session *s, uint64_t now_ms)
 {
     uint32_t rate = policy_config(smtpd_policy(s->engine))->strangers.min_rate;
     uint64_t acked = acked_bytes(s), taken = acked - MIN(acked, s->acked_bytes);
+    if (!conn_pending_bytes(session_conn(s)) && !has_unread(s)) {
+        all_read(s, now_ms);
+        return;
+    }
     if (!rate) { /* a reload's */
         s->unread_due_ms = UINT64_MAX;
         return;
     }
     s->acked_bytes = acked;
-    s->unread_due_ms = MIN(s->unread_due_ms + taken * 1000 / rate, now_ms + smtpd_timeout_ms(s->engine));
+    s->unread_due_ms = MIN(s->unread_due_ms + taken * 1000 / rate, now_ms + step_ms(s));
 }
 
-/* While replies hold up input there is nothing else that the client could do. */
+/* Who has replies to read may well wait for them before it acts. */
 static uint64_t due_ms(const struct session *s)
 {
     uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
-    if (!s->output_paused || s->unread_due_ms == UINT64_MAX)
-        return MIN(s->deadline_ms, s->unread_due_ms);
-    return session_ms ? MIN(s->unread_due_ms, s->started_ms + session_ms) : s->unread_due_ms;
+    uint64_t due = s->unread_due_ms == UINT64_MAX ? s->deadline_ms : s->unread_due_ms;
+    return session_ms ? MIN(due, s->started_ms + session_ms) : due;
 }
 
 static void arm_for_due(struct session *s, uint64_t now_ms)
 {
     s->timer_due_ms = due_ms(s);
     timer_arm(s->service->opt.loop, &s->timer, s->timer_due_ms > now_ms ? s->timer_due_ms - now_ms : 0);
+}
+
+static void delay_over(struct session *s)
+{
+    s->delayed = false;
+    if (conn_closing(session_conn(s)))
+        return;
+    smtpd_resume(s->engine);
+    conn_resume(session_conn(s));
+    session_touch(s, 0);
 }
 
 static void timer_fired(struct timer *t)
@@ -79,15 +122,29 @@ static void timer_fired(struct timer *t)
             greet(s);
         return;
     }
+    if (s->delayed) {
+        delay_over(s);
+        return;
+    }
     if (s->deadline_ms == UINT64_MAX) /* session_touch arms it again when the client is to act */
         return;
     if (s->unread_due_ms <= now_ms)
         renew_unread(s, now_ms);
+    else if (s->deadline_ms <= now_ms && has_unread(s))
+        watch_reader(s);
     if (now_ms < due_ms(s)) {
         arm_for_due(s, now_ms);
         return;
     }
+    if (is_stranger(s) && service_is_short(s->service))
+        metric_inc(M_overload_cut);
     smtpd_timeout(s->engine);
+}
+
+void session_delay(struct session *s, uint32_t ms)
+{
+    s->delayed = true;
+    timer_arm(s->service->opt.loop, &s->timer, ms);
 }
 
 void session_wait(struct session *s, uint32_t wait_ms)
@@ -100,13 +157,13 @@ void session_wait(struct session *s, uint32_t wait_ms)
 static uint64_t new_deadline(struct session *s, size_t n, uint64_t now_ms)
 {
     const struct config *c = policy_config(smtpd_policy(s->engine));
-    uint64_t step_ms = smtpd_timeout_ms(s->engine), full_ms = now_ms + step_ms;
+    uint64_t allowed_ms = step_ms(s), full_ms = now_ms + allowed_ms;
     uint32_t steps = smtpd_steps(s->engine), rate = c->strangers.min_rate;
     bool is_same = n && steps == s->steps && s->deadline_ms != UINT64_MAX;
     s->steps = steps;
-    if (!step_ms)
+    if (!allowed_ms)
         return UINT64_MAX;
-    if (!is_same || !rate || smtpd_class(s->engine) != CLASS_STRANGER)
+    if (!is_same || !rate || !is_stranger(s))
         return full_ms;
     return MIN(full_ms, s->deadline_ms + (uint64_t)n * 1000 / rate);
 }
@@ -114,12 +171,21 @@ static uint64_t new_deadline(struct session *s, size_t n, uint64_t now_ms)
 void session_touch(struct session *s, size_t n)
 {
     uint64_t now_ms = loop_now_ms(s->service->opt.loop);
-    uint32_t session_ms = policy_config(smtpd_policy(s->engine))->timeouts.session;
     s->deadline_ms = new_deadline(s, n, now_ms);
     if (s->deadline_ms == UINT64_MAX)
         return;
-    if (session_ms)
-        s->deadline_ms = MIN(s->deadline_ms, s->started_ms + session_ms);
+    if (!timer_armed(&s->timer) || s->timer_due_ms > due_ms(s))
+        arm_for_due(s, now_ms);
+}
+
+void session_hurry(struct session *s)
+{
+    uint64_t now_ms = loop_now_ms(s->service->opt.loop);
+    if (!s->engine || s->closed || !s->greeted || s->deadline_ms == UINT64_MAX || !step_ms(s))
+        return;
+    s->deadline_ms = MIN(s->deadline_ms, now_ms + step_ms(s));
+    if (s->unread_due_ms != UINT64_MAX)
+        s->unread_due_ms = MIN(s->unread_due_ms, now_ms + step_ms(s));
     if (!timer_armed(&s->timer) || s->timer_due_ms > due_ms(s))
         arm_for_due(s, now_ms);
 }
@@ -128,7 +194,7 @@ void session_touch(struct session *s, size_t n)
 
 static void go_first(struct session *s)
 {
-    if (smtpd_class(s->engine) != CLASS_STRANGER)
+    if (!is_stranger(s))
         conn_go_first(session_conn(s));
 }
 
@@ -183,7 +249,8 @@ static void conn_eof(struct conn *c)
 static void conn_drained(struct conn *c)
 {
     struct session *s = conn_ctx(c);
-    s->unread_due_ms = UINT64_MAX;
+    if (s->engine && s->unread_due_ms != UINT64_MAX)
+        all_read(s, loop_now_ms(s->service->opt.loop));
     if (!s->output_paused)
         return;
     s->output_paused = false;
@@ -207,7 +274,7 @@ static void conn_secured(struct conn *c, err_t err)
         .class = service_shown_class(s, s->service->tls), /* of today, not of when it came */
     };
     smtpd_secured(s->engine, &tls);
-    if (smtpd_class(s->engine) != CLASS_STRANGER)
+    if (!is_stranger(s))
         service_uncount(s);
     session_touch(s, 0);
 }

@@ -231,17 +231,41 @@ uint32_t smtpd_steps(const struct smtpd_session *s)
     return s->commands * (STATE_CLOSED + 1) + s->state;
 }
 
-/* RFC 2920 3.1: EHLO ends a group, as what may come behind it stands in its reply. */
+/* RFC 2920 3.1: EHLO and DATA end a group. What may come behind EHLO stands in its reply; content comes when
+ * it is asked for. */
 static size_t read_line(struct smtpd_session *s, const uint8_t *p, size_t n)
 {
     s->helo_said = false;
     size_t used = session_read_line(s, p, n);
     if (s->helo_said && used < n)
         talked_early(s, "ehlo", M_early_ehlo);
+    if (s->state == STATE_CONTENT && !s->tx->chunks.begun && used < n)
+        talked_early(s, "data", M_early_data);
     return used;
 }
 
 /* --- input --- */
+
+static bool owes_penalty(const struct smtpd_session *s)
+{
+    const struct config *c = session_config(s);
+    return s->class == CLASS_STRANGER && c->strangers.errors && s->faults >= c->strangers.errors &&
+           c->strangers.error_delay_ms && !s->penalty_paid;
+}
+
+static size_t read_command(struct smtpd_session *s, const uint8_t *p, size_t n)
+{
+    if (owes_penalty(s)) {
+        s->state = STATE_PENALTY_WAIT;
+        s->ops->delay(s->host, session_config(s)->strangers.error_delay_ms);
+        return 0;
+    }
+    uint32_t commands = s->commands;
+    size_t used = read_line(s, p, n);
+    if (s->commands != commands)
+        s->penalty_paid = false;
+    return used;
+}
 
 size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t now_ms)
 {
@@ -249,7 +273,7 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
     s->now_ms = now_ms;
     while (used < n && !smtpd_waiting(s)) {
         switch ((enum session_state)s->state) {
-        case STATE_COMMAND: used += read_line(s, p + used, n - used); break;
+        case STATE_COMMAND: used += read_command(s, p + used, n - used); break;
         case STATE_CONTENT: {
             size_t (*take)(struct smtpd_session *, const uint8_t *, size_t) =
                 s->tx->chunks.begun ? session_chunk : session_content;
@@ -311,6 +335,10 @@ void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t deta
 
 void smtpd_resume(struct smtpd_session *s)
 {
+    if (s->state == STATE_PENALTY_WAIT) {
+        s->state = STATE_COMMAND;
+        s->penalty_paid = true;
+    }
     if (s->state != STATE_ROOM_WAIT)
         return;
     s->state = STATE_CONTENT;
@@ -408,7 +436,8 @@ void smtpd_timeout(struct smtpd_session *s)
 void smtpd_shutdown(struct smtpd_session *s, bool now)
 {
     s->shutdown_asked = true;
-    if (now || (s->state == STATE_COMMAND && !s->tx))
+    bool is_between = s->state == STATE_COMMAND || s->state == STATE_PENALTY_WAIT;
+    if (now || (is_between && !s->tx))
         leave(s, R_shutting_down, CLOSE_shutdown);
 }
 

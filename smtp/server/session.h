@@ -52,8 +52,9 @@ struct smtpd_host {
      * or later. */
     void (*rcpt)(void *host, const struct smtpd_rcpt *r);
     /* While one is being decided: a recipient that stands behind it in the input (RFC 2920). It will be asked
-     * for in its turn; whoever has to ask elsewhere can begin. `r` is valid until return. */
-    void (*rcpt_ahead)(void *host, const struct smtpd_rcpt *r);
+     * for in its turn; whoever has to ask elsewhere can begin. `r` is valid until return. False: not now; it
+     * and those behind it are told of again with the next one that is decided. */
+    bool (*rcpt_ahead)(void *host, const struct smtpd_rcpt *r);
     /* Is it an address of ours that takes mail and throws it away, as the sender of a probe is? Asked first
      * of all; it should take no time to say no. */
     bool (*discards)(void *host, const struct address *a);
@@ -79,6 +80,8 @@ struct smtpd_host {
     void (*body_abort)(void *host); /* a body begun will not be committed */
     /* STARTTLS was answered 220: run the handshake, then smtpd_secured. */
     void (*starttls)(void *host);
+    /* A stranger has made too many errors: smtpd_resume after so long, and its next command is read. */
+    void (*delay)(void *host, uint32_t ms);
     /* The session is over; everything said by reply() is still to be sent. The host destroys the engine
      * later, and not while a commit is in flight. A recipient still asked about needs no answer any more. */
     void (*close)(void *host, enum close_reason why);
@@ -122,7 +125,7 @@ size_t smtpd_input(struct smtpd_session *s, const uint8_t *p, size_t n, uint64_t
 bool smtpd_waiting(const struct smtpd_session *s);
 /* `detail` (may be absent) goes into the reply and the log. A 421 ends the session. */
 void smtpd_rcpt_decided(struct smtpd_session *s, enum reply_id reply, str_t detail);
-void smtpd_resume(struct smtpd_session *s);               /* body_append has room again */
+void smtpd_resume(struct smtpd_session *s); /* body_append has room again, or the delay is over */
 void smtpd_committed(struct smtpd_session *s, err_t err); /* the only way to 250 after DATA */
 void smtpd_secured(struct smtpd_session *s,
                    const struct smtpd_tls *tls); /* NULL: it failed, the session closes */

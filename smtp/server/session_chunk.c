@@ -44,6 +44,7 @@ static enum reply_id begin(struct smtpd_session *s)
 static void skip(struct smtpd_session *s, uint64_t octets, enum reply_id why)
 {
     s->skip_bytes = octets;
+    s->skip_started_ms = s->now_ms;
     s->skip_reply = (uint16_t)why;
     s->state = STATE_SKIP;
     session_skip(s, 0);
@@ -72,12 +73,18 @@ void session_bdat(struct smtpd_session *s, str_t arg)
     ch->octets = ch->left = octets;
     ch->is_last = is_last;
     s->state = STATE_CONTENT;
+    if (octets == 0 && !is_last)
+        session_junk(s);
     if (octets == 0)
         session_chunk(s, (const uint8_t *)"", 0);
 }
 
 size_t session_skip(struct smtpd_session *s, size_t n)
 {
+    if (session_overdue(s, s->skip_started_ms)) {
+        session_goodbye(s, R_timed_out, CLOSE_timeout);
+        return n;
+    }
     size_t used = (size_t)MIN(s->skip_bytes, (uint64_t)n);
     s->skip_bytes -= used;
     if (s->skip_bytes)

@@ -253,7 +253,7 @@ bool session_rcpt_ahead(struct smtpd_session *s, str_t line)
         return false;
     if (!command_parse_rcpt(c.arg, &rcpt, &params, &reply) &&
         judge_rcpt(s, &rcpt, &params, text, &ahead) == R_ok)
-        s->ops->rcpt_ahead(s->host, &ahead);
+        return s->ops->rcpt_ahead(s->host, &ahead);
     return true;
 }
 
@@ -398,6 +398,12 @@ static enum reply_id check(const struct smtpd_session *s, const struct command *
     if ((c->flags & CMD_NO_ARG) && c->arg.n)
         return R_bad_syntax;
     return table[c->id].check(s);
+}
+
+void session_junk(struct smtpd_session *s)
+{
+    if (++s->junk > session_config(s)->limits.junk_commands)
+        session_error(s);
 }
 
 void session_command(struct smtpd_session *s, str_t line)

@@ -215,9 +215,8 @@ static void end_of_content(struct smtpd_session *s)
     session_settle(s);
 }
 
-static bool too_slow(const struct smtpd_session *s)
+bool session_overdue(const struct smtpd_session *s, uint64_t started_ms)
 {
-    uint64_t started_ms = s->tx->content.started_ms;
     return s->now_ms > started_ms && s->now_ms - started_ms > session_config(s)->timeouts.data_total;
 }
 
@@ -225,7 +224,7 @@ size_t session_content(struct smtpd_session *s, const uint8_t *p, size_t n)
 {
     struct content *c = &s->tx->content;
     size_t used = 0;
-    if (too_slow(s)) {
+    if (session_overdue(s, c->started_ms)) {
         session_goodbye(s, R_timed_out, CLOSE_timeout);
         return n;
     }

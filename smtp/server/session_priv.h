@@ -10,6 +10,7 @@
  *               |              ROOM_WAIT                   |
  *               |                                          |
  *               +- BDAT refused -> SKIP -------------------+
+ *               +- many errors --> PENALTY_WAIT -----------+
  *
  * In a *_WAIT state no input is consumed, so replies keep the order of the commands. */
 #ifndef SMTP_SERVER_SESSION_PRIV_H
@@ -29,6 +30,7 @@ enum session_state {
     STATE_RCPT_WAIT,
     STATE_ROOM_WAIT,
     STATE_COMMIT_WAIT,
+    STATE_PENALTY_WAIT,
     STATE_TLS_WAIT,
     STATE_CLOSED,
 };
@@ -103,7 +105,7 @@ struct smtpd_session {
     char *line;
     uint32_t line_n, line_cap;
     uint64_t id, now_ms, bytes;
-    uint64_t skip_bytes;  /* of a refused chunk, until its reply */
+    uint64_t skip_bytes, skip_started_ms; /* of a refused chunk, until its reply */
     size_t ahead_n;       /* bytes at the front of the next input whose recipients the host was told of */
     struct ip peer;       /* the client, connected to us or named */
     struct origin *named; /* owned, from memory->origins: by XCLIENT; else NULL */
@@ -123,6 +125,7 @@ struct smtpd_session {
     bool greeted, esmtp, tls_offered, tls_active;
     bool line_overlong;  /* the rest of this line is swallowed */
     bool eof_seen;       /* close after the reply that is due */
+    bool penalty_paid;   /* the next command has been waited for */
     bool shutdown_asked; /* 421 as soon as no transaction is left */
     uint8_t helo_n;
     char helo[ADDRESS_DOMAIN_MAX];
@@ -169,6 +172,8 @@ enum reply_id session_reply_for_store(err_t err);
 /* The last error that the client may make is answered by session_settle(), which follows. */
 void session_reply(struct smtpd_session *s, enum reply_id id, str_t detail);
 void session_error(struct smtpd_session *s);
+bool session_overdue(const struct smtpd_session *s, uint64_t started_ms); /* timeouts.data_total has passed */
+void session_junk(struct smtpd_session *s); /* one more idle command, an error when there are too many */
 void session_reply_lines(struct smtpd_session *s, int code,
                          str_t lines); /* whole, CRLF included; no enhanced code */
 void session_goodbye(struct smtpd_session *s, enum reply_id id, enum close_reason why);
@@ -186,7 +191,7 @@ void session_look_ahead(struct smtpd_session *s, const uint8_t *p, size_t n);
 
 /* session_commands.c */
 void session_command(struct smtpd_session *s, str_t line);
-bool session_rcpt_ahead(struct smtpd_session *s, str_t line); /* false: no RCPT, look no further */
+bool session_rcpt_ahead(struct smtpd_session *s, str_t line); /* false: look no further */
 
 /* For want of space, counted. */
 enum reply_id session_reply_for_space(err_t err);

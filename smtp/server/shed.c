@@ -14,39 +14,41 @@ static uint64_t percent(uint64_t limit, unsigned n)
     return limit / 100 * n + limit % 100 * n / 100;
 }
 
-uint64_t shed_begins(enum shed_cause cause, enum shed_stage stage, uint64_t limit)
+static bool has_stage(enum shed_cause cause, enum shed_stage stage)
+{
+    return stage != SHED_NONE && (stage != SHED_UNKNOWN || cause == SHED_MEMORY);
+}
+
+/* Used from where a stage begins. */
+static uint64_t begins(enum shed_cause cause, enum shed_stage stage, uint64_t limit)
 {
     static const uint8_t of_memory[SHED_STAGE_COUNT] = {
         [SHED_STRANGERS] = 80, [SHED_UNKNOWN] = 90, [SHED_ALL] = 100};
     uint64_t kept = MIN(FILES_KEPT_MAX, limit / 4);
-    if (stage == SHED_NONE)
-        return 0;
     if (cause == SHED_MEMORY)
         return percent(limit, of_memory[stage]);
-    if (stage == SHED_UNKNOWN)
-        return UINT64_MAX;
     if (cause == SHED_FILES)
         return limit - (stage == SHED_ALL ? kept / 2 : kept);
     return stage == SHED_ALL ? limit : limit - limit / KNOWN_SHARE;
 }
 
-/* How far below its beginning a stage ends. */
-static uint64_t slack(enum shed_cause cause, uint64_t limit)
+/* How far below its beginning a stage ends. The edge gets places again almost as soon as there are some. */
+static uint64_t slack(enum shed_cause cause, enum shed_stage stage, uint64_t limit)
 {
     switch (cause) {
     case SHED_FILES: return MIN(FILES_KEPT_MAX, limit / 4) / 4;
     case SHED_MEMORY: return limit / 20;
-    default: return shed_begins(cause, SHED_STRANGERS, limit) / KNOWN_SHARE;
+    default: return (stage == SHED_ALL ? limit / KNOWN_SHARE : begins(cause, stage, limit)) / KNOWN_SHARE;
     }
 }
 
 static enum shed_stage stage_now(enum shed_stage was, enum shed_cause cause, uint64_t used, uint64_t limit)
 {
     for (enum shed_stage stage = SHED_ALL; limit && stage > SHED_NONE; stage--) {
-        uint64_t begins = shed_begins(cause, stage, limit);
-        if (begins == UINT64_MAX)
+        if (!has_stage(cause, stage))
             continue;
-        if (used >= begins || (stage <= was && used + slack(cause, limit) >= begins))
+        uint64_t from = begins(cause, stage, limit), spare = stage <= was ? slack(cause, stage, limit) : 0;
+        if (used >= from - MIN(from, spare))
             return stage;
     }
     return SHED_NONE;
@@ -63,7 +65,7 @@ static void count(enum shed_cause cause, enum shed_stage stage)
                          [SHED_ALL] = M_overload_memory_all},
     };
     for (enum shed_stage k = SHED_STRANGERS; k <= SHED_ALL; k++)
-        if (shed_begins(cause, k, 1) != UINT64_MAX)
+        if (has_stage(cause, k))
             metric_set(metrics[cause][k], stage >= k);
 }
 

@@ -15,14 +15,17 @@ struct shed {
     uint8_t stages[SHED_CAUSE_COUNT]; /* enum shed_stage */
 };
 
-/* Used from where a stage begins; UINT64_MAX: this cause does not have it. limit > 0. */
-uint64_t shed_begins(enum shed_cause cause, enum shed_stage stage, uint64_t limit);
 /* `used` of `limit` now; limit 0: there is none. A stage that changes is logged and counted; it is left with
  * some room to spare, so that it is not entered again at once. */
 void shed_look(struct shed *s, enum shed_cause cause, uint64_t used, uint64_t limit);
 static inline enum shed_stage shed_stage(const struct shed *s, enum shed_cause cause)
 {
     return (enum shed_stage)s->stages[cause];
+}
+/* Of whatever is shortest. */
+static inline enum shed_stage shed_worst(const struct shed *s)
+{
+    return MAX(MAX(shed_stage(s, SHED_SESSIONS), shed_stage(s, SHED_FILES)), shed_stage(s, SHED_MEMORY));
 }
 
 #endif

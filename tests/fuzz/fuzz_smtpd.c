@@ -72,10 +72,11 @@ static void host_rcpt(void *host, const struct smtpd_rcpt *r)
         smtpd_rcpt_decided(h->s, verdict(h), STR_NONE);
 }
 
-static void host_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+static bool host_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
 {
     const struct host *h = host;
     must(h->rcpt_due && r->address.domain.n > 0 && r->text.n > 2);
+    return r->address.local.n % 3;
 }
 
 static bool host_discards(void *host, const struct address *a)
@@ -163,6 +164,11 @@ static void host_starttls(void *host)
     h->tls_due = true;
 }
 
+static void host_delay(void *host, uint32_t ms)
+{
+    must(ms > 0);
+}
+
 static void host_close(void *host, enum close_reason why)
 {
     struct host *h = host;
@@ -206,6 +212,7 @@ static const struct smtpd_host ops = {
     .commit = host_commit,
     .body_abort = host_body_abort,
     .starttls = host_starttls,
+    .delay = host_delay,
     .close = host_close,
     .message_id = host_message_id,
     .client_named = host_client_named,
@@ -224,6 +231,7 @@ static const struct policy *policy(bool normalise)
         "edge_networks: [192.0.2.10]\n"
         "limits: { message_size: 3000, header_size: 1024, hops: 3, recipients: 20, line_length: 600,"
         " errors: 6, junk_commands: 8, messages_per_session: 5 }\n"
+        "strangers: { errors: 3 }\n"
         "domains: [ { name: example.com, local: true, route: { hosts: [10.0.0.5] } } ]\n";
     static struct policy *made[2];
     static const struct policy_resolver resolver = {.resolve = no_names};

@@ -15,15 +15,18 @@ def stages(gateway, cause):
     return [e["stage"] for e in gateway.events("overload") if e["cause"] == cause]
 
 
+PATIENT = {"overload": "10m"}  # for clients of the test's own that wait
+
 # --- sessions ---
 
 def test_overload_turns_strangers_away_first_and_tells(run):
     sink = run(Sink)
-    gateway = run(Gateway, **served(sink, workers=1, limits={"sessions": 32, "sessions_per_client": 0}))
+    gateway = run(Gateway, **served(sink, workers=1, limits={"sessions": 32, "sessions_per_client": 0}, timeouts=PATIENT))
     held = [gateway.smtp() for _ in range(30)]
     assert raw(gateway).reply().startswith("421 4.3.2")
     assert gateway.metric("postern_overload", cause="sessions", stage="strangers") == 1
     deliver(gateway, EDGE)
+    eventually(lambda: gateway.metric("postern_sessions_open") == 30, "who was turned away, and the edge, are gone")
     held += [gateway.smtp(EDGE) for _ in range(2)]
     assert raw(gateway, EDGE).reply().startswith("421 4.3.2")
     eventually(lambda: [e["stage"] for e in gateway.events("overload")] == ["strangers", "all"], "told")
@@ -34,12 +37,44 @@ def test_overload_turns_strangers_away_first_and_tells(run):
     deliver(gateway, STRANGER)
 
 
+def answered(c):
+    """What has come so far, without waiting."""
+    c.sock.setblocking(False)
+    try:
+        return c.sock.recv(4096)
+    except BlockingIOError:
+        return None
+
+
+@pytest.mark.sanitized
+def test_who_does_nothing_gives_way_in_overload(run):
+    """Idle strangers had the usual five minutes; those that came first have less as soon as others are turned away for want of their places."""
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, workers=1, limits={"sessions": 32, "sessions_per_client": 0}, timeouts={"overload": "2s"}))
+    edge = gateway.smtp(EDGE)
+    held = [gateway.smtp() for _ in range(24)]
+    writes = gateway.smtp()
+    writes.ehlo(), writes.say("MAIL FROM:<a@example.net>"), writes.say("RCPT TO:<bob@example.com>")
+    assert writes.say("DATA").code == 354
+    held += [writes] + [gateway.smtp() for _ in range(4)]
+    assert raw(gateway).reply().startswith("421 4.3.2")
+    assert {c.reply()[:9] for c in held} == {"421 4.4.2"}
+    for c in held:
+        c.close()
+    eventually(lambda: gateway.metric("postern_overload", cause="sessions", stage="strangers") == 0, "over")
+    assert gateway.metric("postern_overload_cut_total") >= 1
+    deliver(gateway, STRANGER)
+    assert edge.say("NOOP").code == 250, "the edge may idle"
+    idle = gateway.smtp()
+    assert idle.say("NOOP").code == 250 and answered(idle) is None, "and all have the usual time again"
+
+
 # --- files ---
 
 def test_out_of_files(run, tmp_path):
     """Strangers leave some for the rest: the edge, which leaves some for connections to next hops and the metrics."""
     sink = run(Sink)
-    gateway = Gateway(tmp_path, **served(sink, workers=1, limits={"sessions_per_client": 0}))
+    gateway = Gateway(tmp_path, **served(sink, workers=1, limits={"sessions_per_client": 0}, timeouts=PATIENT))
     gateway.process = Process(BIN / "posternd", "-c", gateway.config_path, log=gateway.log_path,
                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)))
     try:
@@ -94,7 +129,7 @@ def known_only(c):
 
 
 def test_stages_of_memory(run):
-    scene = Knows(run)
+    scene = Knows(run, timeouts=PATIENT)
     gateway = scene.gateway
     if not gateway.metric("postern_memory_bytes", state="used"):
         pytest.skip("this allocator does not tell")
@@ -114,9 +149,11 @@ def test_stages_of_memory(run):
     assert scene.transaction("x2@example.com").code == 550, "the edge's are asked for"
     assert raw(gateway).reply().startswith("421 4.3.2")
 
+    stranger.say("RSET"), stranger.say("MAIL FROM:<a@example.net>")
     scene.memory_full(110)
     eventually(lambda: stages(gateway, "memory")[-1] == "all", "the last stage")
     assert raw(gateway, EDGE).reply().startswith("421 4.3.2")
+    assert stranger.say("RCPT TO:<bob@example.com>").startswith("452 4.3.1"), "a list of recipients grows no further"
     stranger.say("RSET")
     assert stranger.say("MAIL FROM:<a@example.net>").startswith("452 4.3.1")
     assert edge.send("a@example.net", ["bob@example.com", "eve@example.com"], "Subject: x\r\n\r\nhello\r\n")[-1].code == 250, "the edge is served"

@@ -147,7 +147,7 @@ def test_second_sigterm_gives_up_a_delivery(run):
 
 def test_log_that_nobody_reads_stops_nothing(run, tmp_path):
     internal = run(Sink, address=INTERNAL, name="internal", keep=False)
-    gateway = Gateway(tmp_path, workers=1, log={"level": "debug"}, limits={"errors": 100000, "junk_commands": 100000},
+    gateway = Gateway(tmp_path, workers=1, log={"level": "debug"}, limits={"errors": 100000, "junk_commands": 100000}, strangers={"errors": 0},
                       domains=[{"name": "example.com", "local": True, "route": {"hosts": [INTERNAL], "port": internal.port}}])
     read_fd, write_fd = os.pipe()
     gateway.process = Process(BIN / "posternd", "-c", gateway.config_path, log=gateway.log_path, preexec_fn=lambda: os.dup2(write_fd, 2))

@@ -76,6 +76,36 @@ def test_what_is_pipelined_behind_ehlo(run):
     assert gateway.metric("postern_early_talkers_total", when="ehlo") == 2
 
 
+@pytest.mark.sanitized
+def test_what_is_pipelined_behind_data(run):
+    """Content in front of 354 is what those say who do not listen, and how mail is smuggled that another server takes for commands."""
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"early": "log"}))
+    blind = "DATA\r\nSubject: x\r\n\r\nhello\r\n.\r\n"
+
+    def in_transaction(source):
+        c = gateway.smtp(source)
+        c.ehlo(), c.say("MAIL FROM:<a@example.net>"), c.say("RCPT TO:<bob@example.com>")
+        return c
+
+    for source in (STRANGER, EDGE, INTERNAL):
+        c = in_transaction(source)
+        c.write(blind)
+        assert c.reply().code == 354 and c.reply().code == 250
+        assert gateway.metric("postern_early_talkers_total", when="data") == 1
+    gateway.configure(strangers={"early": "refuse"})
+    gateway.cli("reload")
+    c = in_transaction(STRANGER)
+    c.write(blind + "MAIL FROM:<b@example.net>\r\n")
+    assert c.reply().code == 354 and c.reply().startswith("554 5.5.1") and c.reply().code == 0
+    deliver(gateway, STRANGER)
+    c = in_transaction(EDGE)
+    c.write(blind)
+    assert c.reply().code == 354 and c.reply().code == 250
+    sink.wait_for(5)
+    assert [e["when"] for e in gateway.events("early_talker")] == ["data", "data"]
+
+
 class Lists:
     """unbound, with one client on the list bl.test; dead.example.net is asked of nobody who answers."""
 
@@ -218,6 +248,20 @@ def test_a_question_that_is_out_when_its_client_is_gone_and_we_stop(run):
         assert stays.reply().code in (421, 250)
 
 
+def test_a_resolver_that_never_answers_costs_only_so_much(run):
+    """Who comes and goes leaves questions behind. They are bounded, and who comes then does not wait for a list that is not asked."""
+    sink = run(Sink)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        gateway = run(Gateway, **served(sink, workers=1, strangers={"dnsbl": ["list.example.net"]}, limits={"sessions_per_client": 0},
+                                        dns={"resolver": f"127.0.0.1:{silent.getsockname()[1]}", "timeout": "300s"}))
+        for _ in range(300):
+            gateway.smtp().close()
+        deliver(gateway, STRANGER)
+        assert gateway.metric("postern_dnsbl_total", result="skipped") >= 1
+        assert gateway.stop() == 0
+
+
 def test_rates_of_one_address(run):
     sink = run(Sink)
     gateway = run(Gateway, **served(sink, workers=1, strangers={"connections": "3/h", "messages": "2/h"}))
@@ -233,6 +277,56 @@ def test_rates_of_one_address(run):
             deliver(gateway, source)
     assert gateway.metric("postern_rate_limited_total", what="messages") == 1
     assert gateway.metric("postern_rate_limited_total", what="connections") >= 1
+
+
+@pytest.mark.sanitized
+def test_errors_slow_strangers_down(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, strangers={"errors": 3, "error_delay": "100ms"}))
+    c = gateway.smtp()
+    c.write("EHLO x\r\n" + "FROB\r\n" * 5 + "NOOP\r\n")
+    assert [c.reply().code for _ in range(7)] == [250] + [500] * 5 + [250]
+    assert gateway.metric("postern_commands_delayed_total") == 3
+    for source in (EDGE, INTERNAL):
+        c = gateway.smtp(source)
+        c.write("EHLO x\r\n" + "FROB\r\n" * 15)
+        assert [c.reply().code for _ in range(16)] == [250] + [500] * 15
+    assert gateway.metric("postern_commands_delayed_total") == 3, "never the edge, nor the inside"
+    gateway.configure(strangers={"error_delay": "1m"})
+    gateway.cli("reload")
+    waits = gateway.smtp()
+    waits.write("FROB\r\n" * 4)
+    assert [waits.reply().code for _ in range(3)] == [500] * 3
+    eventually(lambda: gateway.metric("postern_commands_delayed_total") == 4)
+    gone = gateway.smtp()
+    gone.write("FROB\r\n" * 4)
+    eventually(lambda: gateway.metric("postern_commands_delayed_total") == 5)
+    gone.close()
+    assert gateway.stop() == 0
+    assert waits.reply().code == 421
+
+
+def test_limits_of_one_address_are_those_of_all_workers(run):
+    sink = run(Sink)
+    gateway = run(Gateway, **served(sink, workers=4, strangers={"messages": "3/h"}, limits={"sessions_per_client": 5}))
+    held = [raw(gateway) for _ in range(40)]
+    greeted = [c for c in held if c.reply().code == 220]
+    assert len(greeted) == 5
+    said = []
+    for c in greeted:
+        c.ehlo()
+        for _ in range(2):
+            said.append(c.say("MAIL FROM:<a@example.net>").code)
+            c.say("RSET")
+    assert (said.count(250), said.count(450)) == (3, 7)
+    for c in held:
+        c.close()
+    eventually(lambda: gateway.metric("postern_sessions_open") == 0, "all are gone")
+    deliver(gateway, EDGE)
+    gateway.configure(strangers={"messages": "none", "connections": "6/h"}, limits={"sessions_per_client": 0})
+    gateway.cli("reload")
+    said = [raw(gateway).reply().code for _ in range(40)]
+    assert (said.count(220), said.count(421)) == (6, 34)
 
 
 def dribble(c, data, patience_s=PATIENCE_S):

@@ -230,7 +230,7 @@ def test_stop_while_sessions_wait(scene):
 
 def test_dictionary_attack_reaches_the_server_at_its_cap(scene):
     s = scene(verify={"connections": 2, "batch": 10, "rate": 0, "waiting": 100}, harvest={"tarpit_after": 0, "defer_after": 0, "disconnect_after": 0},
-              limits={"errors": 100000, "sessions_per_client": 0})
+              limits={"errors": 100000, "sessions_per_client": 0}, strangers={"errors": 0})
     assert s.rcpt(GOOD).code == 250
     s.backend.delay_s = 0.01
     clients = []

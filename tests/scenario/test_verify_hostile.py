@@ -10,7 +10,8 @@ from test_interop import UNBOUND, ZONE
 from test_verify import ALSO, BAD, GOOD, scene  # noqa: F401
 
 pytestmark = pytest.mark.sanitized
-PATIENT = {"harvest": {"tarpit_after": 0, "defer_after": 0, "disconnect_after": 0}, "limits": {"errors": 100000, "sessions_per_client": 0}}
+PATIENT = {"harvest": {"tarpit_after": 0, "defer_after": 0, "disconnect_after": 0}, "strangers": {"errors": 0},
+           "limits": {"errors": 100000, "sessions_per_client": 0}}
 
 
 def ask_for(gateway, addresses, client=EDGE):
@@ -265,3 +266,12 @@ def test_stop_under_attack(scene):
     assert s.gateway.stop() == 0
     for t in threads:
         t.join()
+
+
+def test_guesses_in_one_write_are_asked_for_no_further_than_they_may_go(scene):
+    """Recipients are looked at ahead of their turn. Where one in a hundred would be answered, a hundred are not to be asked for."""
+    s = scene(harvest={"tarpit_after": 0, "defer_after": 5, "disconnect_after": 0}, limits={"errors": 100000}, strangers={"errors": 0})
+    assert s.rcpt(GOOD).code == 250
+    replies = ask_for(s.gateway, [f"guess-{i}@example.com" for i in range(300)], STRANGER)
+    assert [r.code for r in replies] == [550] * 5 + [450] * 295
+    assert s.backend.probes() <= 1 + 5, "the good one, and those that were answered"

@@ -16,6 +16,7 @@ enum expectation {
     EXPECT_RCPT,
     EXPECT_DATA,
     EXPECT_DOT,
+    EXPECT_RSET,
     EXPECT_QUIT
 };
 enum mode { MODE_PIPELINED, MODE_LOCKSTEP, MODE_SLOW };
@@ -137,6 +138,7 @@ static void say_line(struct client *c, enum expectation what, struct submission 
             sbuf_cstr(&b, " NOTIFY=SUCCESS,FAILURE");
         break;
     case EXPECT_DATA: sbuf_cstr(&b, "DATA"); break;
+    case EXPECT_RSET: sbuf_cstr(&b, "RSET"); break;
     default: sbuf_cstr(&b, "QUIT"); break;
     }
     sbuf_cstr(&b, "\r\n");
@@ -283,9 +285,16 @@ static void answered(struct client *c, const struct expected *e, int code, str_t
     case EXPECT_EHLO: begin_message(c); break;
     case EXPECT_RCPT: rcpt_answered(e->s, e->rcpt, code); break;
     case EXPECT_DATA:
-        if (code == 354)
+        if (code == 354) {
             send_content(c, e->s);
-        else
+            break;
+        }
+        say_line(c, EXPECT_RSET, NULL, 0); /* else the next one's recipients would join this one's */
+        if (c->stream && c->mode == MODE_PIPELINED)
+            begin_message(c);
+        break;
+    case EXPECT_RSET:
+        if (c->mode != MODE_PIPELINED)
             begin_message(c);
         break;
     case EXPECT_DOT:

@@ -19,7 +19,7 @@ static struct ring {
     size_t cq_count, cq_cap;
     uint8_t *buffers;   /* owned */
     uint16_t *free_ids; /* owned */
-    uint32_t free_count, buffer_bytes;
+    uint32_t free_count, buffer_bytes, batch_capacity;
     uint64_t idle_turns, dead_since_ns;
 } * ring; /* one process, one worker */
 
@@ -37,8 +37,8 @@ err_t loop_create(struct loop **out, const struct loop_options *opt)
     ring->buffer_bytes = W.traits.recv_buffer_bytes;
     ring->buffers = malloc((size_t)l->buffer_count * ring->buffer_bytes);
     ring->free_ids = malloc(l->buffer_count * sizeof *ring->free_ids);
-    l->batch_capacity = BATCH_FIRST;
-    l->batch = malloc(l->batch_capacity * sizeof *l->batch);
+    ring->batch_capacity = BATCH_FIRST;
+    l->batch = malloc(ring->batch_capacity * sizeof *l->batch);
     must(ring->buffers && ring->free_ids && l->batch);
     while (ring->free_count < l->buffer_count) {
         ring->free_ids[ring->free_count] = (uint16_t)ring->free_count;
@@ -155,9 +155,9 @@ void ring_reap(struct loop *l, uint32_t count_max)
         l->batch_at = l->batch_count = 0;
     if (n == 0)
         return;
-    while (l->batch_count + n > l->batch_capacity) {
-        l->batch_capacity *= 2;
-        l->batch = realloc(l->batch, l->batch_capacity * sizeof *l->batch);
+    while (l->batch_count + n > ring->batch_capacity) {
+        ring->batch_capacity *= 2;
+        l->batch = realloc(l->batch, ring->batch_capacity * sizeof *l->batch);
         must(l->batch != NULL);
     }
     memcpy(l->batch + l->batch_count, ring->cq, n * sizeof *ring->cq);

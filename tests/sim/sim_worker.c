@@ -5,6 +5,7 @@
 #include "net/listener.h"
 #include "relay/relay.h"
 #include "smtp/server/service.h"
+#include "smtp/server/strangers.h"
 #include "tests/sim/sim.h"
 
 #define DRAIN_MS      30000
@@ -183,13 +184,15 @@ void worker_run(void)
     must(loop_create(&w.loop, &lo) == 0);
     struct dns *dns;
     must(dns_start(&dns, policy_config(w.policy), NULL) == 0);
-    struct budget *budget = budget_new();
-    must(budget);
+    struct cells *budget = cells_new(BUDGET_DOMAINS);
+    struct strangers *strangers = strangers_new(policy_config(w.policy)->limits.sessions);
+    must(budget && strangers);
     const struct relay_options ro = {
         .loop = w.loop, .queue = w.queue, .dns = dns, .policy = w.policy, .budget = budget};
     const struct smtpd_service_options so = {.loop = w.loop,
                                              .queue = w.queue,
                                              .policy = w.policy,
+                                             .strangers = strangers,
                                              .worker_count = 1,
                                              .accepted = message_accepted,
                                              .empty = sessions_empty};
@@ -203,7 +206,8 @@ void worker_run(void)
     w.up = true;
     loop_run(w.loop);
     loop_destroy(w.loop);
-    budget_free(budget);
+    cells_free(budget);
+    strangers_free(strangers);
     w = (struct worker){0};
 }
 

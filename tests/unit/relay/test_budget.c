@@ -14,7 +14,7 @@
 
 static void a_domain_has_its_own_minute(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     for (uint64_t minute = 0; minute < 3; minute++) {
         uint64_t now_ms = MINUTE_MS * (1000000 + minute);
         assert_true(budget_take(b, STR("one.example"), 2, now_ms));
@@ -23,50 +23,50 @@ static void a_domain_has_its_own_minute(void **state)
         assert_true(budget_take(b, STR("two.example"), 2, now_ms));
         assert_true(budget_take(b, STR("one.example"), 3, now_ms));
     }
-    budget_free(b);
+    cells_free(b);
 }
 
 static void the_first_minute_after_boot(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     assert_true(budget_take(b, STR("one.example"), 1, 5));
     assert_false(budget_take(b, STR("one.example"), 1, 6));
-    budget_free(b);
+    cells_free(b);
 }
 
 /* Each worker looks at a clock of its own. */
 static void a_clock_that_is_behind(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     assert_true(budget_take(b, STR("one.example"), 2, 5 * MINUTE_MS));
     assert_true(budget_take(b, STR("one.example"), 2, 5 * MINUTE_MS - 1)); /* counts in the new minute */
     assert_false(budget_take(b, STR("one.example"), 2, 5 * MINUTE_MS));
     assert_true(budget_take(b, STR("one.example"), 2, 6 * MINUTE_MS));
-    budget_free(b);
+    cells_free(b);
 }
 
 static void the_minutes_turn_round(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     for (uint64_t minute = (1 << 20) - 2; minute < (1 << 20) + 2; minute++) {
         assert_true(budget_take(b, STR("one.example"), 1, minute * MINUTE_MS));
         assert_false(budget_take(b, STR("one.example"), 1, minute * MINUTE_MS));
     }
-    budget_free(b);
+    cells_free(b);
 }
 
 static void no_rate_is_no_limit(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     for (int i = 0; i < 1000; i++)
         assert_true(budget_take(b, STR("one.example"), 0, 0));
-    budget_free(b);
+    cells_free(b);
 }
 
 /* Invented domains must not take memory without end. */
 static void so_many_domains_in_a_minute(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     unsigned taken = 0;
     for (int i = 0; i < 40000; i++) {
         char name[32];
@@ -80,12 +80,12 @@ static void so_many_domains_in_a_minute(void **state)
     assert_in_range(taken, 8000, (1 << 14) + 16);
     assert_true(budget_take(b, STR("d1.example"), 5, MINUTE_MS)); /* known */
     assert_true(budget_take(b, STR("other.example"), 5, 2 * MINUTE_MS));
-    budget_free(b);
+    cells_free(b);
 }
 
 struct taker {
     pthread_t thread;
-    struct budget *b;
+    struct cells *b;
     unsigned taken[10];
 };
 
@@ -104,7 +104,7 @@ static void *take(void *arg)
 /* 800 asked for, 500 given out: by all threads together. */
 static void threads_share_it(void **state)
 {
-    struct budget *b = budget_new();
+    struct cells *b = cells_new(BUDGET_DOMAINS);
     struct taker takers[4] = {0};
     for (int i = 0; i < 4; i++) {
         takers[i].b = b;
@@ -118,7 +118,7 @@ static void threads_share_it(void **state)
             sum += takers[i].taken[d];
         assert_int_equal(sum, 500);
     }
-    budget_free(b);
+    cells_free(b);
 }
 
 int main(void)

@@ -274,12 +274,12 @@ static void world_finish(struct world *w)
 static void world_run(struct world *w, const char *one_options, const char *retry, const struct step *steps)
 {
     w->policy = world_policy(w, one_options, retry);
-    struct budget *budget = budget_new();
+    struct cells *budget = cells_new(BUDGET_DOMAINS);
     assert_non_null(budget);
     struct relay_options ro = {.loop = w->loop,
                                .queue = w->queue,
                                .policy = w->policy,
-                                .budget = budget,
+                               .budget = budget,
                                .active_max = w->active_max};
     assert_int_equal(relay_create(&w->relay, &ro), 0);
     for (uint32_t i = 0; i < w->live_count; i++)
@@ -289,7 +289,7 @@ static void world_run(struct world *w, const char *one_options, const char *retr
     timer_arm(w->loop, &w->timer, 0);
     loop_run(w->loop);
     world_finish(w);
-    budget_free(budget);
+    cells_free(budget);
 }
 
 #endif

@@ -25,8 +25,9 @@ struct peer {
     size_t step_bytes; /* input a call; 0 = all of it */
 
     /* How the host behaves. */
-    bool hold_rcpt, hold_commit;
+    bool hold_rcpt, hold_commit, hold_delay;
     bool no_share, doubts; /* of take_share and edge_line */
+    unsigned ahead_max;    /* recipients seen ahead before the host says: not now; 0: it never does */
     size_t room;           /* bytes that body_append takes before it says no; SIZE_MAX = all */
     size_t room_step;      /* what peer_room() gives back */
     enum reply_id verdict;
@@ -35,9 +36,11 @@ struct peer {
     /* What happened. */
     char in[PEER_BYTES], out[PEER_BYTES], body[PEER_BYTES];
     size_t in_n, out_n, out_seen, body_n;
-    bool body_open, commit_due, rcpt_due, tls_due;
+    bool body_open, commit_due, rcpt_due, tls_due, delay_due;
     uint64_t space_asked;
-    unsigned begins, aborts, commits, closes, rcpts_asked;
+    unsigned ahead_seen;
+    unsigned begins, aborts, commits, closes, rcpts_asked, delays;
+    uint32_t delay_ms;
     enum close_reason why;
     char real_helo[256];
     struct ip share_of; /* the last that take_share was asked about */
@@ -79,11 +82,12 @@ static void peer_rcpt(void *host, const struct smtpd_rcpt *r)
         smtpd_rcpt_decided(h->s, h->verdict, STR_NONE);
 }
 
-static void peer_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
+static bool peer_rcpt_ahead(void *host, const struct smtpd_rcpt *r)
 {
     struct peer *h = host;
     size_t n = strlen(h->ahead);
     snprintf(h->ahead + n, sizeof h->ahead - n, STR_FMT " ", STR_ARG(r->text));
+    return h->ahead_max == 0 || ++h->ahead_seen < h->ahead_max;
 }
 
 static bool peer_discards(void *host, const struct address *a)
@@ -183,6 +187,15 @@ static inline void peer_starttls(void *host)
     h->tls_due = true;
 }
 
+static inline void peer_delay(void *host, uint32_t ms)
+{
+    struct peer *h = host;
+    assert_false(h->delay_due);
+    h->delay_due = true;
+    h->delay_ms = ms;
+    h->delays++;
+}
+
 static void peer_close(void *host, enum close_reason why)
 {
     struct peer *h = host;
@@ -216,6 +229,7 @@ static const struct smtpd_host peer_ops = {
     .commit = peer_commit,
     .body_abort = peer_body_abort,
     .starttls = peer_starttls,
+    .delay = peer_delay,
     .close = peer_close,
     .message_id = peer_message_id,
     .client_named = peer_client_named,
@@ -292,8 +306,12 @@ static inline void peer_pump(struct peer *h)
         assert_true(used == n || smtpd_waiting(h->s));
         memmove(h->in, h->in + used, h->in_n - used);
         h->in_n -= used;
-        if (used < n)
+        if (h->delay_due && !h->hold_delay) {
+            h->delay_due = false;
+            smtpd_resume(h->s);
+        } else if (used < n) {
             break;
+        }
     }
 }
 
@@ -317,6 +335,7 @@ static inline void peer_settle(struct peer *h)
             smtpd_committed(h->s, h->commit_err);
         } else if (smtpd_waiting(h->s) && !h->tls_due) {
             h->room += h->room_step;
+            h->delay_due = false;
             smtpd_resume(h->s);
         } else {
             break;

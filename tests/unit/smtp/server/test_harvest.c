@@ -7,19 +7,19 @@
 
 #include <cmocka.h>
 
-static struct harvest *h;
+static struct cells *h;
 static const struct config limits = {
     .harvest = {.tarpit_after = 2, .defer_after = 4, .disconnect_after = 6, .tarpit_ms = 1, .forget_s = 10}};
 
 static int table_new(void **state)
 {
-    h = harvest_new();
+    h = cells_new(HARVEST_CLIENTS);
     return h ? 0 : -1;
 }
 
 static int table_free(void **state)
 {
-    harvest_free(h);
+    cells_free(h);
     return 0;
 }
 
@@ -31,6 +31,7 @@ static void test_levels_rise_and_fall(void **state)
     for (size_t i = 0; i < COUNT_OF(levels); i++) {
         assert_int_equal(harvest_level(h, 7, &limits, 1000), levels[i]);
         assert_int_equal(harvest_level(h, 8, &limits, 1000), HARVEST_NONE);
+        assert_int_equal(harvest_room(h, 7, &limits, 1000), i < 4 ? 4 - i : 0);
         harvest_count(h, 7, &limits, 1000);
     }
     assert_int_equal(harvest_level(h, 7, &limits, 1019), HARVEST_DISCONNECT); /* 7 - 1 */
@@ -46,6 +47,9 @@ static void test_steps_can_be_off(void **state)
     for (int i = 0; i < 1000; i++)
         harvest_count(h, 7, &off, 1000);
     assert_int_equal(harvest_level(h, 7, &off, 1000), HARVEST_NONE);
+    assert_int_equal(harvest_room(h, 7, &off, 1000), UINT64_MAX);
+    static const struct config end = {.harvest = {.forget_s = 10, .disconnect_after = 1001}};
+    assert_int_equal(harvest_room(h, 7, &end, 1000), 1);
 }
 
 /* Memory is fixed: many clients push out the least of them, never a bad one. */

@@ -19,6 +19,7 @@
 #include "net/conn.h"
 #include "smtp/proto/envelope.h"
 #include "smtp/server/service.h"
+#include "smtp/server/strangers.h"
 
 #define GUARD_MS    30000 /* a session that never ends fails the test instead of hanging it */
 #define CLIENTS_MAX 8
@@ -44,6 +45,7 @@ struct world {
     struct queue *queue;
     struct policy *policy, *other_policy;
     struct smtpd_service *service;
+    struct strangers *strangers;
     struct tls_context *tls, *client_tls;
     struct smtpd_door door;
     char directory[64];
@@ -248,6 +250,8 @@ static struct world *world_new_tls(const char *more_config, struct tls_context *
     const struct loop_options lo = {.entries = 64, .buffer_count = 64, .buffer_bytes = 4096, .cpu = -1};
     assert_non_null(w);
     w->policy = policy_of(more_config);
+    w->strangers = strangers_new(100);
+    assert_non_null(w->strangers);
     w->tls = tls;
     w->client_tls = client_tls;
     snprintf(w->directory, sizeof w->directory, "/tmp/test_service.XXXXXX");
@@ -266,6 +270,7 @@ static struct world *world_new_tls(const char *more_config, struct tls_context *
                                              .policy = w->policy,
                                              .tls = tls,
                                              .memory_used = memory_used,
+                                             .strangers = w->strangers,
                                              .worker_count = 1,
                                              .accepted = accepted,
                                              .empty = service_empty,
@@ -288,6 +293,7 @@ static void world_free(struct world *w)
     loop_destroy(w->loop);
     policy_free(w->policy);
     policy_free(w->other_policy);
+    strangers_free(w->strangers);
     snprintf(path, sizeof path, "%s/ring-00", w->directory);
     unlink(path);
     rmdir(w->directory);

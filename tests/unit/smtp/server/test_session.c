@@ -386,6 +386,60 @@ static void test_errors_end_a_session(void **state)
     }
 }
 
+/* As Postfix: past the soft limit each command waits, whatever it is, until a message makes up for it. */
+static void test_errors_slow_a_stranger_down(void **state)
+{
+    static const char config[] = "strangers: { errors: 3, error_delay: 2s }\n";
+    struct peer *h = peer_new(STRANGER, config);
+    h->hold_delay = true;
+    peer_start(h);
+    peer_say(h, "EHLO x\r\n");
+    assert_string_equal(peer_say(h, "FROB\r\nFROB\r\nNOOP\r\nFROB\r\n"),
+                        "500 5.5.2 Command not recognised\r\n500 5.5.2 Command not recognised\r\n"
+                        "250 2.0.0 OK\r\n500 5.5.2 Command not recognised\r\n");
+    assert_int_equal(h->delays, 0);
+    for (unsigned n = 1; n <= 3; n++) { /* byte by byte or at once: one wait a command */
+        assert_string_equal(peer_say(h, n == 1 ? "NO" : "NOOP\r\n"), "");
+        assert_int_equal(h->delays, n);
+        assert_int_equal(h->delay_ms, 2000);
+        assert_int_equal(smtpd_timeout_ms(h->s), 0);
+        peer_settle(h);
+        assert_string_equal(n == 1 ? peer_say(h, "OP\r\n") : peer_heard(h), "250 2.0.0 OK\r\n");
+    }
+    peer_feed(h, STR("MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n"));
+    peer_settle(h);
+    assert_int_equal(h->delays, 6);
+    assert_non_null(strstr(peer_heard(h), "354 "));
+    assert_starts(peer_say(h, "x\r\n.\r\n"), "250 2.0.0 OK: queued"); /* content waits for nothing */
+    assert_says(h, "NOOP\r\n", "250");
+    assert_int_equal(h->delays, 6);
+    peer_say(h, "FROB\r\nFROB\r\nFROB\r\n");
+    assert_string_equal(peer_say(h, "NOOP\r\n"), "");
+    smtpd_shutdown(h->s, false);
+    assert_starts(peer_heard(h), "421 ");
+    smtpd_resume(h->s); /* too late */
+    assert_string_equal(peer_heard(h), "");
+    peer_free(h);
+    static const char *const others[] = {EDGE, TRUSTED};
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        h = peer_new(others[i], config);
+        h->hold_delay = true;
+        peer_start(h);
+        for (unsigned n = 0; n < 19; n++)
+            peer_say(h, "FROB\r\n");
+        assert_says(h, "NOOP\r\n", "250");
+        assert_int_equal(h->delays, 0);
+        peer_free(h);
+    }
+    h = peer_new(STRANGER, "strangers: { errors: 0 }\n");
+    h->hold_delay = true;
+    peer_start(h);
+    for (unsigned n = 0; n < 19; n++)
+        peer_say(h, "FROB\r\n");
+    assert_says(h, "NOOP\r\n", "250");
+    peer_free(h);
+}
+
 /* M30: the edge's probes fail all day in one session, and each has its truthful answer. */
 static void test_the_edge_may_err_for_ever(void **state)
 {
@@ -668,6 +722,7 @@ int main(void)
         cmocka_unit_test(test_nothing_is_answered_while_waiting),
         cmocka_unit_test(test_starttls),
         cmocka_unit_test(test_errors_end_a_session),
+        cmocka_unit_test(test_errors_slow_a_stranger_down),
         cmocka_unit_test(test_the_edge_may_err_for_ever),
         cmocka_unit_test(test_a_message_makes_up_for_errors),
         cmocka_unit_test(test_junk_is_an_error_in_the_end),

@@ -202,6 +202,39 @@ static void test_time_and_end_of_input_in_a_chunk(void **state)
     peer_free(h);
 }
 
+/* Octets that nobody wants keep a session no longer than those of a message. */
+static void test_a_refused_chunk_takes_too_long(void **state)
+{
+    struct peer *h = peer_new(STRANGER, "timeouts: { data_total: 10s }\n");
+    peer_start(h);
+    peer_say(h, "EHLO c.example\r\nBDAT 1000000\r\n");
+    h->now_ms += 10000;
+    assert_string_equal(peer_say(h, "x"), "");
+    h->now_ms -= 20000; /* the wall clock was set */
+    assert_string_equal(peer_say(h, "x"), "");
+    h->now_ms += 20001;
+    assert_says(h, "x", "421 4.4.2");
+    assert_int_equal(h->why, CLOSE_timeout);
+    peer_free(h);
+}
+
+/* They cost the client nothing and bring nothing. */
+static void test_empty_chunks_are_junk(void **state)
+{
+    struct peer *h = peer_at_chunk(STRANGER, "limits: { junk_commands: 5, errors: 3 }\n");
+    for (unsigned i = 0; i < 7; i++)
+        assert_says(h, "BDAT 0\r\n", "250 2.0.0");
+    peer_say(h, "BDAT 0\r\n");
+    assert_int_equal(h->why, CLOSE_errors);
+    assert_int_equal(h->closes, 1);
+    peer_free(h);
+    h = peer_at_chunk(EDGE, "limits: { junk_commands: 5, errors: 3 }\n");
+    for (unsigned i = 0; i < 20; i++)
+        assert_says(h, "BDAT 0\r\n", "250 2.0.0");
+    assert_says(h, "BDAT 0 LAST\r\n", "250 2.0.0 OK: queued");
+    peer_free(h);
+}
+
 static void test_hidden_extensions(void **state)
 {
     struct peer *h = peer_new(STRANGER, "hide: { stranger: [chunking, SIZE, SMTPUTF8, 8BITMIME, PIPELINING, "
@@ -243,6 +276,8 @@ int main(void)
         cmocka_unit_test(test_no_space),
         cmocka_unit_test(test_binary_is_refused_and_eight_bits_are_kept),
         cmocka_unit_test(test_time_and_end_of_input_in_a_chunk),
+        cmocka_unit_test(test_a_refused_chunk_takes_too_long),
+        cmocka_unit_test(test_empty_chunks_are_junk),
         cmocka_unit_test(test_hidden_extensions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

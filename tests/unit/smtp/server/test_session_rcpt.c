@@ -33,6 +33,26 @@ static void test_recipients_ahead(void **state)
     peer_free(h);
 }
 
+/* The host takes no more for now: what it did not take comes again, and nothing twice that it took. */
+static void test_no_further_ahead(void **state)
+{
+    struct peer *h = peer_new(STRANGER, "");
+    h->hold_rcpt = true;
+    h->ahead_max = 2;
+    peer_start(h);
+    peer_say(h, "EHLO x\r\nMAIL FROM:<a@b.example>\r\n"
+                "RCPT TO:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nRCPT TO:<c@example.com>\r\n"
+                "RCPT TO:<d@example.com>\r\n");
+    assert_string_equal(h->ahead, "b@example.com c@example.com "); /* c was not taken */
+    h->ahead_max = 0;
+    smtpd_rcpt_decided(h->s, R_rcpt_ok, STR_NONE);
+    peer_pump(h);
+    assert_string_equal(h->ahead, "b@example.com c@example.com c@example.com d@example.com ");
+    peer_settle(h);
+    assert_int_equal(h->rcpts_asked, 4);
+    peer_free(h);
+}
+
 /* The sender of our own probes: exists for whoever asks, and its mail goes nowhere. */
 static void test_recipients_that_discard(void **state)
 {
@@ -67,6 +87,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recipients_ahead),
+        cmocka_unit_test(test_no_further_ahead),
         cmocka_unit_test(test_recipients_that_discard),
         cmocka_unit_test(test_too_many_unknown_recipients),
     };

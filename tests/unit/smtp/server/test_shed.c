@@ -31,10 +31,13 @@ static void test_sessions(void **state)
     (void)state;
     static const struct row rows[] = {
         {0, SHED_NONE},    {1499, SHED_NONE}, {1500, SHED_STRANGERS}, {1450, SHED_STRANGERS},
-        {1600, SHED_ALL},  {1550, SHED_ALL},  {1500, SHED_STRANGERS}, {1406, SHED_NONE},
-        {1499, SHED_NONE}, {9999, SHED_ALL},  {0, SHED_NONE},
+        {1600, SHED_ALL},  {1594, SHED_ALL},  {1593, SHED_STRANGERS}, {1500, SHED_STRANGERS},
+        {1406, SHED_NONE}, {1499, SHED_NONE}, {9999, SHED_ALL},       {0, SHED_NONE},
     };
+    static const struct row few[] = {
+        {30, SHED_STRANGERS}, {32, SHED_ALL}, {31, SHED_STRANGERS}, {28, SHED_NONE}};
     walk(SHED_SESSIONS, 1600, rows, COUNT_OF(rows));
+    walk(SHED_SESSIONS, 32, few, COUNT_OF(few)); /* the edge gets the next place that is free */
 }
 
 static void test_files(void **state)
@@ -67,8 +70,12 @@ static void test_no_limit_and_large_ones(void **state)
     struct shed s = {0};
     shed_look(&s, SHED_MEMORY, UINT64_MAX, 0);
     assert_int_equal(shed_stage(&s, SHED_MEMORY), SHED_NONE);
-    shed_look(&s, SHED_MEMORY, UINT64_MAX - 1, UINT64_MAX - 1); /* the largest itself means: no such stage */
-    assert_int_equal(shed_stage(&s, SHED_MEMORY), SHED_ALL);
+    for (enum shed_cause cause = 0; cause < SHED_CAUSE_COUNT; cause++) {
+        shed_look(&s, cause, UINT64_MAX, UINT64_MAX);
+        assert_int_equal(shed_stage(&s, cause), SHED_ALL);
+        shed_look(&s, cause, 0, UINT64_MAX);
+        assert_int_equal(shed_stage(&s, cause), SHED_NONE);
+    }
     shed_look(&s, SHED_MEMORY, 1, 0); /* a reload took the limit */
     assert_int_equal(shed_stage(&s, SHED_MEMORY), SHED_NONE);
     for (uint64_t limit = 1; limit < 40; limit++) { /* however small: nobody is shed of nothing used */

@@ -1,6 +1,6 @@
-/* core/hash_priv.h: seeded hashing for core's maps. Any thread. */
-#ifndef CORE_HASH_PRIV_H
-#define CORE_HASH_PRIV_H
+/* core/hash.h: seeded hashing of numbers. Any thread. */
+#ifndef CORE_HASH_H
+#define CORE_HASH_H
 
 #include "core/base.h"
 
