@@ -12,7 +12,7 @@ class Sink:
 
     def __init__(self, port, *options, threads=1):
         self.port = port
-        self.process = subprocess.Popen([BIN / "postern-sink", "--check", "-t", str(threads), *options, f"127.0.0.1:{port}"],
+        self.process = subprocess.Popen([BIN / "postern-sink", "--check", "--chunking", "-t", str(threads), *options, f"127.0.0.1:{port}"],
                                         stdout=subprocess.PIPE, text=True)
         wait_for_port(port, "postern-sink")
 
