@@ -151,7 +151,10 @@ static void on_failed(void *host, enum smtpc_stage at, const struct smtp_reply *
     c->useless = at != STAGE_IDLE && at != STAGE_QUIT && !c->message_count && !smtpc_bdat_unknown(c->smtpc);
     if (at == STAGE_TLS)
         attempt_tls_failed(&c->to, &c->dest->candidates, conn_tls_tried_resuming(c->conn));
-    if (!reply && !smtpc_bdat_unknown(c->smtpc) &&
+    /* A message that breaks off is our own doing, and a dot's late reply a filter's. */
+    bool other_reason =
+        at == STAGE_CONTENT || (at == STAGE_DOT && c->message_count) || smtpc_bdat_unknown(c->smtpc);
+    if (!reply && !other_reason &&
         attempt_pipelining_failed(&c->to, &c->dest->candidates, c->smtpc, c->timed_out, c->message_count > 0))
         LOG(lock_step, LF_STR("dest", c->dest->key), LF_CSTR("relay", c->to.relay), LF_STR("text", a.text));
     outconn_doom(c, &a);

@@ -246,18 +246,28 @@ static uint32_t fitting(const struct outconn *c, struct job *j)
     return n;
 }
 
+/* A server may hang up on an idle connection at any time. With DATA it is then certain that the message was
+ * not taken, and it goes again at once. */
+static bool is_fresh(const struct outconn *c)
+{
+    return c->given_count || !c->message_count ||
+           loop_now_ms(c->relay->loop) - c->progress_ms < RELAY_CHUNK_IDLE_MS;
+}
+
 void outconn_take(struct outconn *c)
 {
     struct job *j = dest_take_job(c->dest);
     struct message *msg = j->msg;
+    uint64_t bytes = msg->m->body_bytes + msg->load.trace.n;
+    bool may_be_chunk = msg->env.dot_free && is_fresh(c);
     if (!c->given_count)
         c->busy_since_ms = c->progress_ms = loop_now_ms(c->relay->loop);
     j->conn = c;
     j->tx = (struct smtpc_tx){.sender = msg->env.sender,
                               .rcpts = j->to,
                               .rcpt_count = fitting(c, j),
-                              .size = msg->m->body_bytes + msg->load.trace.n,
-                              .chunk_bytes = msg->env.dot_free ? msg->m->body_bytes + msg->load.trace.n : 0,
+                              .size = bytes,
+                              .chunk_bytes = may_be_chunk ? bytes : 0,
                               .body = msg->env.body,
                               .smtputf8 = msg->env.smtputf8,
                               .ret = msg->env.ret,

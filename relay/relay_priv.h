@@ -36,6 +36,7 @@
 #define RELAY_INFLIGHT_MAX                                                                                   \
     ((size_t)512 << 10) /* body bytes given to a socket and not yet taken by the kernel */
 #define RELAY_CONN_AGE_MS    300000
+#define RELAY_CHUNK_IDLE_MS  2000   /* a connection that was idle for longer gets its next message by DATA */
 #define RELAY_DEST_LINGER_MS 300000 /* an unused destination is forgotten after this long */
 #define RELAY_DEST_IDLE_MAX  2000   /* of them at most */
 

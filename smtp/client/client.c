@@ -97,15 +97,24 @@ bool smtpc_sends_secret(const struct smtpc *c)
     return c->sending_secret;
 }
 
+/* It may have been taken: its end was sent, and for all that is known somebody was there to send it to. Of a
+ * chunk nothing may be known: a server answers a group at once, and may die before it does. */
+static bool may_be_delivered(const struct smtpc_tx *tx)
+{
+    bool may_have_rcpts =
+        tx->rcpts_ok || (tx->chunked && !tx->mail_refused && tx->rcpts_answered < tx->rcpts_sent);
+    return tx->state == TX_DOT && may_have_rcpts;
+}
+
 void client_fail(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *reply)
 {
-    struct smtpc_tx *tx;
+    struct smtpc_tx *tx, *not_taken = c->bdat_unknown ? c->first : NULL;
     if (client_is_dead(c))
         return;
     c->phase = PHASE_DEAD;
     c->out.n = 0;
     while ((tx = c->first)) {
-        bool maybe_delivered = tx->state == TX_DOT && tx->rcpts_ok && !c->bdat_unknown;
+        bool maybe_delivered = tx != not_taken && may_be_delivered(tx);
         transaction_remove(c, tx);
         if (tx->outcome_count == tx->rcpt_count)
             c->ops->tx_done(c->host, tx);

@@ -107,8 +107,8 @@ struct smtpc_host {
     /* The connection is no use any more: refused at `at` (reply may be NULL: broken dialogue or closed).
      * Transactions without outcome are handed back first through tx_lost. Then the host closes the socket. */
     void (*failed)(void *host, enum smtpc_stage at, const struct smtp_reply *reply);
-    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, and a recipient accepted, so
-     * it may have been taken (duplicate window). */
+    /* This tx got no final answer. `maybe_delivered`: the end of data was sent, so it may
+     * have been taken (duplicate window). */
     void (*tx_lost)(void *host, struct smtpc_tx *tx, bool maybe_delivered);
     void (*quit_done)(void *host); /* after smtpc_quit: close the socket */
 };

@@ -205,7 +205,7 @@ static bool settle_next_lmtp(struct smtpc *c, struct smtpc_tx *tx, enum smtpc_st
  * not read the chunk as one, and takes it for commands: the connection must end. */
 static bool is_misunderstood(const struct smtpc_tx *tx, const struct smtp_reply *r)
 {
-    return (r->code >= 500 && r->code <= 502) || r->code == 504 || (r->code == 503 && tx->rcpts_ok);
+    return r->code == 500 || r->code == 502 || (r->code == 503 && tx->rcpts_ok);
 }
 
 static void on_dot(struct smtpc *c, enum smtpc_stage at, const struct smtp_reply *r)

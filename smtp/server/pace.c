@@ -5,16 +5,19 @@
 #include "core/clock.h"
 #include "core/hash.h"
 
+#define CROSSING_US UINT64_C(1000000)
+
 struct request {
     uint64_t now_us, period_us, each_us;
 };
 
-/* 0 as well for what was written under a slower rate. */
+/* Workers' clock reads cross: another one may have filled it a moment after our `now`. 0 for what was written
+ * under a slower rate. */
 static uint64_t used_us(uint64_t due_us, const void *ctx)
 {
     const struct request *q = ctx;
     uint64_t left_us = (due_us - q->now_us) & CELL_MAX;
-    return left_us > q->period_us ? 0 : left_us;
+    return left_us > q->period_us + CROSSING_US ? 0 : MIN(left_us, q->period_us);
 }
 
 static uint64_t one_more(uint64_t due_us, const void *ctx)

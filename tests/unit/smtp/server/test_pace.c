@@ -57,6 +57,17 @@ static void test_others_and_none(void **state)
     cells_free(p);
 }
 
+/* A worker that read its clock a moment before another one took the share finds it taken. */
+static void test_clocks_cross(void **state)
+{
+    (void)state;
+    struct cells *p = fresh();
+    const struct cfg_rate one = {.count = 1, .period_s = 60};
+    assert_true(pace_take(p, 1, &one, START_NS));
+    assert_false(pace_take(p, 1, &one, START_NS - 5000));
+    cells_free(p);
+}
+
 /* Rates of all sizes are what they say, also after two years. */
 static void test_large_and_small(void **state)
 {
@@ -100,9 +111,9 @@ static void test_crowd(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares),          cmocka_unit_test(test_others_and_none),
-        cmocka_unit_test(test_large_and_small), cmocka_unit_test(test_another_rate),
-        cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_shares),       cmocka_unit_test(test_others_and_none),
+        cmocka_unit_test(test_clocks_cross), cmocka_unit_test(test_large_and_small),
+        cmocka_unit_test(test_another_rate), cmocka_unit_test(test_crowd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
